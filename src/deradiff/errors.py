@@ -1,0 +1,29 @@
+"""One family of errors: every message names what was given, what was expected and what to do."""
+
+
+class DeradiffError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class LamError(DeradiffError, ValueError):
+    """A mixing weight ``lam`` that can't be used: not finite, of the wrong count, or with no valid mixture."""
+
+
+class AnchorError(DeradiffError, ValueError):
+    """An aligned model that can't be mixed with this reference: missing, unreadable or incompatible."""
+
+
+class RealignError(DeradiffError, RuntimeError):
+    """A pipeline in a state in which it can't be realigned: already realigned, fused, cached."""
+
+
+class ScheduleError(DeradiffError, ValueError):
+    """A scheduler whose noise schedule or prediction type can't be read."""
+
+
+class ResultsError(DeradiffError, ValueError):
+    """A table of results that can't answer the question asked: too few lams, missing pairs, nan scores."""
+
+
+class PlanError(DeradiffError, ValueError):
+    """A sweep that can't be planned or resumed: empty prompts, unknown scheduler, a changed plan."""
