@@ -1,0 +1,85 @@
+"""What must hold before a reference and an anchor may be mixed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from deradiff.anchor.lend import weights_of
+from deradiff.errors import AnchorError
+
+# Config entries that say where a model came from, or which image size it defaults to, but not what it computes.
+_INCIDENTAL = {"sample_size", "encoder_hid_dim_type"}
+# Scheduler entries that define the noise a network was trained on and what it predicts.
+_TRAINED = (
+    "prediction_type",
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "variance_type",
+)
+
+
+def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) -> None:
+    """Raise AnchorError unless the two are networks of one class, one configuration, one dtype and equal shapes."""
+    if anchor is reference:
+        raise AnchorError(
+            f"the anchor is the pipe's own {component}; pass the aligned network, or the name of a LoRA loaded on it"
+        )
+    class_given, class_expected = type(anchor).__name__, type(reference).__name__
+    if class_given != class_expected:
+        raise AnchorError(
+            f"the anchor is a {class_given}, but {component} is a {class_expected}; both must be the same"
+        )
+    _check_config(_config(reference), _config(anchor), component)
+    _check_shapes(_shapes(reference), _shapes(anchor), component)
+    dtypes = [next(m.parameters()).dtype for m in (reference, anchor)]
+    if dtypes[0] != dtypes[1]:
+        raise AnchorError(
+            f"the anchor is {dtypes[1]}, but {component} is {dtypes[0]}; convert it with anchor.to({dtypes[0]})"
+        )
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    config: Mapping[str, Any] = getattr(module, "config", {})
+    return {k: v for k, v in config.items() if not k.startswith("_") and k not in _INCIDENTAL}
+
+
+def _check_config(expected: dict[str, Any], given: dict[str, Any], component: str) -> None:
+    different = [k for k in sorted({*expected, *given}) if _plain(expected.get(k)) != _plain(given.get(k))]
+    if different:
+        shown = ", ".join(f"{k} = {given.get(k)!r} (expected {expected.get(k)!r})" for k in different[:4])
+        raise AnchorError(f"the anchor has another architecture than {component}: {shown}")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the base weights; adapters and image-prompt layers are no part of the architecture."""
+    shapes = {name: tuple(value.shape) for name, value in weights_of(module).items()}
+    return {n: s for n, s in shapes.items() if not any(part in n for part in (".lora_", ".processor.", "encoder_hid"))}
+
+
+def _check_shapes(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]], component: str) -> None:
+    for name in sorted({*expected, *given}):
+        if expected.get(name) != given.get(name):
+            raise AnchorError(
+                f"the anchor has another architecture than {component}: {name} has shape {given.get(name)}, "
+                f"expected {expected.get(name)}"
+            )
+
+
+def check_same_schedule(reference: Mapping[str, Any], anchor: Mapping[str, Any]) -> None:
+    """Raise AnchorError where two scheduler configs disagree on the training noise or on what is predicted."""
+    for key in _TRAINED:
+        given, expected = anchor.get(key), reference.get(key)
+        if key in reference and key in anchor and _plain(given) != _plain(expected):
+            raise AnchorError(
+                f"the anchor was trained with {key} = {given!r}, but the pipe's scheduler has {expected!r}; "
+                "both models must predict the same quantity under the same noise schedule"
+            )

@@ -1,0 +1,142 @@
+"""From a recognised source to a held anchor, with everything undone where that fails half-way."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from deradiff.anchor.adapters import adapter_layers, adapter_names, take_out, unchanged_otherwise
+from deradiff.anchor.check import check_same_network, check_same_schedule
+from deradiff.anchor.lend import weights_of
+from deradiff.anchor.source import Kind, Source
+from deradiff.errors import AnchorError
+
+_fresh_names = (f"deradiff_{number}" for number in itertools.count())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """One aligned model of one denoiser: a network of its own, or an adapter on the denoiser.
+
+    Attributes:
+        name: its key among several anchors.
+        module: the separate network, or None.
+        adapter: the adapter's name on the denoiser, or None.
+        card: what it says of itself.
+        undo: leaves the denoiser and the network as they were.
+    """
+
+    name: str
+    module: nn.Module | None = None
+    adapter: str | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+    undo: Callable[[], None]
+
+
+def hold_module(name: str, denoiser: nn.Module, module: nn.Module, component: str, card: Mapping[str, Any]) -> Anchor:
+    """Hold a network given by the user; its device and train/eval mode come back with ``undo``."""
+    check_same_network(denoiser, module, component)
+    device, training = next(module.parameters()).device, module.training
+    module.train(denoiser.training)
+
+    def undo() -> None:
+        module.to(device)
+        module.train(training)
+
+    return Anchor(name=name, module=module, card=card, undo=undo)
+
+
+def hold_adapter(name: str, adapter: str) -> Anchor:
+    """Hold a LoRA that the user has loaded; it stays loaded."""
+    return Anchor(name=name, adapter=adapter, undo=lambda: None)
+
+
+def load_network(name: str, denoiser: nn.Module, source: Source, component: str, schedule: Mapping[str, Any]) -> Anchor:
+    """Load a full checkpoint beside the denoiser.
+
+    Raises:
+        AnchorError: unreadable, another architecture, or trained on another noise schedule.
+    """
+    check_same_schedule(schedule, source.scheduler)
+    parameter = next(denoiser.parameters())
+    folder = source.path / component if source.kind is Kind.PIPELINE else source.path
+    config = json.loads((folder / "config.json").read_text())
+    given, expected = config.get("_class_name"), type(denoiser).__name__
+    if given != expected:
+        raise AnchorError(f"{folder} holds a {given}, but {component} is a {expected}; both must be the same")
+    halves = list(folder.glob("*.fp16.safetensors"))
+    variant = "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
+    try:
+        module = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (diffusers' ModelMixin)
+            folder, torch_dtype=parameter.dtype, use_safetensors=True, local_files_only=True, variant=variant
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AnchorError(f"{folder} can't be loaded as a {expected} from safetensors: {error}") from error
+    return hold_module(name, denoiser, module.to(parameter.device), component, source.card)
+
+
+def load_lora(name: str, pipe: Any, denoiser: nn.Module, source: Source, component: str) -> Anchor:
+    """Load a LoRA onto the denoiser under a name of our own, without touching what is active.
+
+    Raises:
+        AnchorError: it doesn't fit the denoiser, or aligns another part of the pipeline too.
+    """
+    adapter = next(_fresh_names)
+    with unchanged_otherwise(denoiser):
+        try:
+            _read_lora(pipe, denoiser, source, component, adapter)
+        except (ValueError, RuntimeError, KeyError, OSError, TypeError) as error:
+            if adapter_layers(denoiser, adapter) or adapter in adapter_names(denoiser):
+                take_out(denoiser, adapter)
+            raise AnchorError(f"the LoRA {source.path} doesn't fit {component}: {error}") from error
+    if adapter not in adapter_names(denoiser):
+        raise AnchorError(f"the LoRA {source.path} holds no weights for {component}")
+    return Anchor(name=name, adapter=adapter, card=source.card, undo=lambda: take_out(denoiser, adapter))
+
+
+def _read_lora(pipe: Any, denoiser: nn.Module, source: Source, component: str, adapter: str) -> None:
+    config = source.path.with_name("adapter_config.json")
+    if config.is_file():  # PEFT's own layout
+        weights = {k.removeprefix("base_model.model."): v for k, v in load_file(source.path).items()}
+        metadata = {k: v for k, v in json.loads(config.read_text()).items() if v is not None}
+        denoiser.load_lora_adapter(weights, prefix=None, adapter_name=adapter, metadata=metadata)  # pyright: ignore[reportCallIssue]
+    elif hasattr(pipe, "load_lora_weights"):
+        file = {"weight_name": source.path.name, "use_safetensors": True, "local_files_only": True}
+        found = pipe.lora_state_dict(source.path.parent, **file)
+        weights = found[0] if isinstance(found, tuple) else found
+        others = sorted({key.split(".")[0] for key in weights if key.startswith("text_encoder")})
+        if others:
+            raise ValueError(f"it also aligns {', '.join(others)}, which runs once and can't be mixed step by step")
+        second = {"load_into_transformer_2": True} if component == "transformer_2" else {}
+        pipe.load_lora_weights(source.path.parent, adapter_name=adapter, **file, **second)
+    elif hasattr(denoiser, "load_lora_adapter"):
+        weights = load_file(source.path)
+        prefix = component if any(key.startswith(f"{component}.") for key in weights) else None
+        denoiser.load_lora_adapter(weights, prefix=prefix, adapter_name=adapter)  # pyright: ignore[reportCallIssue]
+    else:
+        raise TypeError(f"{type(denoiser).__name__} takes no LoRA in diffusers; give a full checkpoint")
+
+
+def as_network(anchor: Anchor, denoiser: nn.Module) -> Anchor:
+    """A LoRA anchor as a network of its own: a copy of the denoiser with the LoRA merged into its weights."""
+    if anchor.adapter is None:
+        return anchor
+    module = copy.deepcopy(denoiser)
+    for layer in adapter_layers(module, anchor.adapter):
+        layer.merge(adapter_names=[anchor.adapter])
+    return Anchor(name=anchor.name, module=module, card=anchor.card, undo=anchor.undo)
+
+
+def distance(denoiser: nn.Module, module: nn.Module) -> float:
+    """Relative distance of two networks' weights, ||a - r|| / ||r||: small for an anchor and its own reference."""
+    reference, change, size = weights_of(denoiser), 0.0, 0.0
+    for name, value in weights_of(module).items():
+        own = reference[name].detach().float()
+        change += float((value.detach().to(own.device).float() - own).square().sum())
+        size += float(own.square().sum())
+    return (change / size) ** 0.5 if size else 0.0

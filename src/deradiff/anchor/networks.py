@@ -1,0 +1,168 @@
+"""How the reference and its anchors are held: weights lent, adapters switched, or one mixed batch.
+
+Whatever the way, the models of one denoiser are numbered: 0 is the reference, 1..K the anchors.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from deradiff.anchor.adapters import adapter_layers, switched
+from deradiff.anchor.inputs import batch_rows, fresh, stack_copies, take_copy, tensors
+from deradiff.anchor.lend import lent
+from deradiff.anchor.state import Twins, is_state, state_in
+from deradiff.errors import RealignError
+
+Call = Callable[..., Any]
+
+
+class Network(Protocol):
+    """One model: the reference, or an anchor."""
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The model's output; ``call`` runs the denoiser itself."""
+        ...
+
+    def rest(self) -> None:
+        """A run of the pipeline ended."""
+        ...
+
+
+class Adapted:
+    """The denoiser with some of its adapters on and others off (the reference: all anchors' adapters off)."""
+
+    def __init__(self, denoiser: nn.Module, *, on: Collection[str], off: Collection[str]) -> None:
+        self.denoiser, self.on, self.off = denoiser, on, off
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the denoiser with the adapters so, and put them back."""
+        with switched(self.denoiser, on=self.on, off=self.off):
+            return call(*args, **kwargs)
+
+    def rest(self) -> None:
+        """Nothing to do: adapters travel with the denoiser."""
+
+
+class Lent:
+    """The denoiser with another network's weights lent to it, on the device where its inputs are."""
+
+    def __init__(self, denoiser: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self.denoiser, self.weights = denoiser, dict(weights)
+        self.home = {name: value.device for name, value in weights.items()}
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Move the weights where the inputs are, lend them, and run the denoiser."""
+        device = next(tensors([list(args), kwargs])).device
+        for value in self.weights.values():
+            if value.device != device:
+                value.data = value.data.to(device)
+        with lent(self.denoiser, self.weights):
+            return call(*args, **kwargs)
+
+    def rest(self) -> None:
+        """Under CPU offload weights leave the accelerator after the run, as the reference's do."""
+        if hasattr(self.denoiser, "_hf_hook"):
+            for name, value in self.weights.items():
+                value.data = value.data.to(self.home[name])
+
+
+class Models(Protocol):
+    """All models of one denoiser."""
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
+        """Outputs of the models asked for."""
+        ...
+
+    def rest(self) -> None:
+        """A run of the pipeline ended."""
+        ...
+
+
+class InTurn:
+    """One network call a model."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = networks
+        self.twins = Twins()
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
+        """Run models one after another, each on fresh containers and with its own key-value caches.
+
+        Where there is such state every model runs, asked for or not, so that lam may change in the middle of a run.
+        """
+        states = state_in(kwargs)
+        which = range(len(self.networks)) if states else which
+        own = {index: {n: self.twins.of(s, index) if index else s for n, s in states.items()} for index in which}
+        outputs: dict[int, Any] = {}
+        for index in which:
+            shared = {name: value for name, value in kwargs.items() if name not in states}
+            outputs[index] = self.networks[index].run(call, fresh(args), {**fresh(shared), **own[index]})
+            for name, state in states.items():
+                if index:
+                    self.twins.keep(state, index, own[index][name])
+        for index in outputs:
+            for state, twin in zip(_states_out(outputs[which[0]]), _states_out(outputs[index]), strict=True):
+                if index != which[0]:
+                    self.twins.keep(state, index, twin)
+        return outputs
+
+    def rest(self) -> None:
+        """Forget the run's caches and pass its end on."""
+        self.twins.forget()
+        for network in self.networks:
+            network.rest()
+
+
+def _states_out(output: Any) -> list[Any]:
+    if isinstance(output, tuple):
+        return [item for item in output if is_state(item)]
+    if isinstance(output, Mapping):
+        return [item for item in output.values() if is_state(item)]
+    return []
+
+
+class MixedBatch:
+    """All models in a single forward: rows of the reference and of each anchor's LoRA side by side."""
+
+    def __init__(self, denoiser: nn.Module, names: Sequence[str]) -> None:
+        self.denoiser, self.names = denoiser, ["__base__", *names]  # PEFT's name for "no adapter"
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
+        """Stack the inputs, route each row through its model's adapter, and take the outputs apart.
+
+        The copies of a row stand side by side, so that networks which split the batch by branches of guidance (PAG) or
+        fold frames into it still see the order they expect.
+        """
+        if state_in(kwargs):
+            raise RealignError("mode='batch' can't split a key-value cache between models; realign with mode='switch'")
+        rows, copies = batch_rows(args, kwargs), len(which)
+        stacked_args, stacked_kwargs = stack_copies((args, kwargs), rows, copies)
+        with _routed(self.denoiser, rows, [self.names[index] for index in which]):
+            output = call(*stacked_args, **stacked_kwargs)
+        return {index: take_copy(output, place, rows, copies) for place, index in enumerate(which)}
+
+    def rest(self) -> None:
+        """Nothing to do: adapters travel with the denoiser."""
+
+
+@contextmanager
+def _routed(denoiser: nn.Module, rows: int, names: Sequence[str]) -> Iterator[None]:
+    def route(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        size, stacked = len(args[0]), rows * len(names)
+        if size % stacked:
+            raise RealignError(
+                f"mode='batch' needs every layer to see each row of the batch, but {type(layer).__name__} got {size} "
+                f"for {stacked}; realign with mode='switch'"
+            )
+        inner = size // stacked  # frames or views folded into the batch
+        return args, {**kwargs, "adapter_names": [n for _ in range(rows) for n in names for _ in range(inner)]}
+
+    layers = [layer for layer in adapter_layers(denoiser) if isinstance(layer, nn.Module)]
+    hooks = [layer.register_forward_pre_hook(route, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

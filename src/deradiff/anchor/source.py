@@ -1,0 +1,126 @@
+"""What a path or hub id holds: a pipeline, one network, or a LoRA; recognised without loading it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from deradiff.errors import AnchorError
+
+_LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class Kind(Enum):
+    """What a path holds."""
+
+    PIPELINE = "pipeline"  # a folder with one subfolder a component
+    NETWORK = "network"  # a folder with one denoiser
+    LORA = "lora"  # one safetensors file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An anchor on disk, recognised but not loaded.
+
+    Attributes:
+        path: the folder, or for a LoRA its file.
+        kind: what it holds.
+        card: what the anchor says of itself (beta, its convention, seed, ...); empty where it says nothing.
+        scheduler: the scheduler config saved beside a full checkpoint; empty where there is none.
+    """
+
+    path: Path
+    kind: Kind
+    card: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    def holds(self, component: str) -> bool:
+        """Whether a pipeline folder has weights for a component."""
+        return self.kind is not Kind.PIPELINE or (self.path / component / "config.json").is_file()
+
+
+def find(given: str | Path, components: list[str]) -> Source:
+    """Recognise what a path or hub id holds.
+
+    Args:
+        given: folder, safetensors file, or hub id.
+        components: names of the denoisers it may hold.
+
+    Raises:
+        AnchorError: nothing there, a pickle, or no weights for any of the components.
+    """
+    path = Path(given).expanduser()
+    if not path.exists():
+        path = _from_hub(str(given), components)
+    return _recognise_file(path) if path.is_file() else _recognise_folder(path, components)
+
+
+def _from_hub(name: str, components: list[str]) -> Path:
+    patterns = [f"{c}/*" for c in components] + ["scheduler/*", "*.json", *_LORA_FILES]
+    ignored = ["*.bin", "*.msgpack", "*.onnx*", "*.fp16.*", "*non_ema*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise AnchorError(
+            f"anchor {name!r}: no such file or folder, no LoRA of that name on the pipe, and not on the hub or in its "
+            f"cache ({type(error).__name__}); give a folder, a .safetensors file, a hub id or a loaded LoRA's name"
+        ) from error
+
+
+def _recognise_file(path: Path) -> Source:
+    if path.suffix in _PICKLES:
+        raise AnchorError(f"{path} is a pickle, which can run code when loaded; convert it to .safetensors")
+    if path.suffix != ".safetensors":
+        raise AnchorError(f"{path}: expected a .safetensors file with LoRA weights, or a folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names, metadata = list(file.keys()), file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise AnchorError(
+            f"{path} can't be read as safetensors ({error}); it may be cut short: fetch it again"
+        ) from error
+    if not any("lora" in name.lower() or "lokr" in name.lower() for name in names):
+        raise AnchorError(f"{path} holds no LoRA weights; a full checkpoint is given as its folder (with config.json)")
+    return Source(path=path, kind=Kind.LORA, card=json.loads(metadata.get("deradiff", "{}")))
+
+
+def _recognise_folder(path: Path, components: list[str]) -> Source:
+    for name in _LORA_FILES:
+        if (path / name).is_file():
+            return _recognise_file(path / name)
+    if any((path / component / "config.json").is_file() for component in components):
+        return Source(path=path, kind=Kind.PIPELINE, card=_json(path / "deradiff.json"), scheduler=_scheduler(path))
+    if (path / "config.json").is_file():
+        return Source(
+            path=path,
+            kind=Kind.NETWORK,
+            card=_json(path / "deradiff.json"),
+            scheduler=_scheduler(path.parent),
+        )
+    candidates = sorted(path.glob("*.safetensors"))
+    if len(candidates) == 1:
+        return _recognise_file(candidates[0])
+    pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise AnchorError(
+            f"{path} holds only pickles ({', '.join(pickles)}), which can run code; convert to .safetensors"
+        )
+    raise AnchorError(
+        f"{path}: expected a pipeline folder with {' or '.join(components)}/config.json, a denoiser folder with "
+        f"config.json, or one LoRA in .safetensors; found {sorted(p.name for p in path.iterdir())[:8] or 'nothing'}"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _scheduler(folder: Path) -> dict[str, Any]:
+    return _json(folder / "scheduler" / "scheduler_config.json")

@@ -1,0 +1,117 @@
+"""Which anchor belongs to which denoiser, and how it is loaded."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from deradiff.anchor.adapters import adapter_names
+from deradiff.anchor.check import check_same_network
+from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_module, load_lora, load_network
+from deradiff.anchor.source import Kind, find
+from deradiff.errors import AnchorError, DeradiffError
+
+logger = logging.getLogger("deradiff")
+
+LONE = "aligned"  # the name of an anchor that comes alone
+AnchorGiven = nn.Module | str | Path
+
+
+def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[str, str | None, AnchorGiven]]:
+    """Read the user's ``aligned`` as a list of (anchor name, component or None, what was given).
+
+    Raises:
+        AnchorError: an empty mapping, or something that is no anchor.
+    """
+    entries: list[tuple[str, str | None, AnchorGiven]]
+    if not isinstance(aligned, Mapping):
+        entries = [(LONE, None, aligned)]
+    elif set(aligned) <= set(pipe_denoisers):
+        entries = [(LONE, key, value) for key, value in aligned.items()]
+    else:
+        entries = [(key, None, value) for key, value in aligned.items()]
+    if not entries:
+        raise AnchorError("got an empty mapping of anchors; give at least one aligned model")
+    for name, _, given in entries:
+        if not isinstance(given, nn.Module | str | Path):
+            raise AnchorError(
+                f"anchor {name!r} is {type(given).__name__}; expected a network, a folder, a hub id or the name of a "
+                "LoRA loaded on the pipe"
+            )
+    return entries
+
+
+def components_for(found: Mapping[str, nn.Module], given: AnchorGiven) -> list[str]:
+    """The denoisers an anchor was made for.
+
+    Raises:
+        AnchorError: it can't be told, or it fits none.
+    """
+    names = list(found)
+    if isinstance(given, str):
+        loaded = [name for name in names if given in adapter_names(found[name])]
+        if loaded:
+            return loaded
+    if isinstance(given, nn.Module):
+        return [_closest(found, given)]
+    source = find(given, names)
+    if source.kind is Kind.PIPELINE:
+        return [name for name in names if source.holds(name)]
+    if len(names) == 1:
+        return names
+    raise AnchorError(
+        f"{given} doesn't say which of {names} it was made for; pass component=, or a mapping from component names"
+    )
+
+
+def _closest(found: Mapping[str, nn.Module], module: nn.Module) -> str:
+    fitting: dict[str, float] = {}
+    refusals: list[DeradiffError] = []
+    for name, denoiser in found.items():
+        try:
+            check_same_network(denoiser, module, name)
+        except AnchorError as refusal:
+            refusals.append(refusal)
+        else:
+            fitting[name] = distance(denoiser, module) if len(found) > 1 else 0.0
+    if not fitting:
+        raise refusals[0]
+    first, *others = sorted(fitting, key=fitting.__getitem__)
+    if others:
+        if fitting[first] > 0.5 * fitting[others[0]]:
+            raise AnchorError(
+                f"the anchor is as near to {first} as to {others[0]} (relative weight distance {fitting[first]:.3g} "
+                f"and {fitting[others[0]]:.3g}), so which one it was made for can't be told; pass component="
+            )
+        logger.warning(
+            "the anchor was made for %s (relative weight distance %.3g, to %s %.3g): realigning %s alone",
+            first, fitting[first], others[0], fitting[others[0]], first,
+        )  # fmt: skip
+    return first
+
+
+def attach_one(pipe: Any, component: str, denoiser: nn.Module, name: str, given: AnchorGiven) -> Anchor:
+    """Load or hold one anchor of one denoiser.
+
+    Raises:
+        AnchorError: it can't be read, doesn't fit, or was trained on another noise schedule.
+    """
+    if isinstance(given, nn.Module):
+        return hold_module(name, denoiser, given, component, {})
+    if isinstance(given, str) and given in adapter_names(denoiser):
+        return hold_adapter(name, given)
+    source = find(given, [component])
+    if source.kind is Kind.LORA:
+        return load_lora(name, pipe, denoiser, source, component)
+    return load_network(name, denoiser, source, component, scheduler_of(pipe, component).config)
+
+
+def scheduler_of(pipe: Any, component: str) -> Any:
+    """The scheduler that steps a denoiser (unCLIP and kin have one for each)."""
+    for name in (f"{component}_scheduler", f"{component.split('_')[0]}_scheduler", "scheduler"):
+        scheduler = pipe.components.get(name)
+        if scheduler is not None:
+            return scheduler
+    return None

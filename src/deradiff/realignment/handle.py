@@ -1,0 +1,90 @@
+"""What the user holds of a realigned pipeline: changes lam on the fly, and takes everything off again."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+from deradiff.anchor.weights import Interpolated
+from deradiff.errors import RealignError
+from deradiff.realignment.hook import Hook, Observer, refuse_cache
+from deradiff.realignment.intercept import Call
+from deradiff.realignment.lams import LamGiven, Lams
+from deradiff.realignment.rows import check_count, run_of
+
+
+class Handle:
+    """A realigned pipeline; also a context manager that removes itself.
+
+    Attributes:
+        components: names of the denoisers that are realigned.
+        anchors: names of the anchors; ``("aligned",)`` where there is one.
+        cards: by anchor, what it says of itself (beta, its convention, seed); empty where it says nothing.
+    """
+
+    def __init__(self, hooks: list[Hook], cards: dict[str, Any]) -> None:
+        self._hooks, self._undo = hooks, ExitStack()
+        self.components = tuple(hook.component for hook in hooks)
+        self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
+        self.cards = cards
+
+    @property
+    def lam(self) -> Any:
+        """Mixing weight: 0 is the reference, 1 the anchor; a float, or one per image; by name for several anchors.
+
+        Raises (when set):
+            LamError: not finite, or of another count or other names than the anchors'.
+        """
+        return self._lams.given(self.anchors)
+
+    @lam.setter
+    def lam(self, given: LamGiven) -> None:
+        self._lams = Lams.of(given, self.anchors)
+        for hook in self._hooks:
+            own = tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors)
+            hook.lams = Lams(own)
+
+    @contextmanager
+    def observing(self, observer: Observer) -> Iterator[None]:
+        """Inside the block ``observer`` is told of every call of a denoiser, for which all models run.
+
+        Raises:
+            RealignError: the weights are mixed (``mode="weights"``), so there are no single predictions.
+        """
+        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
+            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
+        for hook in self._hooks:
+            hook.observers.append(observer)
+        try:
+            yield
+        finally:
+            for hook in self._hooks:
+                hook.observers.remove(observer)
+
+    def remove(self) -> None:
+        """Take everything off: the pipeline is bit for bit what it was. May be called again."""
+        self._undo.close()
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"Handle(components={self.components}, anchors={self.anchors}, lam={self.lam})"
+
+    def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = run_of(call, args, kwargs)
+        check_count(self._lams.count, run)
+        for hook in self._hooks:
+            refuse_cache(hook.component, hook.denoiser)
+            hook.run = run
+        try:
+            return call(*args, **kwargs)
+        finally:
+            for hook in self._hooks:
+                hook.run = None
+                hook.models.rest()

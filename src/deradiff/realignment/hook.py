@@ -1,0 +1,132 @@
+"""The hook on one denoiser: intercepts its call, runs the models that have weight, and mixes what they predict."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deradiff.anchor.inputs import batch_rows, sample_of
+from deradiff.anchor.networks import Models
+from deradiff.anchor.weights import Interpolated
+from deradiff.errors import LamError, RealignError
+from deradiff.realignment.lams import Lams
+from deradiff.realignment.outputs import Lam, mix, needed
+from deradiff.realignment.rows import Run, spread
+from deradiff.realignment.variance import applies, mix_with_variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What an observer is told of one call of a denoiser.
+
+    Attributes:
+        component: the denoiser's name in the pipeline.
+        sample: its input x_t, as the scheduler scaled it; rows (B, ...).
+        timestep: as given to the network.
+        predictions: output of each model, 0 the reference and 1..K the anchors.
+        lams: one an anchor, each a float or (B,).
+    """
+
+    component: str
+    sample: Any
+    timestep: Any
+    predictions: Mapping[int, Any]
+    lams: list[Lam]
+
+
+Observer = Callable[[Step], None]
+
+
+class Hook:
+    """One realigned denoiser of a pipeline."""
+
+    def __init__(
+        self,
+        component: str,
+        denoiser: nn.Module,
+        models: Models | Interpolated,
+        anchors: list[str],
+        scheduler: Callable[[], Any],
+    ) -> None:
+        self.component, self.denoiser, self.models, self.anchors = component, denoiser, models, anchors
+        self.scheduler = scheduler
+        self.lams: Lams = Lams.of(0.0, anchors)
+        self.run: Run | None = None
+        self.observers: list[Observer] = []
+
+    def __call__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The denoiser's call, realigned."""
+        refuse_cache(self.component, self.denoiser)
+        if isinstance(self.models, Interpolated):
+            return self.models.run(
+                call, args, kwargs, self.lams.scalars("mode='weights' mixes the weights of one network")
+            )
+        lams = self._per_row(batch_rows(args, kwargs))
+        which = list(range(len(self.anchors) + 1)) if self.observers else needed(lams)
+        outputs = self.models.run(call, args, kwargs, which)
+        if self.observers:
+            step = Step(
+                component=self.component,
+                sample=sample_of(args, kwargs),
+                timestep=_timestep(args, kwargs),
+                predictions=outputs,
+                lams=lams,
+            )
+            for observer in self.observers:
+                observer(step)
+        if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
+            return self._mix_learned(args, kwargs, outputs, lams)
+        return mix(outputs, lams)
+
+    def _per_row(self, rows: int) -> list[Lam]:
+        return [
+            values[0] if len(values) == 1 else spread(torch.tensor(values), rows, self.run)
+            for values in self.lams.values
+        ]
+
+    def _learns_variance(self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Mapping[int, Any]) -> bool:
+        return applies(self.scheduler(), sample_of(args, kwargs), _prediction(next(iter(outputs.values()))))
+
+    def _mix_learned(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Mapping[int, Any], lams: list[Lam]
+    ) -> Any:
+        if len(lams) > 1:
+            raise LamError(
+                f"{self.component} predicts its variance, where one anchor at a time can be mixed; got {len(lams)}"
+            )
+        reference, aligned = _prediction(outputs[0]), _prediction(outputs[1])
+        mixed = mix_with_variance(reference, aligned, lams[0], self.scheduler(), _timestep(args, kwargs))
+        return _replace_prediction(outputs[0], mixed)
+
+
+def refuse_cache(component: str, denoiser: nn.Module) -> None:
+    """Raise RealignError while a step cache is on: it would replay one model's activations in the other."""
+    if getattr(denoiser, "is_cache_enabled", False):
+        raise RealignError(
+            f"{component} has a step cache enabled ({type(denoiser._cache_config).__name__}), which would replay one "
+            f"model's activations in the other; call pipe.{component}.disable_cache() first"
+        )
+
+
+def _timestep(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    for name in ("timestep", "timesteps", "t", "timestep_ratio"):
+        if name in kwargs:
+            return kwargs[name]
+    return args[1]
+
+
+def _prediction(output: Any) -> Any:
+    if isinstance(output, Tensor | list):
+        return output
+    return next(iter(output.values())) if isinstance(output, Mapping) else output[0]
+
+
+def _replace_prediction(output: Any, prediction: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return prediction
+    if isinstance(output, Mapping):
+        first = next(iter(output))
+        return type(output)(**{**output, first: prediction})  # pyright: ignore[reportCallIssue]
+    return (prediction, *output[1:])

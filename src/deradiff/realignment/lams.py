@@ -1,0 +1,89 @@
+"""The lams in force: validated once, one tuple of values for each anchor."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deradiff.errors import LamError
+
+LamGiven = float | Sequence[float] | Mapping[str, "float | Sequence[float]"]
+
+
+@dataclass(frozen=True)
+class Lams:
+    """Values by anchor, in the anchors' order: one for all images, or one per image or prompt."""
+
+    values: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, given: Any, anchors: Sequence[str]) -> "Lams":
+        """Validate lams as the user gives them.
+
+        Args:
+            given: a float or a sequence with one per image; for several anchors a mapping from their names.
+            anchors: the anchors' names; a lone anchor takes its lam without a name.
+
+        Raises:
+            LamError: not finite, not a number, none at all, or other names than the anchors'.
+        """
+        if isinstance(given, Mapping):
+            if set(given) != set(anchors):
+                raise LamError(f"got lams for {sorted(given)}, expected one for each anchor {sorted(anchors)}")
+            values = tuple(_row(given[name]) for name in anchors)
+        elif len(anchors) > 1:
+            example = ", ".join(f"{name!r}: 0.5" for name in anchors)
+            raise LamError(f"got lam = {given!r} for {len(anchors)} anchors; give a mapping, lam={{{example}}}")
+        else:
+            values = (_row(given),)
+        counts = {len(row) for row in values} - {1}
+        if len(counts) > 1:
+            raise LamError(
+                f"got different numbers of lams {sorted(counts)} for the anchors; give each one or the same number"
+            )
+        return cls(values)
+
+    @property
+    def count(self) -> int:
+        """How many images or prompts the lams tell apart; 1 where they don't."""
+        return max(len(row) for row in self.values)
+
+    def scalars(self, why: str) -> list[float]:
+        """One lam an anchor.
+
+        Raises:
+            LamError: lams per image; ``why`` begins the message.
+        """
+        if self.count > 1:
+            raise LamError(
+                f"{why}, so it takes one lam for all images, got {self.count}; use another mode for one per image"
+            )
+        return [row[0] for row in self.values]
+
+    def given(self, anchors: Sequence[str]) -> Any:
+        """The lams in the form the user gives them."""
+        rows = [row[0] if len(row) == 1 else list(row) for row in self.values]
+        return rows[0] if len(anchors) == 1 else dict(zip(anchors, rows, strict=True))
+
+
+def _row(given: Any) -> tuple[float, ...]:
+    if isinstance(given, Mapping):
+        raise LamError(f"lam must be a number or a sequence with one number per image, got {given!r}")
+    items = (
+        list(given)
+        if isinstance(given, Iterable) and getattr(given, "ndim", 1) and not isinstance(given, str)
+        else [given]
+    )
+    if not items:
+        raise LamError("got an empty sequence of lams; give one lam, or one per image")
+    return tuple(_number(item) for item in items)
+
+
+def _number(item: Any) -> float:
+    try:
+        value = float(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LamError(f"lam must be a number, or one number per image, got {item!r}") from error
+    if not math.isfinite(value):
+        raise LamError(f"lam must be finite, got {value}; 0 is the reference, 1 the anchor, above 1 extrapolates")
+    return value

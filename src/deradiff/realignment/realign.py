@@ -1,0 +1,96 @@
+"""``realign``: find the denoisers and their anchors, check that they fit, and hook them; all of it or nothing."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from torch import nn
+
+from deradiff.anchor.adapters import refuse_fused
+from deradiff.anchor.hold import Mode, hold
+from deradiff.anchor.load import Anchor, as_network
+from deradiff.errors import RealignError
+from deradiff.realignment.assign import AnchorGiven, attach_one, components_for, named, scheduler_of
+from deradiff.realignment.denoisers import denoisers, pick
+from deradiff.realignment.handle import Handle
+from deradiff.realignment.hook import Hook, refuse_cache
+from deradiff.realignment.intercept import intercept, owner_of
+from deradiff.realignment.lams import LamGiven, Lams
+
+
+def realign(
+    pipe: Any, aligned: Any, lam: LamGiven = 0.5, *, component: str | None = None, mode: Mode = "auto"
+) -> Handle:
+    """Realign a diffusers pipeline at sampling time between its own model and an aligned one.
+
+    Every call of the denoiser returns ``ref + lam (aligned - ref)``, the geometric mixture of the two reverse steps,
+    which emulates a model aligned from scratch at KL strength beta / lam (DeRaDiff, arXiv 2601.20198).
+
+    Args:
+        pipe: any diffusers pipeline; its denoiser is the reference.
+        aligned: the anchor: a network of the denoiser's class; a folder or hub id of a full checkpoint or of a LoRA;
+            the name of a LoRA loaded on the pipe.  A mapping from the pipe's component names gives each denoiser its
+            anchor; any other mapping names several anchors, and ``lam`` is then a mapping with the same keys.
+        lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates; a float, or one per
+            image or prompt.
+        component: the denoiser, where it can't be told.
+        mode: how the models are held: ``"networks"`` as two sets of weights, ``"switch"`` a LoRA off and on,
+            ``"batch"`` both in a single forward, ``"weights"`` interpolated weights (one call a step, an
+            approximation); ``"auto"`` takes networks for full checkpoints, and for LoRAs batch on accelerators and
+            switch on CPUs.
+
+    Returns:
+        A handle: set ``handle.lam`` at any time, ``handle.remove()`` or leave its ``with`` block to undo.
+
+    Raises:
+        AnchorError: an anchor that can't be read or doesn't fit; nothing stays attached.
+        RealignError: a pipeline already realigned, fused, cached, or without a denoiser.
+        LamError: a lam that isn't finite, or of the wrong count.
+    """
+    found = denoisers(pipe) if component is None else pick(pipe, component)
+    for name, denoiser in found.items():
+        _refuse_unready(name, denoiser)
+    entries = named(found, aligned)
+    Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
+    wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}
+    for name, own, given in entries:
+        for target in [own] if own else components_for(found, given):
+            wanted.setdefault(target, []).append((name, given))
+    with ExitStack() as stack:
+        hooks, cards = [], {}
+        for target, givens in wanted.items():
+            hook, anchors = _hook(pipe, target, found[target], givens, mode, stack)
+            hooks.append(hook)
+            cards |= {anchor.name: dict(anchor.card) for anchor in anchors}
+        handle = Handle(hooks, cards)
+        handle.lam = lam
+        for hook in hooks:
+            stack.callback(intercept(hook.denoiser, hook, handle))
+        stack.callback(intercept(pipe, handle._call_pipeline, handle))
+        handle._undo = stack.pop_all()
+    return handle
+
+
+def _hook(
+    pipe: Any,
+    component: str,
+    denoiser: nn.Module,
+    givens: list[tuple[str, AnchorGiven]],
+    mode: Mode,
+    stack: ExitStack,
+) -> tuple[Hook, list[Anchor]]:
+    anchors: list[Anchor] = []
+    for name, given in givens:
+        anchors.append(attach_one(pipe, component, denoiser, name, given))
+        stack.callback(anchors[-1].undo)
+    held = [as_network(anchor, denoiser) for anchor in anchors] if mode == "networks" else anchors
+    models = hold(component, denoiser, held, mode)
+    return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component)), anchors
+
+
+def _refuse_unready(component: str, denoiser: nn.Module) -> None:
+    if owner_of(denoiser) is not None:
+        raise RealignError(
+            f"{component} is realigned already; call handle.remove() on the first handle, or set its lam"
+        )
+    refuse_cache(component, denoiser)
+    refuse_fused(denoiser)

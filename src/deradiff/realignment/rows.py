@@ -1,0 +1,91 @@
+"""From one lam per image to one lam per row of the denoiser's batch.
+
+A pipeline of P prompts and n images a prompt makes P*n images, in prompt-major order, and stacks them once per branch
+of guidance: rows = [branch 1: all images, branch 2: all images, ...].
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import LamError
+
+# Names under which diffusers pipelines take what there is one of per prompt, and the images of each.
+_PER_PROMPT = ("prompt", "prompt_embeds", "class_labels", "image_embeds", "input_ids", "image", "batch_size")
+_REPEATS = (
+    "num_images_per_prompt",
+    "num_videos_per_prompt",
+    "num_waveforms_per_prompt",
+    "num_audios_per_prompt",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one call of the pipeline said of its batch; None where it didn't say."""
+
+    prompts: int | None
+    repeats: int
+
+
+def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
+    """Read prompts and images per prompt off the arguments of a pipeline's call."""
+    try:
+        given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
+    except TypeError:  # the pipeline itself will say what is wrong with its arguments
+        given = dict(kwargs)
+    given = {**given, **given.get("kwargs", {})}
+    counts = (_count(given[name]) for name in _PER_PROMPT if given.get(name) is not None)
+    repeats = next((int(given[name]) for name in _REPEATS if given.get(name)), 1)
+    return Run(prompts=next((count for count in counts if count), None), repeats=repeats)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, str):
+        return 1
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Tensor) and value.ndim > 1:
+        return value.shape[0]
+    return len(value) if isinstance(value, Sequence) else None
+
+
+def check_count(lams: int, run: Run) -> None:
+    """Refuse, before any network runs, a number of lams that fits neither prompts nor images.
+
+    Raises:
+        LamError: the counts, and which would fit.
+    """
+    if lams == 1 or run.prompts is None:
+        return
+    images = run.prompts * run.repeats
+    if lams not in (run.prompts, images):
+        raise LamError(
+            f"got {lams} lams for {run.prompts} prompts x {run.repeats} images each; "
+            f"give one lam, one per prompt ({run.prompts}) or one per image ({images})"
+        )
+
+
+def spread(lams: Tensor, rows: int, run: Run | None) -> Tensor:
+    """One lam per row: repeated where the pipeline repeats prompts, tiled over the branches of guidance.
+
+    Args:
+        lams: shape (L,).
+        rows: batch size of the denoiser's input.
+        run: the pipeline call under way, or None when the denoiser is called by hand.
+
+    Returns:
+        Shape (rows,).
+
+    Raises:
+        LamError: ``rows`` is no multiple of the images.
+    """
+    if run is not None and run.repeats > 1 and len(lams) == run.prompts:
+        lams = lams.repeat_interleave(run.repeats)
+    if len(lams) == 0 or rows % len(lams):
+        raise LamError(f"got {len(lams)} lams for a batch of {rows} rows; give one lam, or one per image")
+    return torch.tile(lams, (rows // len(lams),))
