@@ -27,3 +27,7 @@ class ResultsError(DeradiffError, ValueError):
 
 class PlanError(DeradiffError, ValueError):
     """A sweep that can't be planned or resumed: empty prompts, unknown scheduler, a changed plan."""
+
+
+class RewardError(DeradiffError, ValueError):
+    """A reward that can't be found, or that doesn't return one finite score per image."""

@@ -1,0 +1,30 @@
+"""The command line: thin commands, each in a file of its own; heavy imports happen inside them."""
+
+import sys
+
+import typer
+
+from deradiff.cli import demo, generate, report, sweep
+from deradiff.errors import DeradiffError
+
+app = typer.Typer(
+    help="How strongly should I align my diffusion model? Align once, then choose the strength at sampling time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("generate")(generate.generate)
+app.command("sweep")(sweep.sweep)
+app.command("score")(report.score)
+app.command("recommend")(report.recommend)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on stderr and exit code 2."""
+    try:
+        app()
+    except DeradiffError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)

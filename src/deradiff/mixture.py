@@ -1,0 +1,202 @@
+"""The geometric mixture of two Gaussians, which is the whole of the method (arXiv 2601.20198).
+
+Aligning at KL strength beta gives ``p_beta ∝ p_ref exp(r / beta)``, so the model aligned at beta / lam is
+
+    p_(beta / lam) ∝ p_ref^(1 - lam) · p_beta^lam.
+
+Reverse kernels are Gaussian, and so is their geometric mixture:
+
+    precision = (1 - lam) / variance_ref + lam / variance_aligned
+    mean      = (1 - w) mean_ref + w mean_aligned,    w = lam / (variance_aligned · precision).
+
+With equal variances w = lam: one lerp of two means, and of two predictions since means are affine in them.
+With lam outside [0, 1] a precision can fail to be positive; then the mixture does not exist.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import LamError
+from deradiff.noise import over_trailing
+
+
+def check_lam(lam: float | Tensor | Sequence[float]) -> float | Tensor:
+    """A finite mixing weight, as a float, or as a float64 tensor of shape (B,) for one per image.
+
+    Raises:
+        LamError: not a real number or a row of them, or not finite.
+    """
+    try:
+        values = torch.as_tensor(lam, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.empty(0)
+    if isinstance(lam, bool) or values.ndim > 1 or values.numel() == 0:
+        raise LamError(f"lam is {lam!r}: give a real number, or one real number per image.")
+    if not values.isfinite().all():
+        raise LamError(f"lam is {lam!r}: it must be finite (0 is the reference, 1 the aligned model).")
+    return values if values.ndim else float(values)
+
+
+def lerp(reference: Tensor, aligned: Tensor, lam: float | Tensor) -> Tensor:
+    """``(1 - lam) reference + lam aligned``, bitwise ``reference`` at lam = 0 and ``aligned`` at lam = 1.
+
+    Args:
+        reference: (B, ...).
+        aligned: same shape and dtype.
+        lam: a float, or (B,) or (B, ...) broadcast from the left.
+
+    Returns:
+        (B, ...), in the dtype of the inputs; computed in float32 at least.
+    """
+    if not isinstance(lam, Tensor):
+        if lam == 0 or lam == 1:
+            return aligned if lam else reference
+        return torch.lerp(reference, aligned, lam)
+    weight = over_trailing(lam, reference)
+    dtype = torch.promote_types(reference.dtype, torch.float32)
+    mixed = torch.lerp(reference.to(dtype), aligned.to(dtype), weight.to(dtype)).to(reference.dtype)
+    return torch.where(weight == 0, reference, torch.where(weight == 1, aligned, mixed))
+
+
+def coefficients(lams: Sequence[float | Tensor]) -> list[float | Tensor]:
+    """Coefficients ``[1 - Σ lam_k, lam_1, ..., lam_K]`` of the reference and K anchors."""
+    return [1 - sum(lams), *lams]
+
+
+def combine(predictions: Sequence[Tensor | None], coefficients: Sequence[float | Tensor]) -> Tensor:
+    """``Σ c_k prediction_k`` over the reference and its anchors, for coefficients that sum to 1.
+
+    Args:
+        predictions: each (B, ...), or None where its coefficient is 0.
+        coefficients: as many, each a float or (B,), see `coefficients`.
+
+    Returns:
+        (B, ...). A prediction that alone has weight is returned untouched; rows in which one has coefficient 1
+        and the others 0 are bitwise that one.
+
+    Raises:
+        LamError: as many predictions as coefficients are not given, or one that has weight is missing.
+    """
+    if len(predictions) != len(coefficients):
+        raise LamError(f"{len(predictions)} predictions have {len(coefficients)} coefficients: give one for each.")
+    used: list[tuple[Tensor, float | Tensor]] = []
+    for k, (prediction, c) in enumerate(zip(predictions, coefficients, strict=True)):
+        if torch.as_tensor(c == 0).all():
+            continue
+        if prediction is None:
+            raise LamError(f"Prediction {k} is missing but has coefficient {c}: compute it, or give coefficient 0.")
+        used.append((prediction, c))
+    if not used:
+        raise LamError("Every coefficient is 0: they must sum to 1.")
+    base = used[0][0]
+    if len(used) <= 2:
+        return lerp(base, *used[1]) if len(used) == 2 else base
+    # Σ c_k = 1, so the sum is the base and weighted differences from it: exact where all predictions agree
+    dtype = torch.promote_types(base.dtype, torch.float32)
+    rows = [torch.as_tensor(c, dtype=dtype, device=base.device).expand(len(base)) for _, c in used]
+    weights = torch.stack([over_trailing(row, base) for row in rows])
+    mixed = base.to(dtype)
+    for (prediction, _), weight in zip(used[1:], weights[1:], strict=True):
+        mixed = mixed + weight * (prediction.to(dtype) - base.to(dtype))
+    mixed = mixed.to(base.dtype)
+    alone = (weights != 0) & ((weights != 0).sum(0) == 1)
+    for (prediction, _), its_rows in zip(used, alone, strict=True):
+        mixed = torch.where(its_rows, prediction, mixed)
+    return mixed
+
+
+def geometric_mixture(
+    mean_ref: Tensor,
+    variance_ref: Tensor,
+    mean_aligned: Tensor,
+    variance_aligned: Tensor,
+    lam: float | Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``N_ref^(1-lam) · N_aligned^lam``, normalised, elementwise for diagonal Gaussians.
+
+    Args:
+        mean_ref: (B, ...).
+        variance_ref: positive, broadcastable to the means from the right.
+        mean_aligned: (B, ...).
+        variance_aligned: as ``variance_ref``.
+        lam: a float, or (B,) broadcast from the left.
+
+    Returns:
+        Mean and variance, of the broadcast shape; bitwise the reference's at 0 and the aligned model's at 1.
+
+    Raises:
+        LamError: some precision is not positive; the message names the lams that are allowed.
+    """
+    ratio = variance_aligned / variance_ref
+    weight = over_trailing(torch.as_tensor(lam, dtype=ratio.dtype), mean_ref).to(ratio.device)
+    # precision · variance_aligned: keeps lam = 0 and 1 exact
+    scaled_precision = torch.lerp(ratio, torch.ones_like(ratio), weight)
+    if not (scaled_precision > 0).all():
+        highest = max_lam(variance_ref, variance_aligned)
+        lowest = 1 - max_lam(variance_aligned, variance_ref)
+        raise LamError(
+            f"lam = {_brief(lam)} leaves a precision that is not positive, so the mixture does not exist: "
+            f"with these variances lam must lie strictly between {lowest:.6g} and {highest:.6g}."
+        )
+    mean = lerp(mean_ref, mean_aligned, weight / scaled_precision)
+    variance = torch.where(weight == 0, variance_ref, variance_aligned / scaled_precision)
+    return mean, variance
+
+
+def log_normaliser(
+    mean_ref: Tensor,
+    variance_ref: Tensor,
+    mean_aligned: Tensor,
+    variance_aligned: Tensor,
+    lam: float | Tensor,
+    dim: int | tuple[int, ...] | None = None,
+) -> Tensor:
+    """``log ∫ N_ref^(1-lam) N_aligned^lam dx``, summed over the dimensions ``dim`` (None: over all).
+
+    With equal variances it is ``-½ lam (1 - lam) (mean_aligned - mean_ref)² / variance``, the factor that
+    normalising each step by itself drops. Arguments and errors as `geometric_mixture`.
+    """
+    mean, variance = geometric_mixture(mean_ref, variance_ref, mean_aligned, variance_aligned, lam)
+    weight = over_trailing(torch.as_tensor(lam, dtype=mean.dtype), mean).to(mean.device)
+    spread = torch.lerp(variance_ref.log(), variance_aligned.log(), weight) - variance.log()
+    distance = (mean_aligned - mean_ref).square() * variance / (variance_ref * variance_aligned)
+    return (-0.5 * (spread + weight * (1 - weight) * distance)).sum(dim)
+
+
+def max_lam(variance_ref: Tensor, variance_aligned: Tensor) -> float:
+    """Supremum of the lams whose geometric mixture exists: ``inf`` unless an aligned variance is larger."""
+    wider = variance_aligned / (variance_aligned - variance_ref)
+    bounds = torch.where(variance_aligned > variance_ref, wider, math.inf)
+    return float(bounds.min())
+
+
+def lam_from_beta(anchor_beta: float, beta: float) -> float:
+    """The lam at which an anchor of ``anchor_beta`` stands for one aligned at ``beta`` (inf gives 0)."""
+    _check_positive(anchor_beta=anchor_beta, beta=beta)
+    return anchor_beta / beta
+
+
+def beta_from_lam(anchor_beta: float, lam: float) -> float:
+    """The KL strength ``anchor_beta / lam`` that a lam stands for: ``inf`` at lam = 0.
+
+    Raises:
+        LamError: lam is negative (no KL strength) or not finite, or ``anchor_beta`` is not positive.
+    """
+    _check_positive(anchor_beta=anchor_beta)
+    if not 0 <= lam < math.inf:
+        raise LamError(f"lam = {lam} stands for no KL strength: give a finite lam of 0 or more.")
+    return anchor_beta / lam if lam else math.inf
+
+
+def _check_positive(**betas: float) -> None:
+    for name, beta in betas.items():
+        if not beta > 0:
+            raise LamError(f"{name} is {beta}: a KL strength is a positive number.")
+
+
+def _brief(lam: float | Tensor) -> str:
+    values = [float(value) for value in lam.flatten()] if isinstance(lam, Tensor) else [lam]
+    return ", ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,241 @@
+"""The noise level of a timestep, read off a diffusers scheduler.
+
+A noised latent is ``x_t = alpha_t x_0 + sigma_t eps`` with ``eps ~ N(0, I)``. All that the mathematics needs of a
+schedule is the pair (alpha_t, sigma_t), or its log signal-to-noise ratio ``rho = log(alpha_t² / sigma_t²)``.
+Schedulers hold it in three ways, told apart by duck typing (diffusers is not imported):
+
+- A training table ``alphas_cumprod`` of alpha² with ``alpha² + sigma² = 1``: DDPM, DDIM, PNDM, LCM, TCD, ...;
+  Würstchen has a function of continuous time instead.
+- Inference ``sigmas`` that are ratios ``sigma_t / alpha_t``: Euler, Heun, KDPM2, DPM++, UniPC, ... Some of these
+  keep ``x_t / alpha_t`` as their sample, but what they give the network is ``x_t``.
+- Inference ``sigmas`` of a rectified flow, ``alpha = 1 - sigma``: FlowMatch..., or ``use_flow_sigmas``.
+
+Refused: schedulers that precondition the network themselves (``sigma_data``: EDM, consistency models, SCM), and
+those that run from data to noise (inversion, ``invert_sigmas``).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import ScheduleError
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseLevel:
+    """Signal and noise scales of ``x_t = alpha x_0 + sigma eps``: tensors of one shape."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio alpha² / sigma², in [0, inf]."""
+        return (self.alpha / self.sigma).square()
+
+    @property
+    def log_snr(self) -> Tensor:
+        """``rho = log(alpha² / sigma²)``: ``inf`` where sigma is 0, ``-inf`` where alpha is 0."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    def __getitem__(self, index: Any) -> "NoiseLevel":
+        return NoiseLevel(self.alpha[index], self.sigma[index])
+
+
+def over_trailing(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` of shape () or (B, ...) reshaped to broadcast from the left over ``like``, on its device."""
+    return values.to(like.device).reshape((*values.shape, *[1] * (like.ndim - values.ndim)))
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether noise levels are those of a rectified flow (``alpha = 1 - sigma``).
+
+    Raises:
+        ScheduleError: they are neither that nor variance preserving.
+    """
+    if _option(scheduler, "sigma_data") is not None:
+        raise _unreadable(scheduler, "it preconditions the network itself (sigma_data, the EDM family)")
+    if hasattr(scheduler, "alphas_cumprod") or _is_continuous(scheduler):
+        return bool(_option(scheduler, "use_flow_sigmas"))
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is None or float(sigmas.max()) > 1 + 1e-6 or _option(scheduler, "invert_sigmas"):
+        raise _unreadable(scheduler, "it has neither `alphas_cumprod` nor flow `sigmas` that fall from 1 to 0")
+    return True
+
+
+def prediction_type(scheduler: Any) -> str:
+    """What the network predicts: "epsilon", "v_prediction", "sample" or "flow_prediction" (``eps - x_0``).
+
+    Raises:
+        ScheduleError: the scheduler names none of the four, or its schedule can't be read.
+    """
+    default = "flow_prediction" if is_flow(scheduler) else "epsilon"
+    named = str(_option(scheduler, "prediction_type") or default)
+    named = {"original_sample": "sample"}.get(named, named)
+    if named not in PREDICTION_TYPES:
+        raise _unreadable(scheduler, f"its prediction_type is {named!r}, not one of {', '.join(PREDICTION_TYPES)}")
+    return named
+
+
+def noise_levels(scheduler: Any) -> NoiseLevel:
+    """Levels at the N timesteps set by ``set_timesteps`` and the one that the last step reaches.
+
+    Returns:
+        N + 1 levels in float64 on the CPU. Entry k is the level of what the network is given with timestep k, so
+        schedulers that call it twice a step (Heun, KDPM2, PNDM) repeat levels or go by half-way ones.
+
+    Raises:
+        ScheduleError: no timesteps are set, or the schedule can't be read.
+    """
+    timesteps, flow = _timesteps(scheduler), is_flow(scheduler)
+    levels = _of_sigmas(scheduler, len(timesteps), flow) if hasattr(scheduler, "sigmas") else _of_table(scheduler)
+    if levels.sigma[-1] > levels.sigma[0]:
+        raise _unreadable(scheduler, "its noise grows, where a sampler's falls")
+    return levels
+
+
+def noise_at(scheduler: Any, timestep: Tensor | float) -> NoiseLevel:
+    """The level of a timestep as the network is given it.
+
+    The step at which the scheduler stands is tried first (rounded timesteps can repeat), then the nearest timestep
+    set, then training time. A match allows for the rounding of the timestep's dtype and, for flows, for the scales
+    that pipelines use: t, t / N and, at the present step only, 1 - t / N, with N training steps.
+
+    Args:
+        scheduler: a diffusers scheduler after ``set_timesteps``.
+        timestep: any shape.
+
+    Returns:
+        Levels of the timestep's shape, in float64 on the CPU.
+
+    Raises:
+        ScheduleError: as `noise_levels`.
+    """
+    given = torch.as_tensor(timestep)
+    tolerance = max(4 * torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0, 1e-6)
+    flat = [float(t) for t in given.cpu().double().flatten()]
+    levels = noise_levels(scheduler)
+    found = {t: _level_of(scheduler, levels, t, tolerance) for t in set(flat)}
+    alpha, sigma = (torch.stack([getattr(found[t], scale) for t in flat]) for scale in ("alpha", "sigma"))
+    return NoiseLevel(alpha.reshape(given.shape), sigma.reshape(given.shape))
+
+
+def lowest_noise(scheduler: Any) -> NoiseLevel:
+    """The smallest noise above zero, of training or at the timesteps set: stands in for sigma = 0.
+
+    Returns:
+        A level of shape (), float64. No level set has a smaller sigma but 0, so SNR still grows up to it.
+    """
+    visited = noise_levels(scheduler)
+    trained = _trained(scheduler, torch.tensor([1.0 if is_flow(scheduler) else 0.0]))
+    alpha, sigma = torch.cat([visited.alpha, trained.alpha]), torch.cat([visited.sigma, trained.sigma])
+    lowest = torch.where(sigma > 0, sigma, torch.inf).argmin()
+    return NoiseLevel(alpha[lowest], sigma[lowest])
+
+
+def _level_of(scheduler: Any, levels: NoiseLevel, timestep: float, tolerance: float) -> NoiseLevel:
+    flow, steps, n = is_flow(scheduler), _timesteps(scheduler).double(), _train_steps(scheduler)
+    spellings = [timestep, timestep * n] if flow else [timestep]
+
+    def matches(spelled: float, scale: float = 1.0) -> Tensor:
+        return (steps - spelled).abs() <= tolerance * max(abs(spelled), scale)
+
+    begin: int = getattr(scheduler, "begin_index", None) or 0
+    index: int | None = getattr(scheduler, "step_index", None)
+    here = begin if index is None else index
+    if here < len(steps):
+        reversed_time = flow and bool(matches(n - timestep * n, scale=n)[here])
+        if reversed_time or any(matches(spelled)[here] for spelled in spellings):
+            return levels[here]
+    for spelled in spellings:
+        if matches(spelled).any():
+            return levels[(steps - spelled).abs().argmin()]
+    return _trained(scheduler, torch.tensor(spellings[-1] if timestep <= 1 else timestep))
+
+
+def _trained(scheduler: Any, timesteps: Tensor) -> NoiseLevel:
+    """Levels in training time: a flow's is linear, a table's is interpolated linearly in alpha²."""
+    timesteps = timesteps.double()
+    if _is_continuous(scheduler):
+        return _of_alpha_bar(scheduler._alpha_cumprod(timesteps, timesteps.device).reshape(timesteps.shape))
+    if is_flow(scheduler):
+        sigma = timesteps / _train_steps(scheduler)
+        return NoiseLevel(1 - sigma, sigma)
+    table: Tensor = scheduler.alphas_cumprod.cpu().double()
+    timesteps = timesteps.clamp(0, len(table) - 1)
+    low, high = timesteps.floor().long(), timesteps.ceil().long()
+    return _of_alpha_bar(torch.lerp(table[low], table[high], timesteps - low))
+
+
+def _of_table(scheduler: Any) -> NoiseLevel:
+    visited = _trained(scheduler, _timesteps(scheduler))
+    if _is_continuous(scheduler):  # Würstchen lists the N + 1
+        return visited
+    return _of_alpha_bar(torch.cat([visited.alpha.square(), _final_alpha_bar(scheduler).reshape(1)]))
+
+
+def _of_sigmas(scheduler: Any, n: int, flow: bool) -> NoiseLevel:
+    sigmas: Tensor = scheduler.sigmas.cpu().double()[: n + 1].clone()
+    if hasattr(scheduler, "sigmas_interpol"):  # KDPM2 calls half-way at odd k; its ancestral kin stores that at k - 1
+        odd = torch.arange(1, n, 2)
+        stored = odd - 1 if hasattr(scheduler, "sigmas_up") else odd
+        sigmas[odd] = scheduler.sigmas_interpol.cpu().double()[stored]
+    if flow:
+        return NoiseLevel((1 - sigmas).clamp(min=0), sigmas)
+    alpha = (1 + sigmas.square()).rsqrt()
+    return NoiseLevel(alpha, sigmas * alpha)
+
+
+def _final_alpha_bar(scheduler: Any) -> Tensor:
+    """alpha² after the last step along a table. Most stride along it; LCM ends clean, TCD at its first entry."""
+    name, clean = type(scheduler).__name__, torch.ones((), dtype=torch.float64)
+    if name == "LCMScheduler":
+        return clean
+    table: Tensor = scheduler.alphas_cumprod.cpu().double()
+    if name == "TCDScheduler":
+        return table[0]
+    if not _has_custom_timesteps(scheduler):
+        last = int(scheduler.timesteps[-1]) - _train_steps(scheduler) // scheduler.num_inference_steps
+        if last >= 0:
+            return table[last]
+    return torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", clean)).cpu().double()
+
+
+def _of_alpha_bar(alpha_bar: Tensor) -> NoiseLevel:
+    alpha_bar = alpha_bar.double()
+    return NoiseLevel(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+
+
+def _timesteps(scheduler: Any) -> Tensor:
+    timesteps: Tensor | None = getattr(scheduler, "timesteps", None)
+    is_set = getattr(scheduler, "num_inference_steps", None) is not None or _has_custom_timesteps(scheduler)
+    if timesteps is None or not (is_set or _is_continuous(scheduler)):
+        raise ScheduleError(f"{type(scheduler).__name__} has no timesteps set: call set_timesteps(n) before.")
+    return timesteps.cpu()
+
+
+def _has_custom_timesteps(scheduler: Any) -> bool:
+    return bool(getattr(scheduler, "custom_timesteps", False))
+
+
+def _is_continuous(scheduler: Any) -> bool:
+    return hasattr(scheduler, "_alpha_cumprod")
+
+
+def _train_steps(scheduler: Any) -> int:
+    return int(_option(scheduler, "num_train_timesteps") or 1000)
+
+
+def _option(scheduler: Any, name: str) -> Any:
+    return getattr(getattr(scheduler, "config", None), name, None)
+
+
+def _unreadable(scheduler: Any, reason: str) -> ScheduleError:
+    return ScheduleError(
+        f"The noise schedule of {type(scheduler).__name__} can't be read: {reason}. "
+        "Mixing predictions needs no schedule; divergences do: use another scheduler for them."
+    )

@@ -1,0 +1,147 @@
+"""The report's figures as plotly specs.
+
+One sequential colour stands for lam in every figure and above the image grid; it runs by rank, as lams crowd
+near 0. Text and hover boxes take their colours from the page's css, which knows light from dark.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from deradiff.recommend import Curve, Interval, equivalent_beta
+from deradiff.results import Results
+
+ACCENT = "#d9622b"
+LINE = "rgba(128, 128, 128, 0.8)"
+BAND = "rgba(128, 128, 128, 0.22)"
+RULE = "rgba(128, 128, 128, 0.2)"
+FONT = {"family": 'system-ui, "Segoe UI", Helvetica, Arial, sans-serif', "size": 13}
+
+
+def lam_colours(lams: Sequence[float]) -> list[str]:
+    """One colour a lam, along the part of Viridis that is legible on white and on black."""
+    return [str(colour) for colour in sample_colorscale("Viridis", np.linspace(0.2, 0.88, len(lams)).tolist())]
+
+
+def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
+    """The equivalent betas in words: lam = 0 follows no reward, an infinite beta; empty where there is none."""
+    if results.anchor_beta is None:
+        return [""] * len(lams)
+    betas = [equivalent_beta(results, lam) for lam in lams]
+    return ["∞" if lam == 0 else f"{beta:.3g}" if beta else "" for lam, beta in zip(lams, betas, strict=True)]
+
+
+def reward_against_lam(results: Results, curve: Curve, *, chosen: float) -> go.Figure:
+    """Mean score along lam; the band is the paired 95 % interval of the change from lam = 0."""
+    reference = curve.score[curve.lams.index(0)].mean
+    high = [reference + change.high for change in curve.change]
+    low = [reference + change.low for change in curve.change]
+    outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
+    figure = _figure("lam", curve.reward)
+    figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
+    figure.add_trace(_path(curve, curve.lams, chosen=chosen))
+    figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
+    figure.add_vline(x=chosen, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
+    axis = {"range": _padded(curve.lams), "tickvals": _labelled(curve.lams, chosen)}
+    figure.update_xaxes(axis)
+    if results.anchor_beta is not None:
+        betas = beta_labels(results, axis["tickvals"])
+        top = {"overlaying": "x", "side": "top", "showgrid": False, "ticktext": betas}
+        figure.update_layout(xaxis2={**_axis("equivalent beta"), **axis, **top}, margin_t=64)
+        # An axis is drawn only where a trace uses it.
+        figure.data[1].xaxis = "x2"
+    return figure
+
+
+def reward_against_kl(results: Results, curve: Curve, *, chosen: float) -> go.Figure | None:
+    """Mean score along the mean path KL, on a square-root scale; None where KL was not recorded."""
+    if results.path_kl is None:
+        return None
+    root = np.sqrt(results.path_kl.mean(axis=(0, 1)))
+    ticks = float(f"{root.max() / 5:.0e}") * np.arange(8)
+    figure = _figure("path KL to the reference (nats)", curve.reward)
+    figure.add_trace(_path(curve, root, chosen=chosen, error_y=_bars(curve.change)))
+    return figure.update_xaxes(range=_padded(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
+
+
+def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) -> go.Figure:
+    """The path of the two means along lam; where it bends down, the objective is over-optimised."""
+    figure = _figure(f"{objective.reward} (objective)", f"{guard.reward} (guard)")
+    bars = {"error_x": _bars(objective.change), "error_y": _bars(guard.change)}
+    path = _path(guard, [score.mean for score in objective.score], chosen=chosen, **bars)
+    labelled = _labelled(guard.lams, chosen)
+    path.update(
+        mode="lines+markers+text",
+        text=[f"{lam:g}" if lam in labelled else "" for lam in guard.lams],
+        textposition="top right",
+        cliponaxis=False,
+    )
+    return figure.add_trace(path)
+
+
+def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go.Scatter:
+    """A line through a curve's mean scores with one marker a lam, the chosen one ringed."""
+    ring = [lam == chosen for lam in curve.lams]
+    return go.Scatter(
+        x=list(x),
+        y=[score.mean for score in curve.score],
+        mode="lines+markers",
+        line={"color": LINE, "width": 1.5},
+        marker={
+            "color": lam_colours(curve.lams),
+            "size": [15 if chosen else 10 for chosen in ring],
+            "opacity": 1,
+            "line": {"color": [ACCENT if chosen else LINE for chosen in ring], "width": [3 if c else 1 for c in ring]},
+        },
+        customdata=[(f"{lam:g}", str(change)) for lam, change in zip(curve.lams, curve.change, strict=True)],
+        hovertemplate=f"lam %{{customdata[0]}}<br>{escape(curve.reward)} %{{y:.3g}}"
+        "<br>change %{customdata[1]}<extra></extra>",
+        **bars,
+    )
+
+
+def _bars(changes: Sequence[Interval]) -> dict[str, Any]:
+    above = [change.high - change.mean for change in changes]
+    below = [change.mean - change.low for change in changes]
+    return {"array": above, "arrayminus": below, "color": LINE, "thickness": 1, "width": 0}
+
+
+def _figure(x: str, y: str) -> go.Figure:
+    layout = {
+        "template": go.layout.Template(),
+        "font": FONT,
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "height": 360,
+        "margin": {"l": 60, "r": 24, "t": 24, "b": 52},
+        "showlegend": False,
+        "dragmode": False,
+        "hoverlabel": {"align": "left", "font": FONT},
+    }
+    return go.Figure(layout={**layout, "xaxis": _axis(x), "yaxis": _axis(y)})
+
+
+def _axis(title: str) -> dict[str, Any]:
+    text = {"text": escape(title), "font": {"size": FONT["size"]}, "standoff": 8}
+    ticks = {"tickfont": {"size": 11}, "tickangle": 0}
+    return {"title": text, **ticks, "gridcolor": RULE, "zeroline": False, "showline": False, "fixedrange": True}
+
+
+def _padded(values: Sequence[float]) -> list[float]:
+    """The range of an axis with room for the markers at its ends."""
+    room = 0.05 * (max(values) - min(values))
+    return [min(values) - room, max(values) + room]
+
+
+def _labelled(lams: Sequence[float], chosen: float) -> list[float]:
+    """The lams whose labels have room (a seventh of the axis each): the chosen one, the ends, then the others."""
+    room = (lams[-1] - lams[0]) / 7
+    labelled: list[float] = []
+    for lam in (chosen, lams[-1], *lams):
+        if all(abs(lam - other) >= room for other in labelled):
+            labelled.append(lam)
+    return sorted(labelled)

@@ -1,0 +1,142 @@
+"""Assembles the report: one html file with plotly, the figures and every image inside; it opens offline."""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from deradiff.errors import ResultsError
+from deradiff.recommend import Recommendation, paired_curve, recommend
+from deradiff.report import figures
+from deradiff.results import Results
+
+SMALL = 128  # px: images up to this size are kept exactly and drawn with crisp pixels
+LARGEST = 320  # px: larger images are embedded at this size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One lam of the image grid."""
+
+    lam: float
+    beta: str
+    colour: str
+    chosen: bool
+    drops: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One embedded image: its data URI, its size in px as embedded, and its scores in words."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+
+    @property
+    def small(self) -> bool:
+        """Whether it is drawn with crisp pixels."""
+        return max(self.width, self.height) <= SMALL
+
+
+def write_report(results: Results, path: str | Path, *, objective: str, guard: str | None = None) -> Path:
+    """Write one self-contained html page on a sweep: the recommended lam, the images, the curves.
+
+    Args:
+        results: a sweep with lam = 0 among its lams and at least two prompts.
+        path: the html file to write; its folders are made.
+        objective: name of the reward to raise.
+        guard: name of the reward that must not fall, or None.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ResultsError: results from which no lam can be recommended, or an image that can't be read.
+    """
+    choice = recommend(results, objective=objective, guard=guard)
+    house = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("page.html").render(
+        results=results,
+        objective=objective,
+        guard=guard,
+        choice=choice,
+        facts=_facts(results),
+        columns=_columns(results, choice, guard),
+        rows=_rows(results),
+        plotly=Markup(get_plotlyjs()),
+        **_figures(results, choice, objective, guard),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _facts(results: Results) -> dict[str, str]:
+    product = f"{len(results.prompts)} prompts × {len(results.seeds)} seeds × {len(results.lams)} lams"
+    beta = "unknown" if results.anchor_beta is None else f"{results.anchor_beta:g}"
+    return {"images": f"{results.images.size} ({product})", "anchor's beta": beta, **results.details}
+
+
+def _columns(results: Results, choice: Recommendation, guard: str | None) -> list[Column]:
+    colours = figures.lam_colours(results.lams)
+    betas = figures.beta_labels(results, results.lams)
+    dropping = [False] * len(results.lams) if guard is None else paired_curve(results, guard).drops
+    return [
+        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, drops=drops)
+        for lam, beta, colour, drops in zip(results.lams, betas, colours, dropping, strict=True)
+    ]
+
+
+def _rows(results: Results) -> Iterator[tuple[str, list[list[Picture]]]]:
+    """For each prompt its text and, for each lam, its pictures by seed."""
+    for p, prompt in enumerate(results.prompts):
+        seeds = range(len(results.seeds))
+        yield prompt, [[_picture(results, p, s, i) for s in seeds] for i in range(len(results.lams))]
+
+
+def _picture(results: Results, prompt: int, seed: int, lam: int) -> Picture:
+    place = (prompt, seed, lam)
+    lines = [results.prompts[prompt], f"seed {results.seeds[seed]}, lam {results.lams[lam]:g}"]
+    lines += [f"{reward} {table[place]:.3g}" for reward, table in results.scores.items()]
+    if results.path_kl is not None:
+        lines.append(f"path KL {results.path_kl[place]:.3g} nats")
+    uri, (width, height) = _data_uri(results.image(*place))
+    return Picture(uri=uri, width=width, height=height, caption="\n".join(lines))
+
+
+def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
+    """An image as WebP in a data URI, and its size: lossless where it is small, else reduced."""
+    try:
+        with Image.open(file) as image:
+            small = max(image.size) <= SMALL
+            picture = image.convert("RGB")
+    except OSError as error:
+        raise ResultsError(f"image {file} can't be read ({error}); keep a sweep's images beside its table") from error
+    picture.thumbnail((LARGEST, LARGEST))
+    buffer = BytesIO()
+    picture.save(buffer, "WEBP", lossless=small, quality=85, method=4)
+    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", picture.size
+
+
+def _figures(results: Results, choice: Recommendation, objective: str, guard: str | None) -> dict[str, object]:
+    """The figures' specs in JSON, by their names in the template; the objective and the guard come first."""
+    named = [objective] if guard is None else [objective, guard]
+    curves = {name: paired_curve(results, name) for name in [*named, *sorted(set(results.scores) - set(named))]}
+    by_lam = {name: figures.reward_against_lam(results, curve, chosen=choice.lam) for name, curve in curves.items()}
+    by_kl = {name: figures.reward_against_kl(results, curve, chosen=choice.lam) for name, curve in curves.items()}
+    path = guard and figures.guard_against_objective(curves[objective], curves[guard], chosen=choice.lam)
+    return {
+        "by_lam": {name: figure.to_json() for name, figure in by_lam.items()},
+        "by_kl": {name: figure.to_json() for name, figure in by_kl.items() if figure is not None},
+        "guard_path": path.to_json() if path else None,
+    }

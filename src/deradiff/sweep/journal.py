@@ -1,0 +1,133 @@
+"""A run folder: ``plan.json``, ``images/`` and an append-only ``journal.jsonl`` from which everything is rebuilt.
+
+An image is written before the record that names it, so that what the journal says exists, exists.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deradiff.errors import PlanError
+from deradiff.results import Results
+from deradiff.sweep.plan import Cell, Plan
+
+
+class Journal:
+    """The records of one run.
+
+    Raises:
+        PlanError: the folder holds a run of another plan, or something that is no run.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self.path = folder / "journal.jsonl"
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        written = folder / "plan.json"
+        if written.exists():
+            if Plan.of(**json.loads(written.read_text())) != plan:
+                raise PlanError(f"{folder} holds a run of another plan; give another --out, or delete it")
+        else:
+            _write_whole(written, plan.model_dump_json(indent=1).encode())
+        _drop_torn_record(self.path)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Journal":
+        """The journal of an existing run.
+
+        Raises:
+            PlanError: no run there.
+        """
+        plan = folder / "plan.json"
+        if not plan.is_file():
+            raise PlanError(f"{folder} is no run folder: it has no plan.json; make one with deradiff sweep")
+        return cls(folder, Plan.of(**json.loads(plan.read_text())))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every record, oldest first."""
+        if self.path.exists():
+            with self.path.open() as lines:
+                yield from map(json.loads, lines)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add records, on disk before this returns."""
+        with self.path.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def done(self) -> set[Cell]:
+        """The cells whose image is on disk."""
+        made = (record for record in self.records() if record["kind"] == "image")
+        return {Cell(*record["cell"]) for record in made if (self.folder / record["image"]).is_file()}
+
+    def save_image(self, cell: Cell, image: Image.Image) -> str:
+        """Write a cell's image whole or not at all; returns its path within the folder."""
+        name = f"images/{self.plan.image_name(cell)}"
+        part = self.folder / f"{name}.part"
+        image.save(part, format="PNG")
+        part.replace(self.folder / name)
+        return name
+
+    def results(self, details: Mapping[str, str] | None = None) -> Results:
+        """The run as a table; the latest record of an image or a score counts.
+
+        Raises:
+            PlanError: some images are missing still.
+        """
+        plan, shape = self.plan, (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
+        images, path_kl = np.empty(shape, dtype=object), np.full(shape, np.nan)
+        scores: dict[str, np.ndarray[Any, Any]] = {}
+        for record in self.records():
+            place = tuple(record["cell"])
+            if record["kind"] == "image":
+                images[place] = str(self.folder / record["image"])
+                path_kl[place] = np.nan if record["path_kl"] is None else record["path_kl"]
+            else:
+                scores.setdefault(record["reward"], np.full(shape, np.nan))[place] = record["score"]
+        missing = sum(image is None for image in images.flat)
+        if missing:
+            raise PlanError(
+                f"{self.folder} lacks {missing} of {images.size} images; finish it with deradiff sweep --out"
+            )
+        return Results(
+            prompts=plan.prompts,
+            seeds=plan.seeds,
+            lams=plan.lams,
+            scores=scores,
+            images=images,
+            path_kl=path_kl if np.isfinite(path_kl).all() else None,
+            anchor_beta=plan.anchor_beta,
+            details=details if details is not None else _details(plan),
+        )
+
+
+def _details(plan: Plan) -> dict[str, str]:
+    size = "the pipeline's default" if plan.height is None and plan.width is None else f"{plan.height} x {plan.width}"
+    return {
+        "Model": plan.model,
+        "Anchor": plan.anchor,
+        "Scheduler": plan.scheduler or "the pipeline's own",
+        "Steps": str(plan.steps),
+        "Guidance": "the pipeline's default" if plan.guidance is None else f"{plan.guidance:g}",
+        "Size": size,
+    }
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _drop_torn_record(path: Path) -> None:
+    """A crash can tear only the last record: cut it off, so that the next one starts on a line of its own."""
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            _write_whole(path, content[: content.rfind(b"\n") + 1])

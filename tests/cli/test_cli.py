@@ -1,0 +1,80 @@
+"""The command line as a person runs it: real processes, real files, the embedded pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+DERADIFF = str(Path(sys.executable).with_name("deradiff"))
+
+
+def deradiff(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([DERADIFF, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes --help instant: torch and diffusers are left alone."""
+    code = "import sys; from deradiff.cli import app; print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert "sweep" in deradiff("--help").stdout
+
+
+def test_sweep_reports_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    prompts, run = tmp_path / "prompts.txt", tmp_path / "run"
+    prompts.write_text("a large blue circle on a white background\na small red square on a green background\n")
+    words = ["sweep", "--prompts", str(prompts), "--lams", "0:2:3", "--seeds", "1", "--steps", "2", "--out", str(run)]
+    words += ["--rewards", "warmth,faithfulness", "--guard", "faithfulness"]
+    first = deradiff(*words)
+    *_, last = first.stdout.strip().splitlines()
+    assert last.startswith("recommended lam: ")
+    assert (run / "report.html").is_file()
+    assert len(list((run / "images").glob("*.png"))) == 6
+    before = (run / "journal.jsonl").read_bytes()
+    assert deradiff(*words).stdout == first.stdout
+    assert (run / "journal.jsonl").read_bytes() == before
+    assert json.loads((run / "plan.json").read_text())["anchor_beta"] > 0
+
+    chosen = deradiff("recommend", str(run), "--objective", "warmth").stdout.splitlines()[-1]
+    assert chosen.startswith("recommended lam: ")
+    deradiff("score", str(run), "--rewards", "scene_distance")
+    assert "scene_distance" in (run / "journal.jsonl").read_text()
+    assert "another plan" in deradiff(*words[:5], "0:2:5", *words[6:], code=2).stderr
+
+
+def test_generate_draws_a_row(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "row.png"
+    deradiff("generate", "a large blue circle", "--lam", "0,1,2", "--steps", "2", "--out", str(out))
+    assert Image.open(out).size == (3 * 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sweep"], "no prompts"),
+        (["sweep", "--prompts", "missing.txt"], "no prompt file"),
+        (["sweep", "--prompt", "x", "--lams", "0,nan"], "finite"),
+        (["sweep", "--prompt", "x", "--lams", "0", "--betas", "1"], "not both"),
+        (["sweep", "--prompt", "x", "--rewards", "nonsense"], "faithfulness"),
+        (["sweep", "--prompt", "x", "--anchor", "no/such"], "no/such"),
+        (["sweep", "--prompt", "x", "--anchor", "embedded:nonsense"], "warmth-"),
+        (["generate", "x", "--model", "no/such"], "no/such"),
+        (["generate", "x", "--lam", "much"], "start:stop:count"),
+        (["generate", "x", "--out", "x.jpg"], ".png"),
+        (["generate", "x", "--scheduler", "Nonsense"], "EulerDiscreteScheduler"),
+        (["report", "nowhere", "--objective", "warmth"], "no run folder"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = deradiff(*words, code=2).stderr
+    assert expected in error
+    assert "Error: " in error

@@ -1,0 +1,99 @@
+"""The figures draw the table's numbers and mark the chosen lam; colours mean the same lam everywhere."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deradiff.recommend import paired_curve
+from deradiff.report import figures
+from deradiff.results import Results
+
+
+def path(figure: Any) -> Any:
+    """The trace with one marker a lam."""
+    return next(trace for trace in figure.data if trace.marker.color is not None)
+
+
+def x_axis(figure: Any) -> Any:
+    return figure.layout.xaxis
+
+
+def every_figure(results: Results) -> list[Any]:
+    warmth, faithfulness = paired_curve(results, "warmth"), paired_curve(results, "faithfulness")
+    by_kl = figures.reward_against_kl(results, warmth, chosen=1.0)
+    assert by_kl is not None
+    return [
+        figures.reward_against_lam(results, warmth, chosen=1.0),
+        by_kl,
+        figures.guard_against_objective(warmth, faithfulness, chosen=1.0),
+    ]
+
+
+def test_the_curve_is_the_mean_score(results: Results) -> None:
+    for reward in results.scores:
+        figure = figures.reward_against_lam(results, paired_curve(results, reward), chosen=1.0)
+        assert path(figure).x == results.lams
+        np.testing.assert_allclose(path(figure).y, results.scores[reward].mean(axis=(0, 1)))
+
+
+def test_the_band_is_the_paired_interval_and_closes_at_the_reference(results: Results) -> None:
+    curve = paired_curve(results, "warmth")
+    figure: Any = figures.reward_against_lam(results, curve, chosen=1.0)
+    band = figure.data[0]
+    count, reference = len(results.lams), curve.score[0].mean
+    high, low = np.array(band.y[:count]), np.array(band.y[count:][::-1])
+    assert high[0] == low[0] == reference
+    np.testing.assert_allclose(high - reference, [change.high for change in curve.change])
+    np.testing.assert_allclose(low - reference, [change.low for change in curve.change])
+
+
+def test_the_top_axis_is_the_equivalent_beta(results: Results) -> None:
+    figure: Any = figures.reward_against_lam(results, paired_curve(results, "warmth"), chosen=1.0)
+    axis = figure.layout.xaxis2
+    labels = dict(zip(axis.tickvals, axis.ticktext, strict=True))
+    assert labels[0] == "∞"
+    assert {float(labels[lam]) for lam in (1.0, 2.0)} == {0.05, 0.025}
+
+
+def test_no_beta_no_top_axis(results: Results) -> None:
+    unknown = dataclasses.replace(results, anchor_beta=None)
+    figure = figures.reward_against_lam(unknown, paired_curve(unknown, "warmth"), chosen=1.0)
+    assert "xaxis2" not in figure.to_plotly_json()["layout"]
+
+
+def test_kl_is_in_nats_on_a_square_root_scale(results: Results) -> None:
+    assert results.path_kl is not None
+    figure = every_figure(results)[1]
+    np.testing.assert_allclose(np.square(path(figure).x), results.path_kl.mean(axis=(0, 1)))
+    axis = x_axis(figure)
+    np.testing.assert_allclose(np.square(axis.tickvals), [float(text) for text in axis.ticktext], rtol=5e-3)
+
+
+def test_no_kl_no_figure(results: Results) -> None:
+    unknown = dataclasses.replace(results, path_kl=None)
+    assert figures.reward_against_kl(unknown, paired_curve(unknown, "warmth"), chosen=1.0) is None
+
+
+def test_the_path_goes_from_objective_to_guard(results: Results) -> None:
+    figure = every_figure(results)[2]
+    np.testing.assert_allclose(path(figure).x, results.scores["warmth"].mean(axis=(0, 1)))
+    np.testing.assert_allclose(path(figure).y, results.scores["faithfulness"].mean(axis=(0, 1)))
+    assert path(figure).text[4] == "1"
+
+
+def test_one_colour_a_lam_in_every_figure_and_only_the_chosen_one_is_ringed(results: Results) -> None:
+    colours = figures.lam_colours(results.lams)
+    assert len(set(colours)) == len(results.lams)
+    for figure in every_figure(results):
+        marker = path(figure).marker
+        assert list(marker.color) == colours
+        assert [colour == figures.ACCENT for colour in marker.line.color] == [lam == 1 for lam in results.lams]
+
+
+@pytest.mark.parametrize("chosen", [0.0, 0.25, 1.0, 4.0])
+def test_the_chosen_lam_and_both_ends_keep_their_labels(results: Results, chosen: float) -> None:
+    axis = x_axis(figures.reward_against_lam(results, paired_curve(results, "warmth"), chosen=chosen))
+    assert {chosen, 4.0} <= set(axis.tickvals)
+    assert np.diff(axis.tickvals).min() >= 4 / 7

@@ -1,0 +1,228 @@
+"""The page in a real browser, offline: nothing is fetched, everything is drawn, nothing in a prompt runs."""
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+from synthetic_sweep import LAMS, PROMPTS, SEEDS, synthetic
+
+from deradiff.errors import ResultsError
+from deradiff.recommend import recommend
+from deradiff.report import write_report
+from deradiff.results import Results
+
+Scheme = Literal["light", "dark"]
+PATIENCE = 300_000  # ms: a page is there in seconds, but a busy machine must not fail a test
+SHOWN = ".grid img:not([hidden])"
+
+
+@pytest.fixture(scope="session")
+def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "made" / "report.html"
+    return write_report(results, path, objective="warmth", guard="faithfulness")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@dataclasses.dataclass
+class Opened:
+    page: Page
+    complaints: list[str]
+    requests: list[str]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    contexts = []
+
+    def opened(path: Path, *, width: int = 1280, scheme: Scheme = "light") -> Opened:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, service_workers="block"
+        )
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        view = Opened(page=context.new_page(), complaints=[], requests=[])
+        view.page.on("console", lambda message: view.complaints.append(message.text))
+        view.page.on("pageerror", lambda error: view.complaints.append(str(error)))
+        view.page.on("request", lambda request: view.requests.append(request.url))
+        view.page.goto(path.as_uri())
+        return view
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def page(report: Path, browser: Browser) -> Page:
+    """The report, opened once for the tests that leave it as it was."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri(), timeout=PATIENCE)
+    return page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_opens_offline_without_a_complaint_or_a_request(
+    report: Path, open_page: Callable[..., Opened], width: int, scheme: Scheme
+) -> None:
+    view = open_page(report, width=width, scheme=scheme)
+    assert view.page.locator(".figure .main-svg").count() > 0
+    assert view.complaints == []
+    assert [url for url in view.requests if not url.startswith("data:")] == [report.as_uri()]
+    # Nothing sticks out sideways, so a phone need not zoom out.
+    assert view.page.evaluate("document.documentElement.scrollWidth") == width
+    dark = view.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+    assert dark == (scheme == "dark")
+
+
+def test_every_image_decodes(page: Page) -> None:
+    sizes = page.evaluate(
+        "Promise.all([...document.images].map(async (image) => { await image.decode(); return image.naturalWidth; }))"
+    )
+    assert sizes == [64] * (len(PROMPTS) * len(SEEDS) * len(LAMS))
+    assert page.locator(SHOWN).first.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+def test_images_are_embedded_exactly(results: Results, page: Page) -> None:
+    """Pixel by pixel the drawn file, in the cell of its prompt, seed and lam."""
+    for prompt, seed, lam in [(0, 0, 0), (2, 3, 5), (7, 1, 8)]:
+        pixel = page.evaluate(
+            """async ([row, column, seed]) => {
+                const cell = document.querySelectorAll(".grid tbody tr:not(.prompt)")[row].children[column];
+                const image = cell.querySelectorAll("img")[seed];
+                await image.decode();
+                const canvas = new OffscreenCanvas(64, 64).getContext("2d");
+                canvas.drawImage(image, 0, 0);
+                return [...canvas.getImageData(0, 0, 64, 64).data].filter((_, i) => i % 4 < 3);
+            }""",
+            [prompt, lam, seed],
+        )
+        with Image.open(results.image(prompt, seed, lam)) as image:
+            np.testing.assert_array_equal(np.reshape(pixel, (64, 64, 3)), np.asarray(image))
+
+
+def test_every_figure_is_drawn(results: Results, page: Page) -> None:
+    figures = page.locator(".figure")
+    assert figures.count() == 2 * len(results.scores) + 1
+    for i in range(figures.count()):
+        assert figures.nth(i).locator("svg .scatterlayer .point").count() >= len(LAMS)
+    assert page.locator("#by-lam .figure").first.locator(".x2title").text_content() == "equivalent beta"
+
+
+def test_the_headline_is_the_recommendation(results: Results, page: Page) -> None:
+    choice = recommend(results, objective="warmth", guard="faithfulness")
+    assert page.locator("h1").inner_text().replace("\u00a0", " ") == f"Recommended lam = {choice.lam:g}"
+    assert page.locator(".lead").inner_text().replace("\u00a0", " ") == choice.reason
+    facts = page.locator(".facts").inner_text()
+    for name, value in results.details.items():
+        assert name in facts
+        assert value in facts
+
+
+def test_the_recommended_column_is_marked(page: Page) -> None:
+    marked = page.locator(".grid thead th.chosen")
+    assert marked.count() == 1
+    assert re.split(r"\s*\n\s*", marked.inner_text()) == ["lam 1", "beta 0.05", "recommended"]
+    assert page.locator(".grid td.chosen").count() == len(PROMPTS)
+    assert set(page.locator(".grid td.chosen").evaluate_all("cells => cells.map(cell => cell.cellIndex)")) == {4}
+
+
+def test_the_seed_control_swaps_every_image(page: Page) -> None:
+    before = page.locator(SHOWN).evaluate_all("images => images.map(image => image.src)")
+    page.get_by_label(str(SEEDS[2]), exact=True).check()
+    after = page.locator(SHOWN).evaluate_all("images => images.map(image => image.src)")
+    assert len(before) == len(after) == len(PROMPTS) * len(LAMS)
+    assert not set(before) & set(after)
+    assert all(f"seed {SEEDS[2]}" in alt for alt in page.locator(SHOWN).evaluate_all("all => all.map(i => i.alt)"))
+    page.get_by_label(str(SEEDS[0]), exact=True).check()
+    assert page.locator(SHOWN).evaluate_all("images => images.map(image => image.src)") == before
+
+
+@pytest.mark.parametrize("gesture", ["hover", "focus"])
+def test_an_image_tells_its_scores(results: Results, page: Page, gesture: str) -> None:
+    assert page.locator("#tip").is_hidden()
+    image = page.locator(SHOWN).nth(5 * len(LAMS) + 6)
+    getattr(image, gesture)()
+    told = page.locator("#tip").inner_text()
+    for reward, table in results.scores.items():
+        assert f"{reward} {table[5, 0, 6]:.3g}" in told
+    assert PROMPTS[5] in told
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_lams_stay_in_sight(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.locator(".grid").evaluate("grid => { grid.scrollIntoView({block: 'end'}); grid.scrollTop = 10000; }")
+    top = page.locator(".grid thead th").first.evaluate("head => head.getBoundingClientRect().top")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert top >= 0
+
+
+def test_a_hostile_prompt_is_only_text(page: Page) -> None:
+    assert page.locator(".prompt").last.inner_text() == PROMPTS[-1]
+    page.locator(SHOWN).last.hover()
+    assert PROMPTS[-1] in page.locator("#tip").inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img[onerror]").count() == 0
+
+
+def test_hostile_names_are_only_text(results: Results, tmp_path: Path, open_page: Callable[..., Opened]) -> None:
+    """Reward names and details reach the figures' labels and the facts."""
+    name = "<b onclick='window.hacked=1'>a</b></script><script>window.hacked=1</script>"
+    hostile = dataclasses.replace(results, scores={name: results.scores["warmth"]}, details={name: name})
+    view = open_page(write_report(hostile, tmp_path / "report.html", objective=name))
+    assert view.complaints == []
+    assert view.page.evaluate("window.hacked") is None
+    assert view.page.locator(".ytitle").first.text_content() == name
+
+
+def test_what_was_not_recorded_is_left_out_with_a_word(
+    results: Results, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    bare = dataclasses.replace(results, path_kl=None, anchor_beta=None, details={})
+    view = open_page(write_report(bare, tmp_path / "report.html", objective="warmth"))
+    assert view.complaints == []
+    assert view.page.locator(".figure").count() == len(results.scores)
+    text = view.page.locator("body").inner_text()
+    assert "this run recorded no path KL" in text
+    assert "equivalent beta" not in view.page.locator("header").inner_text()
+    assert "this run has no guard reward" in text
+    assert "No guard reward" in view.page.locator(".warnings").inner_text()
+
+
+def test_large_images_are_reduced(tmp_path: Path, open_page: Callable[..., Opened]) -> None:
+    results = synthetic(tmp_path, size=512, prompts=PROMPTS[:2], seeds=SEEDS[:1])
+    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth")).page
+    image = page.locator(SHOWN).first
+    assert image.evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 320
+    assert image.evaluate("image => getComputedStyle(image).imageRendering") == "auto"
+
+
+def test_plotly_is_inlined_once(report: Path) -> None:
+    assert report.read_text(encoding="utf-8").count("plotly.js v") == 1
+
+
+def test_a_missing_image_is_named(results: Results, tmp_path: Path) -> None:
+    images = results.images.copy()
+    images[3, 1, 2] = tmp_path / "gone.png"
+    with pytest.raises(ResultsError, match=r"gone\.png"):
+        write_report(dataclasses.replace(results, images=images), tmp_path / "report.html", objective="warmth")
+    assert not (tmp_path / "report.html").exists()
