@@ -44,7 +44,7 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
     def tilted(self, direction: Tensor, beta: float) -> "GaussianDenoiser":
         """The optimum of E[direction·x] − beta KL( · || this): Gaussian again, another mean."""
         channels, size, _ = self.mean.shape
-        aligned = GaussianDenoiser(channels, size, variance=self.variance).under(self.scheduler)
+        aligned = GaussianDenoiser(channels, size, self.config["seed"], self.variance).under(self.scheduler)
         aligned.mean.data = self.mean.data + self.variance * direction / beta
         return aligned
 
