@@ -13,6 +13,8 @@ from torch import nn
 
 from deradiff.errors import RealignError
 
+_NOTES = ("peft_config", "_hf_peft_config_loaded")  # where a network notes which adapters it has
+
 
 def adapter_layers(denoiser: nn.Module, name: str | None = None) -> list[BaseTunerLayer]:
     """The adapter layers of a denoiser, or those of one adapter only."""
@@ -38,9 +40,23 @@ def refuse_fused(denoiser: nn.Module) -> None:
         raise RealignError(f"the LoRA {', '.join(fused)} is fused into the weights; call pipe.unfuse_lora() first")
 
 
+def refuse_others(denoiser: nn.Module, names: Collection[str]) -> None:
+    """Raise RealignError where other adapters are active too, for PEFT routes a row through one adapter only."""
+    others = sorted(active_adapters(denoiser) - set(names))
+    if others:
+        raise RealignError(f"mode='batch' leaves no room for the active LoRA {', '.join(others)}; use mode='switch'")
+
+
 @contextmanager
 def switched(denoiser: nn.Module, *, on: Collection[str], off: Collection[str]) -> Iterator[None]:
-    """Inside the block adapters ``on`` take part and ``off`` don't; all others stay as they are."""
+    """Inside the block adapters ``on`` take part and ``off`` don't; all others stay as they are.
+
+    Raises:
+        RealignError: one of them has been unloaded.
+    """
+    gone = sorted({*on, *off} - set(adapter_names(denoiser)))
+    if gone:
+        raise RealignError(f"the LoRA {', '.join(gone)} has been unloaded; call handle.remove() and realign again")
     saved = [(layer, layer._active_adapter, layer._disable_adapters) for layer in adapter_layers(denoiser)]
     try:
         for layer, _, disabled in saved:
@@ -81,11 +97,28 @@ def unchanged_otherwise(denoiser: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def take_out(denoiser: nn.Module, name: str) -> None:
-    """Delete an adapter; with the last one the layers that held it give way to the original ones."""
-    with unchanged_otherwise(denoiser):
-        if set(adapter_names(denoiser)) <= {name}:
-            denoiser.unload_lora()  # pyright: ignore[reportCallIssue]  (diffusers' PeftAdapterMixin)
-            denoiser.__dict__.pop("_hf_peft_config_loaded", None)
-        else:
-            denoiser.delete_adapters(name)  # pyright: ignore[reportCallIssue]
+def notes(denoiser: nn.Module) -> dict[str, Any]:
+    """What a network says of its adapters, for :func:`take_out`."""
+    return {key: value for key, value in vars(denoiser).items() if key in _NOTES}
+
+
+def take_out(denoiser: nn.Module, name: str, before: Mapping[str, Any]) -> None:
+    """Delete an adapter, if it is there still; layers that held no other one give way to the original ones.
+
+    ``before`` are the denoiser's notes from before the adapter came.
+    """
+    for layer in adapter_layers(denoiser, name):
+        if name in layer.merged_adapters:
+            layer.unmerge()
+        if name in layer.active_adapters:
+            layer._active_adapter = [active for active in layer.active_adapters if active != name]
+    with unchanged_otherwise(denoiser):  # it also flips requires_grad of the adapter that is left
+        denoiser.delete_adapters(name)  # pyright: ignore[reportCallIssue]  (diffusers' PeftAdapterMixin)
+    for path, layer in list(denoiser.named_modules()):
+        if isinstance(layer, BaseTunerLayer) and not layer._all_available_adapter_names():
+            parent, _, key = path.rpartition(".")
+            setattr(denoiser.get_submodule(parent), key, layer.get_base_layer())
+    if not adapter_names(denoiser):
+        for key in _NOTES:
+            vars(denoiser).pop(key, None)
+        vars(denoiser).update(before)

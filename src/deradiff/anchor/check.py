@@ -19,7 +19,6 @@ _TRAINED = (
     "beta_schedule",
     "trained_betas",
     "rescale_betas_zero_snr",
-    "variance_type",
 )
 
 
@@ -36,11 +35,13 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
         )
     _check_config(_config(reference), _config(anchor), component)
     _check_shapes(_shapes(reference), _shapes(anchor), component)
-    dtypes = [next(m.parameters()).dtype for m in (reference, anchor)]
-    if dtypes[0] != dtypes[1]:
-        raise AnchorError(
-            f"the anchor is {dtypes[1]}, but {component} is {dtypes[0]}; convert it with anchor.to({dtypes[0]})"
-        )
+    given = weights_of(anchor)
+    for name, own in weights_of(reference).items():
+        if name in given and given[name].dtype != own.dtype:
+            raise AnchorError(
+                f"the anchor is {given[name].dtype}, but {component} is {own.dtype} (at {name}); both must be the "
+                f"same: convert it with anchor.to({own.dtype})"
+            )
 
 
 def _config(module: nn.Module) -> dict[str, Any]:

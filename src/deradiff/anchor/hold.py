@@ -37,7 +37,7 @@ def hold(component: str, denoiser: nn.Module, anchors: list[Anchor], mode: Mode)
     networks: list[Network] = [Adapted(denoiser, on=[], off=adapters)]
     for anchor in anchors:
         if anchor.module is not None:
-            networks.append(Lent(denoiser, weights_of(anchor.module)))
+            networks.append(Lent(denoiser, weights_of(anchor.module), off=adapters))
         else:
             off = [name for name in adapters if name != anchor.adapter]
             networks.append(Adapted(denoiser, on=[str(anchor.adapter)], off=off))

@@ -56,9 +56,13 @@ def stack_copies(value: Any, rows: int, copies: int) -> Any:
         return [stack_copies(item, rows, copies) for item in value]
     if type(value) is tuple:
         return tuple(stack_copies(item, rows, copies) for item in value)
-    if type(value) is dict:
-        return {key: stack_copies(item, rows, copies) for key, item in value.items()}
+    if type(value) is dict:  # positions belong to tokens, however many there are
+        return {key: item if _is_position(key) else stack_copies(item, rows, copies) for key, item in value.items()}
     return value
+
+
+def _is_position(name: str) -> bool:
+    return "rope" in name or "rotary" in name
 
 
 def take_copy(value: Any, index: int, rows: int, copies: int) -> Any:

@@ -8,11 +8,17 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from torch import Tensor, nn
 
 from deradiff.errors import RealignError
 
 _WRAPPERS = ("_orig_mod.", "base_layer.")  # torch.compile's, PEFT's
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside ``torch.compile(network)``, or the network itself."""
+    return getattr(module, "_orig_mod", module)
 
 
 def plain_name(name: str) -> str:
@@ -60,9 +66,9 @@ def lent(denoiser: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def refuse_streaming(denoiser: nn.Module) -> None:
-    """Raise RealignError under sequential CPU offload, where each layer fetches the reference's weights itself."""
-    if any(parameter.is_meta for parameter in denoiser.parameters()):
+    """Raise RealignError under sequential or group offload, where layers fetch the reference's weights themselves."""
+    if any(parameter.is_meta for parameter in denoiser.parameters()) or _is_group_offload_enabled(denoiser):
         raise RealignError(
-            "sequential CPU offload fetches the reference's weights layer by layer, so a full anchor can't be run "
+            "sequential or group offload fetches the reference's weights layer by layer, so a full anchor can't be run "
             "through it; use pipe.enable_model_cpu_offload(), or an anchor in LoRA form"
         )

@@ -4,13 +4,14 @@ import copy
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
 
-from deradiff.anchor.adapters import adapter_layers, adapter_names, take_out, unchanged_otherwise
+from deradiff.anchor.adapters import adapter_layers, adapter_names, notes, take_out, unchanged_otherwise
 from deradiff.anchor.check import check_same_network, check_same_schedule
 from deradiff.anchor.lend import weights_of
 from deradiff.anchor.source import Kind, Source
@@ -26,7 +27,7 @@ class Anchor:
     Attributes:
         name: its key among several anchors.
         module: the separate network, or None.
-        adapter: the adapter's name on the denoiser, or None.
+        adapter: the adapter's name on the denoiser, or None; with a module too where it is merged into that.
         card: what it says of itself.
         undo: leaves the denoiser and the network as they were.
     """
@@ -35,20 +36,14 @@ class Anchor:
     module: nn.Module | None = None
     adapter: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
-    undo: Callable[[], None]
+    undo: Callable[[], object]
 
 
 def hold_module(name: str, denoiser: nn.Module, module: nn.Module, component: str, card: Mapping[str, Any]) -> Anchor:
-    """Hold a network given by the user; its device and train/eval mode come back with ``undo``."""
+    """Hold a network given by the user, of which only the weights are used; ``undo`` brings them home."""
     check_same_network(denoiser, module, component)
-    device, training = next(module.parameters()).device, module.training
-    module.train(denoiser.training)
-
-    def undo() -> None:
-        module.to(device)
-        module.train(training)
-
-    return Anchor(name=name, module=module, card=card, undo=undo)
+    device = next(module.parameters()).device
+    return Anchor(name=name, module=module, card=card, undo=lambda: module.to(device))
 
 
 def hold_adapter(name: str, adapter: str) -> Anchor:
@@ -72,11 +67,18 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
     halves = list(folder.glob("*.fp16.safetensors"))
     variant = "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
     try:
-        module = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (diffusers' ModelMixin)
-            folder, torch_dtype=parameter.dtype, use_safetensors=True, local_files_only=True, variant=variant
+        module, found = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (ModelMixin)
+            folder,
+            dtype=parameter.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=variant,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise AnchorError(f"{folder} can't be loaded as a {expected} from safetensors: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise AnchorError(f"{folder} lacks {len(missing)} weights of a {expected} ({missing[0]}, ...): fetch it again")
     return hold_module(name, denoiser, module.to(parameter.device), component, source.card)
 
 
@@ -87,16 +89,17 @@ def load_lora(name: str, pipe: Any, denoiser: nn.Module, source: Source, compone
         AnchorError: it doesn't fit the denoiser, or aligns another part of the pipeline too.
     """
     adapter = next(_fresh_names)
+    undo = partial(take_out, denoiser, adapter, notes(denoiser))
     with unchanged_otherwise(denoiser):
         try:
             _read_lora(pipe, denoiser, source, component, adapter)
         except (ValueError, RuntimeError, KeyError, OSError, TypeError) as error:
-            if adapter_layers(denoiser, adapter) or adapter in adapter_names(denoiser):
-                take_out(denoiser, adapter)
+            undo()
             raise AnchorError(f"the LoRA {source.path} doesn't fit {component}: {error}") from error
     if adapter not in adapter_names(denoiser):
+        undo()
         raise AnchorError(f"the LoRA {source.path} holds no weights for {component}")
-    return Anchor(name=name, adapter=adapter, card=source.card, undo=lambda: take_out(denoiser, adapter))
+    return Anchor(name=name, adapter=adapter, card=source.card, undo=undo)
 
 
 def _read_lora(pipe: Any, denoiser: nn.Module, source: Source, component: str, adapter: str) -> None:
@@ -129,7 +132,7 @@ def as_network(anchor: Anchor, denoiser: nn.Module) -> Anchor:
     module = copy.deepcopy(denoiser)
     for layer in adapter_layers(module, anchor.adapter):
         layer.merge(adapter_names=[anchor.adapter])
-    return Anchor(name=anchor.name, module=module, card=anchor.card, undo=anchor.undo)
+    return replace(anchor, module=module)
 
 
 def distance(denoiser: nn.Module, module: nn.Module) -> float:

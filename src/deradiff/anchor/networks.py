@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from deradiff.anchor.adapters import adapter_layers, switched
+from deradiff.anchor.adapters import adapter_layers, refuse_others, switched
 from deradiff.anchor.inputs import batch_rows, fresh, stack_copies, take_copy, tensors
 from deradiff.anchor.lend import lent
-from deradiff.anchor.state import Twins, is_state, state_in
+from deradiff.anchor.state import Twins, has_state, is_state, state_in
 from deradiff.errors import RealignError
 
 Call = Callable[..., Any]
@@ -46,10 +46,13 @@ class Adapted:
 
 
 class Lent:
-    """The denoiser with another network's weights lent to it, on the device where its inputs are."""
+    """The denoiser with another network's weights lent to it, on the device where its inputs are.
 
-    def __init__(self, denoiser: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        self.denoiser, self.weights = denoiser, dict(weights)
+    Adapters ``off`` are those of other anchors, or merged into these weights.
+    """
+
+    def __init__(self, denoiser: nn.Module, weights: Mapping[str, Tensor], *, off: Collection[str] = ()) -> None:
+        self.denoiser, self.weights, self.off = denoiser, dict(weights), off
         self.home = {name: value.device for name, value in weights.items()}
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -58,7 +61,7 @@ class Lent:
         for value in self.weights.values():
             if value.device != device:
                 value.data = value.data.to(device)
-        with lent(self.denoiser, self.weights):
+        with switched(self.denoiser, on=[], off=self.off), lent(self.denoiser, self.weights):
             return call(*args, **kwargs)
 
     def rest(self) -> None:
@@ -93,7 +96,7 @@ class InTurn:
         Where there is such state every model runs, asked for or not, so that lam may change in the middle of a run.
         """
         states = state_in(kwargs)
-        which = range(len(self.networks)) if states else which
+        which = range(len(self.networks)) if has_state(kwargs) else which
         own = {index: {n: self.twins.of(s, index) if index else s for n, s in states.items()} for index in which}
         outputs: dict[int, Any] = {}
         for index in which:
@@ -102,10 +105,11 @@ class InTurn:
             for name, state in states.items():
                 if index:
                     self.twins.keep(state, index, own[index][name])
-        for index in outputs:
-            for state, twin in zip(_states_out(outputs[which[0]]), _states_out(outputs[index]), strict=True):
-                if index != which[0]:
-                    self.twins.keep(state, index, twin)
+        first = outputs[which[0]]
+        for index in which[1:]:
+            for state, twin in zip(_states_out(first), _states_out(outputs[index]), strict=True):
+                self.twins.keep(state, index, twin)
+            outputs[index] = _with_states(outputs[index], first)
         return outputs
 
     def rest(self) -> None:
@@ -116,11 +120,18 @@ class InTurn:
 
 
 def _states_out(output: Any) -> list[Any]:
-    if isinstance(output, tuple):
-        return [item for item in output if is_state(item)]
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else ()
+    return [item for item in items if is_state(item)]
+
+
+def _with_states(output: Any, reference: Any) -> Any:
+    """An output that hands the pipeline the reference's state, under which all twins are kept."""
+    if not _states_out(output):
+        return output
     if isinstance(output, Mapping):
-        return [item for item in output.values() if is_state(item)]
-    return []
+        fields = {key: reference[key] if is_state(item) else item for key, item in output.items()}
+        return type(output)(**fields)  # pyright: ignore[reportCallIssue]
+    return tuple(theirs if is_state(own) else own for own, theirs in zip(output, reference, strict=True))
 
 
 class MixedBatch:
@@ -135,11 +146,13 @@ class MixedBatch:
         The copies of a row stand side by side, so that networks which split the batch by branches of guidance (PAG) or
         fold frames into it still see the order they expect.
         """
-        if state_in(kwargs):
+        if has_state(kwargs):
             raise RealignError("mode='batch' can't split a key-value cache between models; realign with mode='switch'")
         rows, copies = batch_rows(args, kwargs), len(which)
         stacked_args, stacked_kwargs = stack_copies((args, kwargs), rows, copies)
-        with _routed(self.denoiser, rows, [self.names[index] for index in which]):
+        refuse_others(self.denoiser, self.names[1:])
+        routes = [self.names[index] for index in which]
+        with switched(self.denoiser, on=self.names[1:], off=[]), _routed(self.denoiser, rows, routes):
             output = call(*stacked_args, **stacked_kwargs)
         return {index: take_copy(output, place, rows, copies) for place, index in enumerate(which)}
 
@@ -151,13 +164,17 @@ class MixedBatch:
 def _routed(denoiser: nn.Module, rows: int, names: Sequence[str]) -> Iterator[None]:
     def route(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         size, stacked = len(args[0]), rows * len(names)
-        if size % stacked:
+        spatial = args[0].ndim > 2
+        if size == stacked or (spatial and size < stacked and size % len(names) == 0):  # PAG: some branches of guidance
+            own = [*names] * (size // len(names))
+        elif spatial and size % stacked == 0:  # frames or views folded into the batch
+            own = [name for _ in range(rows) for name in names for _ in range(size // stacked)]
+        else:  # tokens of several rows, gathered by experts or laid end to end
             raise RealignError(
                 f"mode='batch' needs every layer to see each row of the batch, but {type(layer).__name__} got {size} "
                 f"for {stacked}; realign with mode='switch'"
             )
-        inner = size // stacked  # frames or views folded into the batch
-        return args, {**kwargs, "adapter_names": [n for _ in range(rows) for n in names for _ in range(inner)]}
+        return args, {**kwargs, "adapter_names": own}
 
     layers = [layer for layer in adapter_layers(denoiser) if isinstance(layer, nn.Module)]
     hooks = [layer.register_forward_pre_hook(route, with_kwargs=True) for layer in layers]

@@ -62,8 +62,13 @@ def find(given: str | Path, components: list[str]) -> Source:
     return _recognise_file(path) if path.is_file() else _recognise_folder(path, components)
 
 
+def card_of(given: str | Path) -> Mapping[str, Any]:
+    """What an anchor in a local folder or file says of itself; empty where it says nothing or isn't local."""
+    return find(given, ["unet", "transformer"]).card if Path(given).exists() else {}
+
+
 def _from_hub(name: str, components: list[str]) -> Path:
-    patterns = [f"{c}/*" for c in components] + ["scheduler/*", "*.json", *_LORA_FILES]
+    patterns = [f"{c}/*" for c in components] + ["scheduler/*", "*.json", "diffusion_pytorch_model*", *_LORA_FILES]
     ignored = ["*.bin", "*.msgpack", "*.onnx*", "*.fp16.*", "*non_ema*"]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored))

@@ -37,6 +37,11 @@ def state_in(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in _NAMES if kwargs.get(name) is not None}
 
 
+def has_state(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call reads or makes state (``kv_cache_mode="extract"`` makes it without an argument to keep it in)."""
+    return any(name.startswith(_NAMES[0]) and value is not None for name, value in kwargs.items())
+
+
 def is_state(value: Any) -> bool:
     """Whether an entry of a denoiser's output is state: a mapping or an object, not tensors."""
     return value is not None and not isinstance(value, Tensor | list | tuple | str | int | float)

@@ -9,6 +9,7 @@ from torch import nn
 
 from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.check import check_same_network
+from deradiff.anchor.lend import unwrapped
 from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_module, load_lora, load_network
 from deradiff.anchor.source import Kind, find
 from deradiff.errors import AnchorError, DeradiffError
@@ -28,7 +29,12 @@ def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[s
     entries: list[tuple[str, str | None, AnchorGiven]]
     if not isinstance(aligned, Mapping):
         entries = [(LONE, None, aligned)]
-    elif set(aligned) <= set(pipe_denoisers):
+    elif set(aligned) & set(pipe_denoisers):
+        if unknown := sorted(set(aligned) - set(pipe_denoisers)):
+            raise AnchorError(
+                f"{unknown} are no denoisers of the pipe, while other keys are; the keys of a mapping are either all "
+                f"denoisers (of {sorted(pipe_denoisers)}) or all names of your own"
+            )
         entries = [(LONE, key, value) for key, value in aligned.items()]
     else:
         entries = [(key, None, value) for key, value in aligned.items()]
@@ -40,7 +46,7 @@ def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[s
                 f"anchor {name!r} is {type(given).__name__}; expected a network, a folder, a hub id or the name of a "
                 "LoRA loaded on the pipe"
             )
-    return entries
+    return [(name, own, unwrapped(given) if isinstance(given, nn.Module) else given) for name, own, given in entries]
 
 
 def components_for(found: Mapping[str, nn.Module], given: AnchorGiven) -> list[str]:
@@ -105,13 +111,15 @@ def attach_one(pipe: Any, component: str, denoiser: nn.Module, name: str, given:
     source = find(given, [component])
     if source.kind is Kind.LORA:
         return load_lora(name, pipe, denoiser, source, component)
-    return load_network(name, denoiser, source, component, scheduler_of(pipe, component).config)
+    schedule = getattr(scheduler_of(pipe, component), "config", {})
+    return load_network(name, denoiser, source, component, schedule)
 
 
 def scheduler_of(pipe: Any, component: str) -> Any:
     """The scheduler that steps a denoiser (unCLIP and kin have one for each)."""
-    for name in (f"{component}_scheduler", f"{component.split('_')[0]}_scheduler", "scheduler"):
-        scheduler = pipe.components.get(name)
+    words = component.split("_")
+    for end in range(len(words), -1, -1):  # super_res_first_scheduler, super_res_scheduler, ..., scheduler
+        scheduler = pipe.components.get("_".join([*words[:end], "scheduler"]))
         if scheduler is not None:
             return scheduler
     return None

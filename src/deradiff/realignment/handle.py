@@ -5,11 +5,13 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
+from deradiff.anchor.adapters import refuse_fused
 from deradiff.anchor.weights import Interpolated
 from deradiff.errors import RealignError
-from deradiff.realignment.hook import Hook, Observer, refuse_cache
+from deradiff.realignment.hook import Hook, Observer
 from deradiff.realignment.intercept import Call
 from deradiff.realignment.lams import LamGiven, Lams
+from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
 from deradiff.realignment.rows import check_count, run_of
 
 
@@ -79,8 +81,12 @@ class Handle:
     def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run = run_of(call, args, kwargs)
         check_count(self._lams.count, run)
+        pipe = getattr(call, "__self__", None)
+        refuse_rows(pipe, self._lams.count)
         for hook in self._hooks:
+            refuse_replaced(pipe, hook.component, hook.denoiser)
             refuse_cache(hook.component, hook.denoiser)
+            refuse_fused(hook.denoiser)
             hook.run = run
         try:
             return call(*args, **kwargs)

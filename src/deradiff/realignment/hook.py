@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from deradiff.anchor.inputs import batch_rows, sample_of
 from deradiff.anchor.networks import Models
 from deradiff.anchor.weights import Interpolated
-from deradiff.errors import LamError, RealignError
+from deradiff.errors import LamError
 from deradiff.realignment.lams import Lams
+from deradiff.realignment.limits import refuse_cache, refuse_stores
 from deradiff.realignment.outputs import Lam, mix, needed
 from deradiff.realignment.rows import Run, spread
 from deradiff.realignment.variance import applies, mix_with_variance
@@ -52,19 +53,21 @@ class Hook:
     ) -> None:
         self.component, self.denoiser, self.models, self.anchors = component, denoiser, models, anchors
         self.scheduler = scheduler
-        self.lams: Lams = Lams.of(0.0, anchors)
+        self.lams = Lams(tuple((0.0,) for _ in anchors))
         self.run: Run | None = None
         self.observers: list[Observer] = []
 
     def __call__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The denoiser's call, realigned."""
-        refuse_cache(self.component, self.denoiser)
         if isinstance(self.models, Interpolated):
             return self.models.run(
                 call, args, kwargs, self.lams.scalars("mode='weights' mixes the weights of one network")
             )
         lams = self._per_row(batch_rows(args, kwargs))
         which = list(range(len(self.anchors) + 1)) if self.observers else needed(lams)
+        if len(which) > 1:
+            refuse_cache(self.component, self.denoiser)
+            refuse_stores(self.component, self.denoiser)
         outputs = self.models.run(call, args, kwargs, which)
         if self.observers:
             step = Step(
@@ -99,15 +102,6 @@ class Hook:
         reference, aligned = _prediction(outputs[0]), _prediction(outputs[1])
         mixed = mix_with_variance(reference, aligned, lams[0], self.scheduler(), _timestep(args, kwargs))
         return _replace_prediction(outputs[0], mixed)
-
-
-def refuse_cache(component: str, denoiser: nn.Module) -> None:
-    """Raise RealignError while a step cache is on: it would replay one model's activations in the other."""
-    if getattr(denoiser, "is_cache_enabled", False):
-        raise RealignError(
-            f"{component} has a step cache enabled ({type(denoiser._cache_config).__name__}), which would replay one "
-            f"model's activations in the other; call pipe.{component}.disable_cache() first"
-        )
 
 
 def _timestep(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

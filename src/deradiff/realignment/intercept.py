@@ -5,8 +5,11 @@ through us while ``forward``, its signature, its hooks (accelerate's offload, to
 what they were, whichever was attached first.  Giving the class back is the exact undo.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+from deradiff.errors import RealignError
 
 Call = Callable[..., Any]
 Interceptor = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -25,25 +28,45 @@ def intercept(instance: object, interceptor: Interceptor, owner: object) -> Call
     """
     original: Any = type(instance)
 
+    @functools.wraps(original.__call__)  # callers read the signature
     def call(self: object, *args: Any, **kwargs: Any) -> Any:
-        return interceptor(original.__call__.__get__(self), args, kwargs)
+        plain = original.__call__.__get__(self)
+        # compiled code may hold on to this function after the undo
+        return interceptor(plain, args, kwargs) if isinstance(self, intercepted) else plain(*args, **kwargs)
+
+    def refuse_copy(self: object, memo: dict[int, Any]) -> Any:
+        raise RealignError(f"a realigned {original.__name__} can't be copied; call handle.remove() first")
 
     # Name and module stay those of the original: diffusers finds classes by them (save_pretrained, from_pipe).
     attributes = {
         "__call__": call,
+        "__deepcopy__": refuse_copy,  # a copy would share the original's anchors and lam, but not its weights
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
         "_deradiff_owner": owner,
     }
-    intercepted = type(original.__name__, (original,), attributes)
-    instance.__class__ = intercepted  # pyright: ignore[reportAttributeAccessIssue]
+    intercepted: Any = _metaclass(original)(original.__name__, (original,), attributes)
+    object.__setattr__(instance, "__class__", intercepted)  # a compiled module's own __setattr__ would pass it on
 
     def undo() -> None:
         if type(instance) is intercepted:
-            instance.__class__ = original
+            object.__setattr__(instance, "__class__", original)
 
     return undo
+
+
+def _metaclass(original: type) -> type:
+    """Of classes that equal ``original``: from_pipe takes components whose very type a signature names."""
+
+    class Alike(type(original)):
+        def __eq__(cls, other: object) -> bool:
+            return cls is other or other is original
+
+        def __hash__(cls) -> int:
+            return hash(original)
+
+    return Alike
 
 
 def owner_of(instance: object) -> object | None:

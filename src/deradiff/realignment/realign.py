@@ -7,14 +7,16 @@ from torch import nn
 
 from deradiff.anchor.adapters import refuse_fused
 from deradiff.anchor.hold import Mode, hold
+from deradiff.anchor.lend import unwrapped
 from deradiff.anchor.load import Anchor, as_network
 from deradiff.errors import RealignError
 from deradiff.realignment.assign import AnchorGiven, attach_one, components_for, named, scheduler_of
 from deradiff.realignment.denoisers import denoisers, pick
 from deradiff.realignment.handle import Handle
-from deradiff.realignment.hook import Hook, refuse_cache
+from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
+from deradiff.realignment.limits import refuse_cache
 
 
 def realign(
@@ -46,9 +48,10 @@ def realign(
         RealignError: a pipeline already realigned, fused, cached, or without a denoiser.
         LamError: a lam that isn't finite, or of the wrong count.
     """
-    found = denoisers(pipe) if component is None else pick(pipe, component)
+    parts = denoisers(pipe) if component is None else pick(pipe, component)
+    found = {name: unwrapped(part) for name, part in parts.items()}
     for name, denoiser in found.items():
-        _refuse_unready(name, denoiser)
+        _refuse_unready(name, parts[name], denoiser)
     entries = named(found, aligned)
     Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
     wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}
@@ -64,7 +67,7 @@ def realign(
         handle = Handle(hooks, cards)
         handle.lam = lam
         for hook in hooks:
-            stack.callback(intercept(hook.denoiser, hook, handle))
+            stack.callback(intercept(parts[hook.component], hook, handle))
         stack.callback(intercept(pipe, handle._call_pipeline, handle))
         handle._undo = stack.pop_all()
     return handle
@@ -87,8 +90,8 @@ def _hook(
     return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component)), anchors
 
 
-def _refuse_unready(component: str, denoiser: nn.Module) -> None:
-    if owner_of(denoiser) is not None:
+def _refuse_unready(component: str, part: nn.Module, denoiser: nn.Module) -> None:
+    if owner_of(part) or owner_of(denoiser):
         raise RealignError(
             f"{component} is realigned already; call handle.remove() on the first handle, or set its lam"
         )

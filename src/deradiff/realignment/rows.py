@@ -82,8 +82,10 @@ def spread(lams: Tensor, rows: int, run: Run | None) -> Tensor:
         Shape (rows,).
 
     Raises:
-        LamError: ``rows`` is no multiple of the images.
+        LamError: ``rows`` is no multiple of the images, or the lams fit neither prompts nor images.
     """
+    if run is not None:
+        check_count(len(lams), run)  # lam may have changed since the run began
     if run is not None and run.repeats > 1 and len(lams) == run.prompts:
         lams = lams.repeat_interleave(run.repeats)
     if len(lams) == 0 or rows % len(lams):

@@ -7,6 +7,8 @@ mean-weights are also the prediction-weights, and its log-variance is turned bac
 The mixture is taken before classifier-free guidance: of each branch by itself.
 """
 
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -20,8 +22,15 @@ LEARNED = "learned_range"
 def applies(scheduler: Any, sample: Any, prediction: Any) -> bool:
     """Whether the scheduler will read a variance off the second half of this prediction's channels."""
     kind = getattr(getattr(scheduler, "config", None), "variance_type", None)
+    if kind != LEARNED or "predicted_variance" not in _arguments(scheduler):
+        return False
     doubled = isinstance(prediction, Tensor) and isinstance(sample, Tensor) and prediction.ndim > 2
-    return kind == LEARNED and doubled and prediction.shape[1] == 2 * _latent_channels(scheduler, sample, prediction)
+    return doubled and prediction.shape[1] == 2 * _latent_channels(scheduler, sample, prediction)
+
+
+def _arguments(scheduler: Any) -> Collection[str]:
+    """What its variance depends on; solvers that keep the config entry but draw no noise have none."""
+    return inspect.signature(scheduler._get_variance).parameters if hasattr(scheduler, "_get_variance") else ()
 
 
 def _latent_channels(scheduler: Any, sample: Tensor, prediction: Tensor) -> int:
@@ -50,7 +59,7 @@ def log_variance_bounds(scheduler: Any, timestep: Any) -> tuple[float, float]:
     """The log-variances that v = -1 and v = 1 stand for at a timestep, as the scheduler itself computes them."""
     t = int(torch.as_tensor(timestep).flatten()[0])
     extra = {}
-    if "prev_timestep" in type(scheduler)._get_variance.__code__.co_varnames:  # unCLIP's scheduler is told the next one
+    if "prev_timestep" in _arguments(scheduler):  # unCLIP's scheduler is told the next one
         steps = scheduler.timesteps.tolist()
         place = steps.index(t)
         extra = {"prev_timestep": int(steps[place + 1]) if place + 1 < len(steps) else None}
