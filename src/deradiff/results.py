@@ -43,9 +43,7 @@ class Results:
     def __post_init__(self) -> None:
         shape = (len(self.prompts), len(self.seeds), len(self.lams))
         if 0 in shape:
-            raise ResultsError(
-                f"no images: {shape[0]} prompts x {shape[1]} seeds x {shape[2]} lams; run a sweep first"
-            )
+            raise ResultsError(f"no images: {shape[0]} prompts x {shape[1]} seeds x {shape[2]} lams; run a sweep first")
         if any(a >= b for a, b in zip(self.lams, self.lams[1:], strict=False)):
             raise ResultsError(f"lams must ascend without repeats, got {self.lams}")
         tables = {**self.scores, "images": self.images}
@@ -53,14 +51,10 @@ class Results:
             tables["path_kl"] = self.path_kl
         for name, table in tables.items():
             if table.shape != shape:
-                raise ResultsError(
-                    f"{name}: expected one value per prompt, seed and lam {shape}, got {table.shape}"
-                )
+                raise ResultsError(f"{name}: expected one value per prompt, seed and lam {shape}, got {table.shape}")
         for name, table in self.scores.items():
             if not np.isfinite(table).all():
-                raise ResultsError(
-                    f"{name}: {np.sum(~np.isfinite(table))} scores are not finite; score the run again"
-                )
+                raise ResultsError(f"{name}: {np.sum(~np.isfinite(table))} scores are not finite; score the run again")
 
     def image(self, prompt: int, seed: int, lam: int) -> Path:
         """The file of one image, by its indices."""

@@ -12,6 +12,9 @@ from deradiff.anchor.networks import Adapted, InTurn, Lent, MixedBatch, Models, 
 from deradiff.anchor.weights import Interpolated, InterpolatedAdapters, InterpolatedNetworks
 from deradiff.errors import AnchorError
 
+# Networks on which tests hold that one mixed batch predicts what separate passes do; others mix rows, or refuse them.
+_BATCHED = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
+
 Mode = Literal["auto", "networks", "switch", "batch", "weights"]
 
 
@@ -32,7 +35,7 @@ def hold(component: str, denoiser: nn.Module, anchors: list[Anchor], mode: Mode)
     obstacle = batch_obstacle(denoiser, adapters)
     if mode == "batch" and obstacle:
         raise AnchorError(f"mode='batch' can't be used: {obstacle}; use mode='switch'")
-    if mode == "batch" or (mode == "auto" and not modules and obstacle is None and fills_poorly(denoiser)):
+    if mode == "batch" or (mode == "auto" and not modules and obstacle is None and _batch_pays(denoiser)):
         return MixedBatch(denoiser, adapters)
     networks: list[Network] = [Adapted(denoiser, on=[], off=adapters)]
     for anchor in anchors:
@@ -58,6 +61,6 @@ def batch_obstacle(denoiser: nn.Module, names: Sequence[str]) -> str | None:
     return None
 
 
-def fills_poorly(denoiser: nn.Module) -> bool:
-    """Whether one larger forward beats two: on accelerators, not on CPUs."""
-    return next(denoiser.parameters()).device.type != "cpu"
+def _batch_pays(denoiser: nn.Module) -> bool:
+    """Whether one larger forward beats two, on accelerators, for networks that take any stack of rows."""
+    return next(denoiser.parameters()).device.type != "cpu" and type(denoiser).__name__ in _BATCHED

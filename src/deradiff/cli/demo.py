@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-PROMPTS, SEEDS, STEPS = 8, 4, 20
+PROMPTS, SEEDS, STEPS = 10, 4, 20
 OBJECTIVE, GUARD = "warmth", "faithfulness"
 
 

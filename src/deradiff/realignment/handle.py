@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from deradiff.anchor.adapters import refuse_fused
+from deradiff.anchor.networks import MixedBatch
 from deradiff.anchor.weights import Interpolated
 from deradiff.errors import RealignError
 from deradiff.realignment.hook import Hook, Observer
@@ -82,7 +83,8 @@ class Handle:
         run = run_of(call, args, kwargs)
         check_count(self._lams.count, run)
         pipe = getattr(call, "__self__", None)
-        refuse_rows(pipe, self._lams.count)
+        batched = any(isinstance(hook.models, MixedBatch) for hook in self._hooks)
+        refuse_rows(pipe, self._lams.count, batched=batched)
         for hook in self._hooks:
             refuse_replaced(pipe, hook.component, hook.denoiser)
             refuse_cache(hook.component, hook.denoiser)

@@ -5,9 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+from torch import Tensor
+
 from deradiff.errors import LamError
 
-LamGiven = float | Sequence[float] | Mapping[str, "float | Sequence[float]"]
+LamRow = float | Sequence[float] | NDArray[Any] | Tensor
+LamGiven = LamRow | Mapping[str, LamRow]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,21 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
 
 
+def noise_seed(prompt: str, seed: int) -> int:
+    """Where the generator of an image starts: 63 bits of a hash of prompt and seed."""
+    return int.from_bytes(sha256(f"{seed}\n{prompt}".encode()).digest()[:8], "big") >> 1
+
+
 def call(pipe: Any, plan: Plan, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """One batch: an image for each (prompt, seed), each with a generator of its own.
+
+    The generator starts from both, so that one seed means independent noise for each prompt: prompts stay independent
+    when results are averaged over them.
 
     Raises:
         PlanError: the pipeline takes no such setting.
     """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(noise_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
     settings: dict[str, Any] = {"guidance_scale": plan.guidance, "height": plan.height, "width": plan.width}
     settings = {name: value for name, value in settings.items() if value is not None}
     unknown = [name for name in settings if name not in inspect.signature(type(pipe).__call__).parameters]

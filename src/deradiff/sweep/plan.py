@@ -28,7 +28,7 @@ class Plan(BaseModel):
         model: folder or hub id of the pipeline (the reference).
         anchor: folder or hub id of the aligned model.
         prompts: no two the same.
-        seeds: each image's generator starts from its seed.
+        seeds: each image's generator starts from its prompt and seed.
         lams: ascending; 0 is the reference, 1 the anchor.
         anchor_beta: KL strength the anchor was aligned at, where known.
         component: the denoiser, where it can't be told.
