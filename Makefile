@@ -25,6 +25,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py
+	$(BIN)/python benchmarks/testbed.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -39,17 +39,18 @@ def generate(
     half: Half = False,
 ) -> None:
     """Draw a prompt with the realigned pipeline."""
+    from deradiff.errors import PlanError
+
+    if out.suffix.lower() != ".png":
+        raise PlanError(f"--out must end in .png, got {out}")
     from PIL import Image
 
     from deradiff.cli.common import anchor_name, guidance_for, hush, model_path
-    from deradiff.errors import PlanError
     from deradiff.realignment import realign
     from deradiff.sweep import Plan
     from deradiff.sweep.given import parse_lams
     from deradiff.sweep.models import call, load_pipeline, set_scheduler
 
-    if out.suffix.lower() != ".png":
-        raise PlanError(f"--out must end in .png, got {out}")
     lams = parse_lams(lam)
     plan = Plan.of(
         model=model,

@@ -31,16 +31,16 @@ __all__ = [
 
 DEFAULT_ANCHOR = "warmth-beta0.2-seed0"
 DEMO_PROMPTS = (
+    "a white circle",
+    "a black circle left of a white square",
+    "a small white circle on a black background",
+    "a yellow circle above a white triangle on a blue background",
     "a green triangle above a blue circle",
     "a large blue circle on a white background",
-    "a purple triangle",
-    "a small white circle on a black background",
     "a white square right of a green circle on a purple background",
-    "a black circle left of a white square",
+    "a purple triangle",
     "a small green square",
-    "a yellow circle above a white triangle on a blue background",
     "a large blue circle",
-    "a white circle",
     "a large purple triangle on a yellow background",
     "a red square left of a blue circle on a white background",
 )

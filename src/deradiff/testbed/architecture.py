@@ -9,6 +9,7 @@ from typing import Any
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from deradiff.testbed.captions import RELATIONS
@@ -108,3 +109,9 @@ def make_unet() -> UNet2DConditionModel:
 def make_noise() -> DDPMScheduler:
     """The forward process that the denoiser is trained on."""
     return DDPMScheduler(**SCHEDULE, clip_sample=False)
+
+
+def make_sampler() -> EulerAncestralDiscreteScheduler:
+    """The scheduler that is shipped; its config also says what other schedulers made from it must know of latents."""
+    config = {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}
+    return EulerAncestralDiscreteScheduler.from_config(config)  # pyright: ignore[reportReturnType]

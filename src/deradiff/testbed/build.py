@@ -16,12 +16,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from rich.console import Console
 from rich.progress import Progress
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from deradiff.testbed.architecture import SCHEDULE, make_tokenizer
+from deradiff.testbed.architecture import make_sampler, make_tokenizer
 from deradiff.testbed.pool import sample_pool
 from deradiff.testbed.train_anchor import Training, train_anchor
 from deradiff.testbed.train_text import train_text_encoder
@@ -102,7 +101,7 @@ def build_reference(folder: Path, plan: Plan) -> None:
         text_encoder=encoder,
         tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
-        scheduler=EulerAncestralDiscreteScheduler(**SCHEDULE),  # pyright: ignore[reportArgumentType]
+        scheduler=make_sampler(),  # pyright: ignore[reportArgumentType]
         safety_checker=None,  # pyright: ignore[reportArgumentType]
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
