@@ -23,23 +23,6 @@ from deradiff.errors import LamError
 from deradiff.noise import over_trailing
 
 
-def check_lam(lam: float | Tensor | Sequence[float]) -> float | Tensor:
-    """A finite mixing weight, as a float, or as a float64 tensor of shape (B,) for one per image.
-
-    Raises:
-        LamError: not a real number or a row of them, or not finite.
-    """
-    try:
-        values = torch.as_tensor(lam, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        values = torch.empty(0)
-    if isinstance(lam, bool) or values.ndim > 1 or values.numel() == 0:
-        raise LamError(f"lam is {lam!r}: give a real number, or one real number per image.")
-    if not values.isfinite().all():
-        raise LamError(f"lam is {lam!r}: it must be finite (0 is the reference, 1 the aligned model).")
-    return values if values.ndim else float(values)
-
-
 def lerp(reference: Tensor, aligned: Tensor, lam: float | Tensor) -> Tensor:
     """``(1 - lam) reference + lam aligned``, bitwise ``reference`` at lam = 0 and ``aligned`` at lam = 1.
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from deradiff.errors import LamError
 from deradiff.mixture import (
     beta_from_lam,
-    check_lam,
     coefficients,
     combine,
     geometric_mixture,
@@ -191,18 +190,3 @@ def test_lam_and_beta() -> None:
             beta_from_lam(0.2, wrong)
     with pytest.raises(LamError, match="anchor_beta"):
         lam_from_beta(0.0, 1.0)
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, [0.5, math.nan], "half", True, 1j, [], [[0.5]], None])
-def test_a_lam_that_is_not_finite_and_real_is_refused(wrong: object) -> None:
-    with pytest.raises(LamError, match="lam"):
-        check_lam(wrong)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_lam_that_can_be_used_is_given_back() -> None:
-    assert check_lam(0.3) == 0.3
-    assert check_lam(2) == 2
-    assert check_lam(torch.tensor(0.25)) == 0.25
-    row = check_lam([0.1, 1])
-    assert isinstance(row, torch.Tensor)
-    assert row.tolist() == [0.1, 1.0]

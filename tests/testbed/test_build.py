@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
+from deradiff.anchor.source import card_of
 from deradiff.testbed import build
-from deradiff.testbed.train_anchor import read_card
 
 
 def test_quick_build_runs_every_stage_and_skips_finished_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +16,7 @@ def test_quick_build_runs_every_stage_and_skips_finished_ones(tmp_path: Path, mo
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     (anchor,) = (tmp_path / "anchors").iterdir()
     pipe.load_lora_weights(str(anchor))
-    assert read_card(anchor)["beta"] == 0.05
+    assert card_of(anchor)["beta"] == 0.05
     (image,) = pipe("a red circle", num_inference_steps=2, output_type="pt", return_dict=False)[:1]
     assert image.shape == (1, 3, 64, 64)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors") if "unet" in path.parts}

@@ -9,9 +9,9 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from deradiff import testbed
+from deradiff.anchor.source import card_of
 from deradiff.errors import AnchorError
 from deradiff.testbed.captions import parse
-from deradiff.testbed.train_anchor import read_card
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_anchors_load_and_say_what_their_beta_means(name: str) -> None:
     pipe = testbed.load_pipeline()
     pipe.load_lora_weights(str(testbed.anchor_path(name)))
     assert any("lora_B" in key for key in pipe.unet.state_dict())
-    card = read_card(testbed.anchor_path(name))
+    card = card_of(testbed.anchor_path(name))
     assert name == f"warmth-beta{card['beta']:g}-seed{card['seed']}"
     assert {"reduction", "factor", "timestep_weight"} <= set(card["beta_convention"])
 

@@ -1,19 +1,17 @@
-"""How the reference and its anchors are held: weights lent, adapters switched, or one mixed batch.
+"""Holding the reference and its anchors one network call each: weights lent, adapters switched.
 
 Whatever the way, the models of one denoiser are numbered: 0 is the reference, 1..K the anchors.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from deradiff.anchor.adapters import adapter_layers, refuse_others, switched
-from deradiff.anchor.inputs import batch_rows, fresh, stack_copies, take_copy, tensors
+from deradiff.anchor.adapters import switched
+from deradiff.anchor.inputs import fresh, tensors
 from deradiff.anchor.lend import lent
 from deradiff.anchor.state import Twins, has_state, is_state, state_in
-from deradiff.errors import RealignError
 
 Call = Callable[..., Any]
 
@@ -132,54 +130,3 @@ def _with_states(output: Any, reference: Any) -> Any:
         fields = {key: reference[key] if is_state(item) else item for key, item in output.items()}
         return type(output)(**fields)  # pyright: ignore[reportCallIssue]
     return tuple(theirs if is_state(own) else own for own, theirs in zip(output, reference, strict=True))
-
-
-class MixedBatch:
-    """All models in a single forward: rows of the reference and of each anchor's LoRA side by side."""
-
-    def __init__(self, denoiser: nn.Module, names: Sequence[str]) -> None:
-        self.denoiser, self.names = denoiser, ["__base__", *names]  # PEFT's name for "no adapter"
-
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
-        """Stack the inputs, route each row through its model's adapter, and take the outputs apart.
-
-        The copies of a row stand side by side, so that networks which split the batch by branches of guidance (PAG) or
-        fold frames into it still see the order they expect.
-        """
-        if has_state(kwargs):
-            raise RealignError("mode='batch' can't split a key-value cache between models; realign with mode='switch'")
-        rows, copies = batch_rows(args, kwargs), len(which)
-        stacked_args, stacked_kwargs = stack_copies((args, kwargs), rows, copies)
-        refuse_others(self.denoiser, self.names[1:])
-        routes = [self.names[index] for index in which]
-        with switched(self.denoiser, on=self.names[1:], off=[]), _routed(self.denoiser, rows, routes):
-            output = call(*stacked_args, **stacked_kwargs)
-        return {index: take_copy(output, place, rows, copies) for place, index in enumerate(which)}
-
-    def rest(self) -> None:
-        """Nothing to do: adapters travel with the denoiser."""
-
-
-@contextmanager
-def _routed(denoiser: nn.Module, rows: int, names: Sequence[str]) -> Iterator[None]:
-    def route(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        size, stacked = len(args[0]), rows * len(names)
-        spatial = args[0].ndim > 2
-        if size == stacked or (spatial and size < stacked and size % len(names) == 0):  # PAG: some branches of guidance
-            own = [*names] * (size // len(names))
-        elif spatial and size % stacked == 0:  # frames or views folded into the batch
-            own = [name for _ in range(rows) for name in names for _ in range(size // stacked)]
-        else:  # tokens of several rows, gathered by experts or laid end to end
-            raise RealignError(
-                f"mode='batch' needs every layer to see each row of the batch, but {type(layer).__name__} got {size} "
-                f"for {stacked}; realign with mode='switch'"
-            )
-        return args, {**kwargs, "adapter_names": own}
-
-    layers = [layer for layer in adapter_layers(denoiser) if isinstance(layer, nn.Module)]
-    hooks = [layer.register_forward_pre_hook(route, with_kwargs=True) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from deradiff.anchor.adapters import refuse_fused
-from deradiff.anchor.networks import MixedBatch
+from deradiff.anchor.batch import MixedBatch
 from deradiff.anchor.weights import Interpolated
 from deradiff.errors import RealignError
 from deradiff.realignment.hook import Hook, Observer

@@ -131,9 +131,3 @@ def save_anchor(policy: UNet2DConditionModel, config: LoraConfig, folder: Path, 
     with safe_open(path, "pt") as file:
         metadata = file.metadata() | {"deradiff": json.dumps(card)}
     save_file(load_file(path), path, metadata)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an anchor: its beta, what that beta means, and how it was trained."""
-    with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
-        return json.loads(file.metadata()["deradiff"])
