@@ -54,6 +54,14 @@ def test_generate_draws_a_row(tmp_path: Path) -> None:
     assert Image.open(out).size == (3 * 64, 64)
 
 
+def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def red(pixels, prompts):\n    return pixels[:, 0].mean((1, 2))\n")
+    words = ["sweep", "--prompt", "a red circle", "--prompt", "a blue square", "--seeds", "1", "--steps", "1"]
+    deradiff(*words, "--betas", "0.2", "--rewards", "mine:red", "--out", "run")
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -63,6 +71,11 @@ def test_generate_draws_a_row(tmp_path: Path) -> None:
         (["sweep", "--prompt", "x", "--lams", "0", "--betas", "1"], "not both"),
         (["sweep", "--prompt", "x", "--rewards", "nonsense"], "faithfulness"),
         (["sweep", "--prompt", "x", "--anchor", "no/such"], "no/such"),
+        (["sweep", "--prompt", "x", "--guard", "warmth"], "not among --rewards"),
+        (["sweep", "--prompt", "x", "--rewards", "warmth", "--guard", "warmth"], "objective itself"),
+        (["sweep", "--prompt", "x", "--rewards", "warmth"], "2 prompts"),
+        (["sweep", "--prompt", "x", "--prompt", "y", "--lams", "1,2", "--rewards", "warmth"], "lam = 0"),
+        (["sweep", "--prompt", "x", "--device", "nonsense"], "nonsense"),
         (["sweep", "--prompt", "x", "--anchor", "embedded:nonsense"], "warmth-"),
         (["generate", "x", "--model", "no/such"], "no/such"),
         (["generate", "x", "--lam", "much"], "start:stop:count"),

@@ -144,3 +144,20 @@ def test_a_denoiser_that_was_replaced() -> None:
             it.run()
         handle.remove()
         it.run()
+
+
+def test_a_removed_handle_says_so() -> None:
+    it = known("sd")
+    handle = deradiff.realign(it.pipe, it.anchors)
+    handle.remove()
+    handle.remove()
+    with pytest.raises(RealignError, match="removed"):
+        handle.lam = 0.3
+    with pytest.raises(RealignError, match="removed"), handle:
+        pass
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    it = known("sd")
+    with pytest.raises(RealignError, match="expected one of auto"):
+        deradiff.realign(it.pipe, it.anchors, mode="both")  # pyright: ignore[reportArgumentType]

@@ -54,7 +54,7 @@ def test_lams_and_betas_from_text() -> None:
     assert parse_lams("0:2:5") == [0, 0.5, 1, 1.5, 2]
     assert parse_lams("1, 0, 0.3") == [0, 0.3, 1]
     assert parse_lams("0:1:3,4") == [0, 0.5, 1, 4]
-    assert lams_for_betas("1000,4000,500", 2000) == [0.5, 2, 4]
+    assert lams_for_betas("1000,4000,500", 2000) == [0, 0.5, 2, 4]
 
 
 @pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0,,1"])

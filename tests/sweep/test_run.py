@@ -1,5 +1,7 @@
 """Runs on a tiny random pipeline with a full anchor on disk; a reward that is a law of the pixels."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from PIL import Image
 from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 
-from deradiff.errors import PlanError, RewardError
+from deradiff.errors import DeradiffError, PlanError, RewardError
 from deradiff.realignment import realign
 from deradiff.sweep import Journal, Plan
 from deradiff.sweep.models import call, load_pipeline, set_scheduler
@@ -143,8 +145,9 @@ def test_scores_are_of_the_image_they_are_filed_under(tmp_path: Path, plan: Plan
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, folders: tuple[str, str], plan: Plan) -> None:
-    Journal(tmp_path, plan)
-    with pytest.raises(PlanError, match="another plan"):
+    with Journal(tmp_path, plan).writing():
+        pass
+    with pytest.raises(PlanError, match="steps was 2, now 3"):
         Journal(tmp_path, make_plan(folders, steps=3))
     with pytest.raises(PlanError, match="no run folder"):
         Journal.open(tmp_path / "elsewhere")
@@ -183,3 +186,61 @@ def test_what_cannot_be_run_is_told(
 ) -> None:
     with pytest.raises(PlanError, match=word):
         finished(tmp_path, make_plan(folders, **change))
+
+
+def test_a_folder_is_not_claimed_by_a_plan_that_cannot_start(
+    tmp_path: Path, folders: tuple[str, str], plan: Plan
+) -> None:
+    for change in ({"anchor": str(tmp_path / "nowhere")}, {"scheduler": "NoSuch"}):
+        with pytest.raises(DeradiffError):
+            finished(tmp_path / "run", make_plan(folders, **change))
+    assert not (tmp_path / "run").exists()
+    finished(tmp_path / "run", plan)
+
+
+def test_a_truncated_image_is_made_again(tmp_path: Path, plan: Plan) -> None:
+    finished(tmp_path, plan)
+    whole = contents(tmp_path / "images")
+    broken = next((tmp_path / "images").glob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    finished(tmp_path, plan)
+    assert contents(tmp_path / "images") == whole
+
+
+def test_two_processes_cannot_write_to_one_folder(tmp_path: Path, plan: Plan) -> None:
+    lock = repr(str(tmp_path / ".lock"))
+    code = f"from filelock import FileLock; own = FileLock({lock}); own.acquire(); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(PlanError, match="another process"):
+            finished(tmp_path, plan)
+        other.communicate("\n")
+    finished(tmp_path, plan)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model": 3}'])
+def test_a_damaged_plan_is_told(tmp_path: Path, plan: Plan, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(PlanError, match="plan"):
+        Journal(tmp_path, plan)
+
+
+def test_a_damaged_or_orphaned_journal_is_told(tmp_path: Path, plan: Plan) -> None:
+    journal = finished(tmp_path, plan)
+    lines = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text("".join([lines[0], '{"kind": "ima\n', *lines[2:]]))
+    with pytest.raises(PlanError, match="line 2"):
+        journal.results()
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(PlanError, match=r"no plan\.json"):
+        Journal(tmp_path, plan)
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path, plan: Plan) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "within"):
+        with pytest.raises(PlanError, match="is a file"):
+            Journal(folder, plan)

@@ -3,7 +3,9 @@
 import copy
 import itertools
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -116,13 +118,25 @@ def _read_lora(pipe: Any, denoiser: nn.Module, source: Source, component: str, a
         if others:
             raise ValueError(f"it also aligns {', '.join(others)}, which runs once and can't be mixed step by step")
         second = {"load_into_transformer_2": True} if component == "transformer_2" else {}
-        pipe.load_lora_weights(source.path.parent, adapter_name=adapter, **file, **second)
+        with _only_errors("diffusers.loaders"):  # it warns of every part that the LoRA leaves alone
+            pipe.load_lora_weights(source.path.parent, adapter_name=adapter, **file, **second)
     elif hasattr(denoiser, "load_lora_adapter"):
         weights = load_file(source.path)
         prefix = component if any(key.startswith(f"{component}.") for key in weights) else None
         denoiser.load_lora_adapter(weights, prefix=prefix, adapter_name=adapter)  # pyright: ignore[reportCallIssue]
     else:
         raise TypeError(f"{type(denoiser).__name__} takes no LoRA in diffusers; give a full checkpoint")
+
+
+@contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def as_network(anchor: Anchor, denoiser: nn.Module) -> Anchor:

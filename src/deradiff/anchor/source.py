@@ -56,6 +56,8 @@ def find(given: str | Path, components: list[str]) -> Source:
     Raises:
         AnchorError: nothing there, a pickle, or no weights for any of the components.
     """
+    if not str(given).strip():
+        raise AnchorError("the anchor is an empty text; give a folder, a .safetensors file, a hub id or a loaded LoRA")
     path = Path(given).expanduser()
     if not path.exists():
         path = _from_hub(str(given), components)

@@ -1,6 +1,7 @@
 """The command line: thin commands, each in a file of its own; heavy imports happen inside them."""
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -23,6 +24,7 @@ app.command("report")(report.report)
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and exit code 2."""
+    sys.path.append(str(Path.cwd()))  # rewards named module:function may lie in the working folder
     try:
         app()
     except DeradiffError as error:

@@ -73,9 +73,17 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count: bar.advance(task, count)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(label, total=total)
+
+    def advance(count: int) -> None:
+        bar.start()  # shown once there is progress, and not above an error in setting up
+        bar.advance(task, count)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
 
 
 def hush() -> None:

@@ -11,7 +11,7 @@ OBJECTIVE, GUARD = "warmth", "faithfulness"
 
 
 def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo")) -> None:
-    """Sweep lam on the embedded pipeline and write a report: about a minute, offline."""
+    """Sweep lam on the embedded pipeline and write a report: under a minute, offline."""
     from deradiff import testbed
     from deradiff.anchor.source import card_of
     from deradiff.cli.common import EMBEDDED

@@ -41,8 +41,12 @@ def generate(
     """Draw a prompt with the realigned pipeline."""
     from deradiff.errors import PlanError
 
-    if out.suffix.lower() != ".png":
-        raise PlanError(f"--out must end in .png, got {out}")
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise PlanError(f"--out must be a file that ends in .png, got {out}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"--out {out} can't be written: {error}") from error
     from PIL import Image
 
     from deradiff.cli.common import anchor_name, guidance_for, hush, model_path
@@ -76,6 +80,5 @@ def generate(
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     for place, image in enumerate(images):
         row.paste(image, (place * image.width, 0))
-    out.parent.mkdir(parents=True, exist_ok=True)
     row.save(out)
     typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in plan.lams)}")

@@ -76,10 +76,11 @@ def sweep(
         guidance=guidance_for(model, guidance),
         height=height,
         width=width,
+        half=half,
         batch_size=batch_size,
     )
     names = [name.strip() for name in rewards.split(",") if name.strip()]
-    run_and_report(plan, out, rewards=names, objective=objective, guard=guard, device=device, half=half)
+    run_and_report(plan, out, rewards=names, objective=objective, guard=guard, device=device)
 
 
 def run_and_report(
@@ -90,7 +91,6 @@ def run_and_report(
     objective: str | None,
     guard: str | None,
     device: str = "cpu",
-    half: bool = False,
 ) -> None:
     """Sample, score and report a plan; says where things are, and last the recommended lam."""
     from deradiff.cli.common import anchor_name, hush, model_path, progress
@@ -101,11 +101,12 @@ def run_and_report(
     from deradiff.sweep.run import run, score
 
     hush()
-    for reward in rewards:
-        load_reward(reward)  # an unknown name is told before an hour of sampling, not after
     journal = Journal(out, plan)
+    for reward in rewards:
+        load_reward(reward)
+    _refuse_unanswerable(plan, rewards, objective, guard)
     total = len(plan.prompts) * len(plan.seeds) * len(plan.lams)
-    pipe = load_pipeline(model_path(plan.model), device=device, half=half)
+    pipe = load_pipeline(model_path(plan.model), device=device, half=plan.half)
     with progress("sampling", total) as advance:
         run(journal, pipe, anchor_name(plan.anchor), advance)
     for reward in rewards:
@@ -115,3 +116,19 @@ def run_and_report(
         write(out, objective or rewards[0], guard)
     else:
         typer.echo(f"{total} images in {out}; score them with: deradiff score {out} --rewards NAME")
+
+
+def _refuse_unanswerable(plan: "Plan", rewards: list[str], objective: str | None, guard: str | None) -> None:
+    """Tell before an hour of sampling, not after, that no lam could be recommended from it."""
+    from deradiff.errors import PlanError
+
+    for option, name in (("--objective", objective), ("--guard", guard)):
+        if name is not None and name not in rewards:
+            raise PlanError(f"{option} {name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
+    if guard is not None and guard == (objective or rewards[0]):
+        raise PlanError(f"the guard {guard} is the objective itself; give another --guard, or --objective")
+    if rewards and (0 not in plan.lams or len(plan.lams) < 2 or len(plan.prompts) < 2):
+        raise PlanError(
+            "to recommend a lam a sweep needs lam = 0 (the reference), another lam, and at least 2 prompts; "
+            f"got lams {list(plan.lams)} and {len(plan.prompts)} prompts (leave --rewards out to sample only)"
+        )

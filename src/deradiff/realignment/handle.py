@@ -26,7 +26,7 @@ class Handle:
     """
 
     def __init__(self, hooks: list[Hook], cards: dict[str, Any]) -> None:
-        self._hooks, self._undo = hooks, ExitStack()
+        self._hooks, self._undo, self._removed = hooks, ExitStack(), False
         self.components = tuple(hook.component for hook in hooks)
         self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
         self.cards = cards
@@ -42,6 +42,7 @@ class Handle:
 
     @lam.setter
     def lam(self, given: LamGiven) -> None:
+        self._refuse_removed()
         self._lams = Lams.of(given, self.anchors)
         for hook in self._hooks:
             own = tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors)
@@ -67,8 +68,14 @@ class Handle:
     def remove(self) -> None:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
         self._undo.close()
+        self._removed = True
+
+    def _refuse_removed(self) -> None:
+        if self._removed:
+            raise RealignError("this handle has been removed, so the pipeline is plain; call deradiff.realign again")
 
     def __enter__(self) -> "Handle":
+        self._refuse_removed()
         return self
 
     def __exit__(

@@ -86,7 +86,7 @@ def _row(given: Any) -> tuple[float, ...]:
 def _number(item: Any) -> float:
     try:
         value = float(item)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise LamError(f"lam must be a number, or one number per image, got {item!r}") from error
     if not math.isfinite(value):
         raise LamError(f"lam must be finite, got {value}; 0 is the reference, 1 the anchor, above 1 extrapolates")

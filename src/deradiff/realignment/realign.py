@@ -1,7 +1,7 @@
 """``realign``: find the denoisers and their anchors, check that they fit, and hook them; all of it or nothing."""
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -52,6 +52,8 @@ def realign(
     found = {name: unwrapped(part) for name, part in parts.items()}
     for name, denoiser in found.items():
         _refuse_unready(name, parts[name], denoiser)
+    if mode not in get_args(Mode):
+        raise RealignError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
     entries = named(found, aligned)
     Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
     wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}

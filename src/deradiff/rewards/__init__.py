@@ -7,6 +7,7 @@ theirs under the entry point group ``deradiff.rewards``; any other function is n
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -33,6 +34,9 @@ def load_reward(name: str) -> Reward:
     if not function:
         raise RewardError(f"no reward is called {name!r}; choose from {reward_names()}, or give module:function")
     try:
-        return getattr(import_module(module), function)
+        reward: Any = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise RewardError(f"the reward {name!r} can't be imported: {error}") from error
+    if not callable(reward):
+        raise RewardError(f"the reward {name!r} is a {type(reward).__name__}; expected a function (pixels, prompts)")
+    return cast(Reward, reward)

@@ -1,6 +1,7 @@
 """Reading what a person gives on a command line: prompts from files, lams and betas from short texts."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -18,16 +19,18 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PlanError(f"no prompt file at {path}")
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
             prompts = text.splitlines()
         elif path.suffix == ".csv":
-            prompts = [row["prompt"] for row in csv.DictReader(text.splitlines())]
+            prompts = [row["prompt"] for row in csv.DictReader(io.StringIO(text))]
         elif path.suffix == ".jsonl":
             prompts = [json.loads(line)["prompt"] for line in text.splitlines() if line.strip()]
         else:
             raise PlanError(f"{path}: prompts are read from .txt, .csv or .jsonl, not {path.suffix or 'a bare name'!r}")
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise PlanError(f"{path}: expected a column named prompt in every row ({error!r})") from error
     kept = list(dict.fromkeys(prompt.strip() for prompt in prompts if prompt and prompt.strip()))
@@ -52,11 +55,15 @@ def parse_lams(text: str) -> list[float]:
                 lams.append(float(part))
         except ValueError as error:
             raise PlanError(f"can't read lams {text!r}: expected numbers like 0,0.5,1 or start:stop:count") from error
+    if not lams:
+        raise PlanError(f"there is no lam in {text!r}: expected numbers like 0,0.5,1 or start:stop:count")
     return sorted(set(lams))
 
 
 def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
     """The lams at which an anchor of ``anchor_beta`` stands for models aligned at these betas (``500,1000,5000``).
+
+    The reference, lam = 0, comes first: whatever is gained is gained over it.
 
     Raises:
         PlanError: not numbers, or the anchor's beta isn't known.
@@ -66,6 +73,6 @@ def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
             "betas are turned into lam = anchor beta / beta, but the anchor's beta isn't known: give --anchor-beta"
         )
     try:
-        return sorted({lam_from_beta(anchor_beta, float(part)) for part in text.split(",")})
+        return sorted({0.0, *(lam_from_beta(anchor_beta, float(part)) for part in text.split(","))})
     except ValueError as error:
         raise PlanError(f"can't read betas {text!r}: expected positive numbers like 500,1000,5000 ({error})") from error

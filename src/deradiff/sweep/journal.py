@@ -6,10 +6,12 @@ An image is written before the record that names it, so that what the journal sa
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from deradiff.errors import PlanError
@@ -18,41 +20,66 @@ from deradiff.sweep.plan import Cell, Plan
 
 
 class Journal:
-    """The records of one run.
+    """The records of one run; nothing is written before the first image is.
 
     Raises:
-        PlanError: the folder holds a run of another plan, or something that is no run.
+        PlanError: the folder holds a run of another plan, a damaged one, or can't be a folder.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
         self.path = folder / "journal.jsonl"
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        written = folder / "plan.json"
-        if written.exists():
-            if Plan.of(**json.loads(written.read_text())) != plan:
-                raise PlanError(f"{folder} holds a run of another plan; give another --out, or delete it")
-        else:
-            _write_whole(written, plan.model_dump_json(indent=1).encode())
-        _drop_torn_record(self.path)
+        place = next(p for p in (folder, *folder.parents) if p.exists())
+        if not place.is_dir():
+            raise PlanError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
+        if (folder / "plan.json").exists():
+            _refuse_other(folder, _read_plan(folder), plan)
+        elif self.path.exists():
+            raise PlanError(f"{folder} has a journal but no plan.json to read it by; give another --out")
 
     @classmethod
     def open(cls, folder: Path) -> "Journal":
         """The journal of an existing run.
 
         Raises:
-            PlanError: no run there.
+            PlanError: no run there, or a damaged one.
         """
-        plan = folder / "plan.json"
-        if not plan.is_file():
+        if not (folder / "plan.json").is_file():
             raise PlanError(f"{folder} is no run folder: it has no plan.json; make one with deradiff sweep")
-        return cls(folder, Plan.of(**json.loads(plan.read_text())))
+        return cls(folder, _read_plan(folder))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for this process: makes it, notes the plan, and cuts off a record torn by a crash.
+
+        Raises:
+            PlanError: another process is writing there, or the folder can't be made.
+        """
+        try:
+            (self.folder / "images").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=0).acquire()
+        except Timeout as error:
+            raise PlanError(f"another process writes to {self.folder}; wait for it, or give another --out") from error
+        except OSError as error:
+            raise PlanError(f"can't write to {self.folder}: {error}") from error
+        with lock:
+            if not (self.folder / "plan.json").exists():
+                _write_whole(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
+            _drop_torn_record(self.path)
+            yield
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every record, oldest first."""
-        if self.path.exists():
-            with self.path.open() as lines:
-                yield from map(json.loads, lines)
+        """Every whole record, oldest first.
+
+        Raises:
+            PlanError: a record is damaged; says which.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open() as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.endswith("\n"):  # the last one may be torn
+                    yield _parse(self.path, number, line)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add records, on disk before this returns."""
@@ -62,9 +89,9 @@ class Journal:
             os.fsync(file.fileno())
 
     def done(self) -> set[Cell]:
-        """The cells whose image is on disk."""
+        """The cells whose image is on disk and whole."""
         made = (record for record in self.records() if record["kind"] == "image")
-        return {Cell(*record["cell"]) for record in made if (self.folder / record["image"]).is_file()}
+        return {Cell(*record["cell"]) for record in made if _is_whole(self.folder / record["image"])}
 
     def save_image(self, cell: Cell, image: Image.Image) -> str:
         """Write a cell's image whole or not at all; returns its path within the folder."""
@@ -117,6 +144,36 @@ def _details(plan: Plan) -> dict[str, str]:
         "Guidance": "the pipeline's default" if plan.guidance is None else f"{plan.guidance:g}",
         "Size": size,
     }
+
+
+def _read_plan(folder: Path) -> Plan:
+    try:
+        return Plan.of(**json.loads((folder / "plan.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise PlanError(f"{folder / 'plan.json'} is damaged ({error}); restore it, or give another --out") from error
+
+
+def _refuse_other(folder: Path, written: Plan, plan: Plan) -> None:
+    old, new = written.model_dump(), plan.model_dump()
+    changed = "; ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key])
+    if changed:
+        raise PlanError(f"{folder} holds a run of another plan ({changed}); give another --out")
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise PlanError(f"{path}, line {number}, is damaged ({error}); delete it and run the sweep again") from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):  # Pillow raises SyntaxError on a broken PNG
+        return False
+    return True
 
 
 def _write_whole(path: Path, content: bytes) -> None:

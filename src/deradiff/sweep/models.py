@@ -29,7 +29,10 @@ def load_pipeline(model: str, *, device: str = "cpu", half: bool = False) -> Any
     except (OSError, ValueError) as error:
         raise PlanError(f"the model {model!r} can't be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise PlanError(f"the device {device!r} can't be used: {error}") from error
 
 
 def set_scheduler(pipe: Any, name: str | None) -> None:

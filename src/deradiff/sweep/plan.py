@@ -37,6 +37,7 @@ class Plan(BaseModel):
         guidance: classifier-free guidance scale; None keeps the pipeline's default.
         height: pixels; None keeps the pipeline's default.
         width: pixels; None keeps the pipeline's default.
+        half: weights in float16.
         batch_size: images a batch, part of the plan because batches of other sizes round differently.
     """
 
@@ -47,13 +48,14 @@ class Plan(BaseModel):
     prompts: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     lams: tuple[float, ...] = Field(min_length=1)
-    anchor_beta: float | None = Field(default=None, gt=0)
+    anchor_beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     component: str | None = None
     scheduler: str | None = None
     steps: int = Field(default=25, ge=1)
-    guidance: float | None = None
+    guidance: float | None = Field(default=None, allow_inf_nan=False)
     height: int | None = Field(default=None, ge=8)
     width: int | None = Field(default=None, ge=8)
+    half: bool = False
     batch_size: int = Field(default=8, ge=1)
 
     @field_validator("prompts")
@@ -85,10 +87,10 @@ class Plan(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
-            ]
-            raise PlanError("the plan can't be run: " + "; ".join(problems)) from error
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+            )
+            raise PlanError("the plan can't be run: " + problems.replace("Value error, ", "")) from error
 
     def cells(self) -> Iterator[Cell]:
         """Every image, lam by lam."""

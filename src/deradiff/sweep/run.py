@@ -29,8 +29,13 @@ def run(journal: Journal, pipe: Any, anchor: str, progress: Progress = lambda co
         anchor: folder, hub id or adapter name of the aligned model.
         progress: told of images as they are done, those found on disk first.
     """
-    plan, done = journal.plan, journal.done()
-    with _scheduler(pipe, plan.scheduler), realign(pipe, anchor, 0.0, component=plan.component) as handle:
+    plan = journal.plan
+    with (
+        _scheduler(pipe, plan.scheduler),
+        realign(pipe, anchor, 0.0, component=plan.component) as handle,
+        journal.writing(),
+    ):
+        done = journal.done()
         for batch in plan.batches():
             if not done.issuperset(batch):
                 handle.lam = plan.lams[batch[0].lam]
@@ -65,18 +70,19 @@ def score(journal: Journal, reward: str, progress: Progress = lambda count: None
     """
     function, plan = load_reward(reward), journal.plan
     known = {tuple(r["cell"]) for r in journal.records() if r["kind"] == "score" and r["reward"] == reward}
-    for batch in plan.batches():
-        todo = [cell for cell in batch if cell not in known]
-        if todo:
-            pixels = _pixels(journal, todo)
-            with torch.no_grad():
-                values = function(pixels, [plan.prompts[cell.prompt] for cell in todo])
-            scores = _checked(reward, values, len(todo))
-            journal.append(
-                {"kind": "score", "cell": cell, "reward": reward, "score": value}
-                for cell, value in zip(todo, scores, strict=True)
-            )
-        progress(len(batch))
+    with journal.writing():
+        for batch in plan.batches():
+            todo = [cell for cell in batch if cell not in known]
+            if todo:
+                pixels = _pixels(journal, todo)
+                with torch.no_grad():
+                    values = function(pixels, [plan.prompts[cell.prompt] for cell in todo])
+                scores = _checked(reward, values, len(todo))
+                journal.append(
+                    {"kind": "score", "cell": cell, "reward": reward, "score": value}
+                    for cell, value in zip(todo, scores, strict=True)
+                )
+            progress(len(batch))
 
 
 def _pixels(journal: Journal, cells: list[Cell]) -> Tensor:
@@ -90,7 +96,10 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 
 def _checked(reward: str, values: Any, count: int) -> list[float]:
-    scores = torch.as_tensor(values, dtype=torch.float64).flatten()
+    try:
+        scores = torch.as_tensor(values, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RewardError(f"the reward {reward!r} returned {values!r}; expected one number per image") from error
     if len(scores) != count or not scores.isfinite().all():
         raise RewardError(
             f"the reward {reward!r} returned {scores.tolist()} for {count} images; expected a finite number each"
