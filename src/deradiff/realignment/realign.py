@@ -37,8 +37,8 @@ def realign(
         component: the denoiser, where it can't be told.
         mode: how the models are held: ``"networks"`` as two sets of weights, ``"switch"`` a LoRA off and on,
             ``"batch"`` both in a single forward, ``"weights"`` interpolated weights (one call a step, an
-            approximation); ``"auto"`` takes networks for full checkpoints, and for LoRAs batch on accelerators and
-            switch on CPUs.
+            approximation); ``"auto"`` takes networks for full checkpoints, and for LoRAs switch, or batch on
+            accelerators for networks on which tests hold the two equal.
 
     Returns:
         A handle: set ``handle.lam`` at any time, ``handle.remove()`` or leave its ``with`` block to undo.
