@@ -221,3 +221,12 @@ def test_an_objective_that_never_changes_is_refused() -> None:
     flat = dataclasses.replace(table, scores={"proxy": np.ones_like(table.scores["proxy"])})
     with pytest.raises(ResultsError, match="all scores are equal"):
         recommend(flat, objective="proxy")
+
+
+@pytest.mark.parametrize(("lams", "words"), [((-1.0, 0.0, 1.0), ["smallest", "opposite"]), ((0.0, 0.5, 1.0), [])])
+def test_a_choice_at_the_lower_edge_says_so(lams: tuple[float, ...], words: list[str]) -> None:
+    falls = -np.array(lams)
+    choice = recommend(results({"proxy": falls}, lams=lams), objective="proxy")
+    assert choice.lam == lams[0]
+    told = [warning for warning in choice.warnings if "smallest" in warning or "opposite" in warning]
+    assert [word for warning in told for word in ("smallest", "opposite") if word in warning] == words

@@ -183,6 +183,10 @@ def _warnings(objective: Curve, guard: Curve | None, best: int, *, prompts: int)
         yield f"Only {prompts} prompts: the intervals are wide, and other prompts may behave differently."
     if best == len(objective.lams) - 1:
         yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it, so sweep further."
+    if best == 0 and lam != 0:
+        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it, so sweep further."
+    if lam < 0:
+        yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
     if lam != 0 and objective.change[best].low <= 0:
         yield f"The gain in {objective.reward} is not significant: sweep more prompts."
     if guard is None:

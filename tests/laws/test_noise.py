@@ -153,6 +153,7 @@ def test_snr_at_the_ends() -> None:
     [
         ("DDIMScheduler", {}, "epsilon"),
         ("EulerDiscreteScheduler", {"prediction_type": "sample"}, "sample"),
+        ("EulerDiscreteScheduler", {"prediction_type": "original_sample"}, "sample"),  # its older name
         ("DDPMScheduler", {"prediction_type": "v_prediction"}, "v_prediction"),
         ("FlowMatchEulerDiscreteScheduler", {}, "flow_prediction"),
         ("UniPCMultistepScheduler", schedules.FLOW, "flow_prediction"),

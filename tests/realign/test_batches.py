@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import deradiff
+from deradiff.realignment.rows import run_of
 
 from .subject import known, near
 
@@ -69,3 +70,21 @@ def test_the_pipelines_own_errors_come_through() -> None:
         with pytest.raises(ValueError, match="height"):
             it.run(height=33)
     assert torch.equal(it.run(), it.plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "prompts"),
+    [
+        ({"prompt": "one"}, 1),
+        ({"prompt": ["one", "two"]}, 2),
+        ({"prompt": None, "prompt_embeds": torch.zeros(3, 7, 8)}, 3),
+        ({"image": torch.zeros(3, 8, 8)}, 1),
+        ({"image": torch.zeros(2, 3, 8, 8)}, 2),
+        ({"batch_size": 4}, 4),
+        ({}, None),
+    ],
+)
+def test_prompts_are_counted_as_the_pipeline_counts_them(given: dict[str, Any], prompts: int | None) -> None:
+    def call(**kwargs: Any) -> None: ...
+
+    assert run_of(call, (), given).prompts == prompts

@@ -161,3 +161,11 @@ def test_an_unknown_mode_is_refused() -> None:
     it = known("sd")
     with pytest.raises(RealignError, match="expected one of auto"):
         deradiff.realign(it.pipe, it.anchors, mode="both")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_second_handle_on_another_denoiser_of_the_pipe_is_refused() -> None:
+    it = known("wan_2_2")
+    first = deradiff.realign(it.pipe, it.anchors["transformer"], component="transformer")
+    with first, pytest.raises(RealignError, match="together"):
+        deradiff.realign(it.pipe, it.anchors["transformer_2"], component="transformer_2")
+    assert torch.equal(it.run(), it.plain)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def brightness(pixels: Tensor, prompts: list[str]) -> Tensor:
 
 def too_few(pixels: Tensor, prompts: list[str]) -> Tensor:
     return pixels.mean((1, 2, 3))[1:]
+
+
+def not_finite(pixels: Tensor, prompts: list[str]) -> Tensor:
+    return pixels.mean((1, 2, 3)) * torch.nan
+
+
+def nothing(pixels: Tensor, prompts: list[str]) -> None:
+    return None
 
 
 REWARD = f"{__name__}:brightness"
@@ -163,7 +172,10 @@ def test_an_unfinished_run_says_how_much_is_missing(tmp_path: Path, plan: Plan) 
     [
         ("nonsense", "choose from"),
         ("no.such:thing", "can't be imported"),
-        (f"{__name__}:too_few", "one finite|a finite"),
+        (f"{__name__}:REWARD", "expected a function"),
+        (f"{__name__}:too_few", "a finite number each"),
+        (f"{__name__}:not_finite", "a finite number each"),
+        (f"{__name__}:nothing", "one number per image"),
     ],
 )
 def test_bad_rewards_are_refused(tmp_path: Path, plan: Plan, reward: str, word: str) -> None:
@@ -244,3 +256,49 @@ def test_a_file_is_no_run_folder(tmp_path: Path, plan: Plan) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "within"):
         with pytest.raises(PlanError, match="is a file"):
             Journal(folder, plan)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path, plan: Plan) -> None:
+    code = f"""
+import resource, signal
+from pathlib import Path
+from deradiff.sweep import Journal, Plan
+from deradiff.sweep.models import load_pipeline
+from deradiff.sweep.run import run
+plan = Plan.model_validate_json({plan.model_dump_json()!r})
+pipe = load_pipeline(plan.model)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the journal outgrows it after some batches
+run(Journal(Path({str(tmp_path / "run")!r}), plan), pipe, plan.anchor)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "PlanError: can't write to" in done.stderr
+    whole, resumed = finished(tmp_path / "whole", plan), finished(tmp_path / "run", plan)
+    assert contents(tmp_path / "run" / "images") == contents(tmp_path / "whole" / "images")
+    assert np.array_equal(resumed.results().path_kl, whole.results().path_kl)  # pyright: ignore[reportArgumentType]
+
+
+class Recorder:
+    """A pipeline that draws nothing and keeps its generators."""
+
+    def __call__(self, prompt: list[str], generator: list[torch.Generator], num_inference_steps: int) -> Any:
+        self.seeds = [own.initial_seed() for own in generator]
+        return SimpleNamespace(images=[Image.new("RGB", (8, 8)) for _ in prompt])
+
+
+def test_one_seed_is_other_noise_for_another_prompt_and_the_same_in_any_batch(plan: Plan) -> None:
+    pipe = Recorder()
+    call(pipe, plan, ["a", "b", "a"], [0, 0, 1])
+    together = pipe.seeds
+    assert len(set(together)) == 3
+    call(pipe, plan, ["b"], [0])
+    assert pipe.seeds == together[1:2]
+
+
+def test_a_run_can_be_read_while_its_last_record_is_torn(tmp_path: Path, plan: Plan) -> None:
+    journal = finished(tmp_path, plan)
+    whole = journal.results()
+    with journal.path.open("a") as file:
+        file.write('{"kind": "sco')
+    assert np.array_equal(Journal.open(tmp_path).results().images, whole.images)

@@ -31,7 +31,7 @@ def mix(outputs: Mapping[int, Any], lams: Sequence[Lam]) -> Any:
         An output of the same structure; a model that alone has weight comes back untouched.
     """
     weights = coefficients(lams)
-    asked = [index for index, weight in enumerate(weights) if _any(weight)]
+    asked = needed(lams)
     if len(asked) == 1:
         return outputs[asked[0]]
     first = min(outputs)

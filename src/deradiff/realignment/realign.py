@@ -48,6 +48,10 @@ def realign(
         RealignError: a pipeline already realigned, fused, cached, or without a denoiser.
         LamError: a lam that isn't finite, or of the wrong count.
     """
+    if owner_of(pipe):
+        raise RealignError(
+            "the pipe is realigned already; set its handle's lam, or call handle.remove() and give all anchors together"
+        )
     parts = denoisers(pipe) if component is None else pick(pipe, component)
     found = {name: unwrapped(part) for name, part in parts.items()}
     for name, denoiser in found.items():

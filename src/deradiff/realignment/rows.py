@@ -39,13 +39,13 @@ def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
     except TypeError:  # the pipeline itself will say what is wrong with its arguments
         given = dict(kwargs)
     given = {**given, **given.get("kwargs", {})}
-    counts = (_count(given[name]) for name in _PER_PROMPT if given.get(name) is not None)
+    counts = (_count(name, given[name]) for name in _PER_PROMPT if given.get(name) is not None)
     repeats = next((int(given[name]) for name in _REPEATS if given.get(name)), 1)
     return Run(prompts=next((count for count in counts if count), None), repeats=repeats)
 
 
-def _count(value: object) -> int | None:
-    if isinstance(value, str):
+def _count(name: str, value: object) -> int | None:
+    if isinstance(value, str) or (name == "image" and isinstance(value, Tensor) and value.ndim == 3):
         return 1
     if isinstance(value, int):
         return value

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deradiff.mixture import geometric_mixture
+from deradiff.mixture import geometric_mixture, lerp
 
 LEARNED = "learned_range"
 
@@ -47,8 +47,7 @@ def mix_with_variance(reference: Tensor, aligned: Tensor, lam: float | Tensor, s
     low, high = log_variance_bounds(scheduler, timestep)
     (eps_ref, v_ref), (eps_aligned, v_aligned) = reference.chunk(2, dim=1), aligned.chunk(2, dim=1)
     if high - low < 1e-6 or low < -40:  # the last step adds no noise: there only the mean matters
-        eps, _ = geometric_mixture(eps_ref, torch.ones_like(v_ref), eps_aligned, torch.ones_like(v_ref), lam)
-        return torch.cat([eps, v_ref], dim=1)
+        return torch.cat([lerp(eps_ref, eps_aligned, lam), v_ref], dim=1)
     variances = [(low + (v.double() + 1) / 2 * (high - low)).exp() for v in (v_ref, v_aligned)]
     eps, variance = geometric_mixture(eps_ref.double(), variances[0], eps_aligned.double(), variances[1], lam)
     fraction = 2 * (variance.log() - low) / (high - low) - 1

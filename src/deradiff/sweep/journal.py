@@ -3,6 +3,7 @@
 An image is written before the record that names it, so that what the journal says exists, exists.
 """
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,17 +56,14 @@ class Journal:
         Raises:
             PlanError: another process is writing there, or the folder can't be made.
         """
-        try:
+        with _told(self.folder):
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0).acquire()
-        except Timeout as error:
-            raise PlanError(f"another process writes to {self.folder}; wait for it, or give another --out") from error
-        except OSError as error:
-            raise PlanError(f"can't write to {self.folder}: {error}") from error
         with lock:
-            if not (self.folder / "plan.json").exists():
-                _write_whole(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
-            _drop_torn_record(self.path)
+            with _told(self.folder):
+                if not (self.folder / "plan.json").exists():
+                    _write_whole(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
+                _drop_torn_record(self.path)
             yield
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -82,8 +80,12 @@ class Journal:
                     yield _parse(self.path, number, line)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add records, on disk before this returns."""
-        with self.path.open("a") as file:
+        """Add records, on disk before this returns.
+
+        Raises:
+            PlanError: the disk is full, or can't be written.
+        """
+        with _told(self.folder), self.path.open("a") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
             file.flush()
             os.fsync(file.fileno())
@@ -94,14 +96,19 @@ class Journal:
         return {Cell(*record["cell"]) for record in made if _is_whole(self.folder / record["image"])}
 
     def save_image(self, cell: Cell, image: Image.Image) -> str:
-        """Write a cell's image whole or not at all; returns its path within the folder."""
+        """Write a cell's image whole or not at all; returns its path within the folder.
+
+        Raises:
+            PlanError: the disk is full, or can't be written.
+        """
         name = f"images/{self.plan.image_name(cell)}"
-        part = self.folder / f"{name}.part"
-        image.save(part, format="PNG")
-        part.replace(self.folder / name)
+        content = io.BytesIO()
+        image.save(content, format="PNG")
+        with _told(self.folder):
+            _write_whole(self.folder / name, content.getvalue())
         return name
 
-    def results(self, details: Mapping[str, str] | None = None) -> Results:
+    def results(self) -> Results:
         """The run as a table; the latest record of an image or a score counts.
 
         Raises:
@@ -119,9 +126,7 @@ class Journal:
                 scores.setdefault(record["reward"], np.full(shape, np.nan))[place] = record["score"]
         missing = sum(image is None for image in images.flat)
         if missing:
-            raise PlanError(
-                f"{self.folder} lacks {missing} of {images.size} images; finish it with deradiff sweep --out"
-            )
+            raise PlanError(f"{self.folder} lacks {missing} of {images.size} images; run the same deradiff sweep again")
         return Results(
             prompts=plan.prompts,
             seeds=plan.seeds,
@@ -130,7 +135,7 @@ class Journal:
             images=images,
             path_kl=path_kl if np.isfinite(path_kl).all() else None,
             anchor_beta=plan.anchor_beta,
-            details=details if details is not None else _details(plan),
+            details=_details(plan),
         )
 
 
@@ -144,6 +149,20 @@ def _details(plan: Plan) -> dict[str, str]:
         "Guidance": "the pipeline's default" if plan.guidance is None else f"{plan.guidance:g}",
         "Size": size,
     }
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Say what can't be written and that nothing is lost."""
+    try:
+        yield
+    except Timeout as error:
+        raise PlanError(f"another process writes to {folder}; wait for it, or give another --out") from error
+    except OSError as error:
+        raise PlanError(
+            f"can't write to {folder} ({error.strerror or error}); what is there is kept: make room, and run the "
+            "same command again"
+        ) from error
 
 
 def _read_plan(folder: Path) -> Plan:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from deradiff.align import dpo_loss
 from deradiff.testbed.architecture import SCHEDULE, make_noise
+from deradiff.testbed.descend import descend
 from deradiff.testbed.pool import Pool
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
@@ -72,14 +73,11 @@ def train_anchor(
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0, betas=(0.9, 0.99))
     rate = get_cosine_schedule_with_warmup(optimizer, training.steps // 15, training.steps)
     weight = kl_weight()
-    for step in range(training.steps):
-        loss = _loss(pipe.unet, policy, pool, training, weight)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rate.step()
-        report(step, loss.item())
+
+    def loss() -> Tensor:
+        return _loss(pipe.unet, policy, pool, training, weight)
+
+    descend(loss, optimizer, rate, steps=training.steps, report=report)
     card = asdict(training) | {
         "beta_convention": CONVENTION | {"timestep_weight": weight},
         "reward": "deradiff.testbed.warmth",

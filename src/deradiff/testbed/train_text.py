@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from deradiff.testbed.architecture import TOKENS, make_text_encoder
 from deradiff.testbed.captions import Claim, parse, random_caption
+from deradiff.testbed.descend import descend
 from deradiff.testbed.scenes import COLOURS, PAIRS, SHAPES, random_scene
 
 _ANSWERS: tuple[tuple[str | None, ...], ...] = (
@@ -52,18 +53,15 @@ def train_text_encoder(
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=peak_rate, weight_decay=0)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
+
+    def loss() -> Tensor:
         captions = [random_caption(random_scene(rng), rng) for _ in range(batch)]
         tokens = tokenizer(captions, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
         labels = torch.tensor([_labels(parse(caption)) for caption in captions])
         states = encoder(tokens).last_hidden_state[:, -_READ:]
         logits = heads(states).transpose(1, 2).split(_SIZES, dim=1)
         wanted = labels[:, :, None].expand(-1, -1, _READ).unbind(1)
-        loss = torch.stack([cross_entropy(guess, answer) for guess, answer in zip(logits, wanted, strict=True)]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rate.step()
-        report(step, loss.item())
+        return torch.stack([cross_entropy(guess, answer) for guess, answer in zip(logits, wanted, strict=True)]).sum()
+
+    descend(loss, optimizer, rate, steps=steps, report=report)
     return encoder.eval().requires_grad_(False)

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from deradiff.testbed.architecture import SCHEDULE, TOKENS, make_noise, make_unet
 from deradiff.testbed.captions import random_caption
+from deradiff.testbed.descend import descend
 from deradiff.testbed.scenes import random_scene
 from deradiff.testbed.train_vae import encode
 
@@ -53,7 +54,8 @@ def train_unet(
     optimizer = torch.optim.AdamW(unet.parameters(), lr=peak_rate, weight_decay=1e-3, betas=(0.9, 0.99))
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.05)
     average = EMAModel(unet.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
-    for step in range(steps):
+
+    def loss() -> Tensor:
         chosen = rng.integers(scenes, size=batch)
         captions = ["" if rng.random() < _CAPTION_DROP else random_caption(pool[index], rng) for index in chosen]
         clean = latents[chosen]
@@ -61,13 +63,8 @@ def train_unet(
         x_t = noise.add_noise(clean, eps, t)  # pyright: ignore[reportArgumentType]
         error = (unet(x_t, t, embed(tokenizer, encoder, captions)).sample - eps).square().mean((1, 2, 3))
         snr = compute_snr(noise, t)
-        loss = (error * snr.clamp(max=_SNR_CAP) / snr).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        average.step(unet.parameters())
-        report(step, loss.item())
+        return (error * snr.clamp(max=_SNR_CAP) / snr).mean()
+
+    descend(loss, optimizer, rate, steps=steps, report=report, after_step=lambda: average.step(unet.parameters()))
     average.copy_to(unet.parameters())
     return unet.eval().requires_grad_(False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
 from deradiff.testbed.architecture import make_vae
+from deradiff.testbed.descend import descend
 from deradiff.testbed.scenes import Scene, draw, random_scene
 
 _KL_WEIGHT = 3e-4
@@ -33,17 +34,14 @@ def train_vae(
     vae = make_vae()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=peak_rate, weight_decay=0)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
+
+    def loss() -> Tensor:
         images = 2 * draw([random_scene(rng) for _ in range(batch)]) - 1
         posterior = vae.encode(images, return_dict=False)[0]
         rebuilt = 2 * decode(vae, posterior.sample()) - 1
-        loss = mse_loss(rebuilt, images) + 0.5 * l1_loss(rebuilt, images) + _KL_WEIGHT * posterior.kl().mean() / 256
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        report(step, loss.item())
+        return mse_loss(rebuilt, images) + 0.5 * l1_loss(rebuilt, images) + _KL_WEIGHT * posterior.kl().mean() / 256
+
+    descend(loss, optimizer, rate, steps=steps, report=report)
     vae.eval().requires_grad_(False)
     latents = encode(vae, [random_scene(rng) for _ in range(512)])
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
@@ -66,18 +64,15 @@ def sharpen_decoder(
     parameters = [parameter.requires_grad_() for name, parameter in vae.named_parameters() if name.startswith(decoding)]
     optimizer = torch.optim.AdamW(parameters, lr=peak_rate, weight_decay=0)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
+
+    def loss() -> Tensor:
         scenes = [random_scene(rng) for _ in range(batch)]
         latents = encode(vae, scenes)
         latents += _JITTER * torch.randn_like(latents)
         rebuilt = decode(vae, latents)
-        loss = l1_loss(rebuilt, draw(scenes))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rate.step()
-        report(step, loss.item())
+        return l1_loss(rebuilt, draw(scenes))
+
+    descend(loss, optimizer, rate, steps=steps, report=report)
     vae.requires_grad_(False)
 
 
