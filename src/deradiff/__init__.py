@@ -15,9 +15,22 @@ from deradiff.errors import RealignError as RealignError
 if TYPE_CHECKING:
     from deradiff.realignment import Handle as Handle
     from deradiff.realignment import realign as realign
+    from deradiff.reuse import Adaptive as Adaptive
+    from deradiff.reuse import Exact as Exact
+    from deradiff.reuse import Reuse as Reuse
 
 __version__ = "0.1.0"
-__all__ = ["AnchorError", "DeradiffError", "Handle", "LamError", "RealignError", "realign"]
+__all__ = [
+    "Adaptive",
+    "AnchorError",
+    "DeradiffError",
+    "Exact",
+    "Handle",
+    "LamError",
+    "RealignError",
+    "Reuse",
+    "realign",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from deradiff import realignment
 
         return getattr(realignment, name)
+    if name in {"Adaptive", "Exact", "Reuse"}:
+        from deradiff import reuse
+
+        return getattr(reuse, name)
     raise AttributeError(f"module 'deradiff' has no attribute {name!r}")

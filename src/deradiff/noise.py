@@ -67,6 +67,16 @@ def is_flow(scheduler: Any) -> bool:
     return True
 
 
+def is_stochastic(scheduler: Any) -> bool:
+    """Whether steps draw noise from the reverse posterior, or renoise (DDPM, ancestral, SDE and consistency samplers).
+
+    DDIM counts as deterministic, its default; noise that a pipeline asks of a step (``eta``) isn't known here.
+    """
+    name, kind = type(scheduler).__name__, str(_option(scheduler, "algorithm_type") or "")
+    drawn = "Ancestral" in name or name.startswith(("DDPM", "LCM", "TCD")) or "SDE" in name or kind.startswith("sde")
+    return drawn or bool(_option(scheduler, "stochastic_sampling"))
+
+
 def prediction_type(scheduler: Any) -> str:
     """What the network predicts: "epsilon", "v_prediction", "sample" or "flow_prediction" (``eps - x_0``).
 

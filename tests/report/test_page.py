@@ -15,6 +15,7 @@ from synthetic_sweep import LAMS, PROMPTS, SEEDS, synthetic
 
 from deradiff.errors import ResultsError
 from deradiff.recommend import recommend
+from deradiff.report import page as page_module
 from deradiff.report import write_report
 from deradiff.results import Results
 
@@ -214,6 +215,23 @@ def test_large_images_are_reduced(tmp_path: Path, open_page: Callable[..., Opene
     image = page.locator(SHOWN).first
     assert image.evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 320
     assert image.evaluate("image => getComputedStyle(image).imageRendering") == "auto"
+
+
+def test_the_first_prompts_are_shown_where_there_are_many(
+    results: Results, tmp_path: Path, open_page: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "MOST", 3 * len(SEEDS) * len(LAMS) + 1)
+    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth")).page
+    assert page.locator(".prompt").all_inner_texts() == list(PROMPTS[:3])
+    assert f"The first 3 of {len(PROMPTS)} prompts" in page.locator("#images").inner_text()
+
+
+def test_the_headline_tells_the_pages_of_one_run_apart(
+    results: Results, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth", at="guidance 7.5")).page
+    assert page.locator("h1").inner_text().replace("\u00a0", " ").endswith(" at guidance 7.5")
+    assert page.title().endswith(" at guidance 7.5")
 
 
 def test_plotly_is_inlined_once(report: Path) -> None:

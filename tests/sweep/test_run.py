@@ -1,86 +1,39 @@
-"""Runs on a tiny random pipeline with a full anchor on disk; a reward that is a law of the pixels."""
+"""Runs on a tiny random pipeline with a full anchor on disk; what is sampled, scored and found again."""
 
-import subprocess
-import sys
+import json
+import logging
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
-from tests.zoo import ZOO, anchor_of
-from torch import Tensor
+from tests.sweep.subject import REWARD, contents, finished, make_plan
 
 from deradiff.errors import DeradiffError, PlanError, RewardError
 from deradiff.realignment import realign
-from deradiff.sweep import Journal, Plan
-from deradiff.sweep.models import call, load_pipeline, set_scheduler
+from deradiff.sweep import Cell, Journal, Plan
+from deradiff.sweep.batches import Batch
+from deradiff.sweep.environment import CITATION
+from deradiff.sweep.models import call, load_pipeline, noise_seed, set_scheduler
 from deradiff.sweep.path import PathKL
-from deradiff.sweep.run import run, score
+from deradiff.sweep.run import run
+from deradiff.sweep.sample import Sampled, Sampler
+from deradiff.sweep.score import score
+
+SUBJECT = "tests.sweep.subject"
 
 
-def brightness(pixels: Tensor, prompts: list[str]) -> Tensor:
-    assert len(pixels) == len(prompts)
-    assert pixels.min() >= 0
-    assert pixels.max() <= 1
-    return pixels.mean((1, 2, 3))
+def pixels(file: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(file).convert("RGB")).astype(int)
 
 
-def too_few(pixels: Tensor, prompts: list[str]) -> Tensor:
-    return pixels.mean((1, 2, 3))[1:]
-
-
-def not_finite(pixels: Tensor, prompts: list[str]) -> Tensor:
-    return pixels.mean((1, 2, 3)) * torch.nan
-
-
-def nothing(pixels: Tensor, prompts: list[str]) -> None:
-    return None
-
-
-REWARD = f"{__name__}:brightness"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A model and an anchor, saved as a stranger would find them."""
-    pipe, root = ZOO["sd"].build(), tmp_path_factory.mktemp("models")
-    pipe.save_pretrained(root / "model")
-    reference, pipe.unet = pipe.unet, anchor_of(pipe.unet)
-    pipe.save_pretrained(root / "anchor")
-    pipe.unet = reference
-    return str(root / "model"), str(root / "anchor")
-
-
-@pytest.fixture
-def plan(folders: tuple[str, str]) -> Plan:
-    return make_plan(folders)
-
-
-def make_plan(folders: tuple[str, str], **changes: Any) -> Plan:
-    given = {
-        "model": folders[0],
-        "anchor": folders[1],
-        "prompts": ["a red circle", "a blue square"],
-        "seeds": [0, 1],
-        "lams": [0, 0.5, 1],
-        "steps": 2,
-        "batch_size": 3,
-        "scheduler": "EulerAncestralDiscreteScheduler",
-    }
-    return Plan.of(**{**given, **changes})
-
-
-def finished(folder: Path, plan: Plan) -> Journal:
-    journal = Journal(folder, plan)
-    run(journal, load_pipeline(plan.model), plan.anchor)
-    return journal
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def generators(prompts: list[str], seeds: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(noise_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
 
 
 def test_a_run_holds_every_image_and_its_ends_are_the_plain_pipelines(tmp_path: Path, plan: Plan) -> None:
@@ -89,10 +42,36 @@ def test_a_run_holds_every_image_and_its_ends_are_the_plain_pipelines(tmp_path: 
     for lam, model in ((0, plan.model), (2, plan.anchor)):
         pipe = load_pipeline(model)
         set_scheduler(pipe, plan.scheduler)
-        plain = call(pipe, plan, ["a red circle", "a red circle", "a blue square"], [0, 1, 0])
-        made = [Image.open(results.image(p, s, lam)) for p, s in ((0, 0), (0, 1), (1, 0))]
-        for own, other in zip(made, plain, strict=True):
-            assert np.array_equal(np.asarray(own), np.asarray(other))
+        for prompt, text in enumerate(plan.prompts):
+            plain = call(pipe, plan, [text], generators([text, text], [0, 1]), 2, None)
+            for seed, image in enumerate(plain):
+                assert np.array_equal(pixels(results.image(prompt, seed, lam)), np.asarray(image))
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 12])
+def test_an_image_is_the_same_in_a_batch_of_any_size(
+    tmp_path: Path, folders: tuple[str, str], plan: Plan, batch_size: int
+) -> None:
+    one = finished(tmp_path / "one", plan).results()
+    other = finished(tmp_path / "other", make_plan(folders, batch_size=batch_size)).results()
+    for place in np.ndindex(one.images.shape):
+        assert np.abs(pixels(one.image(*place)) - pixels(other.image(*place))).max() <= 1  # batches round differently
+
+
+def test_each_guidance_has_a_table_of_its_own(tmp_path: Path, folders: tuple[str, str]) -> None:
+    journal = finished(tmp_path / "grid", make_plan(folders, guidances=[1, 4], batch_size=12))
+    score(journal, REWARD)
+    for guidance in (1.0, 4.0):
+        alone = finished(tmp_path / f"{guidance}", make_plan(folders, guidances=[guidance], batch_size=12))
+        score(alone, REWARD)
+        own, other = journal.results(guidance), alone.results()
+        assert [Path(image).name for image in own.images.flat] == [Path(image).name for image in other.images.flat]
+        assert np.array_equal(own.scores[REWARD], other.scores[REWARD])
+        assert np.array_equal(own.path_kl, other.path_kl)  # pyright: ignore[reportArgumentType]
+        assert own.details["Guidance"] == f"{guidance:g}"
+    for guidance in (None, 2.0):
+        with pytest.raises(PlanError, match=r"guidance 1, 4, and .*; choose"):
+            journal.results(guidance)
 
 
 def test_path_kl_is_zero_at_the_reference_and_grows(tmp_path: Path, plan: Plan) -> None:
@@ -102,12 +81,18 @@ def test_path_kl_is_zero_at_the_reference_and_grows(tmp_path: Path, plan: Plan) 
     assert (np.diff(path_kl, axis=-1) > 0).all()
 
 
+def test_without_diagnostics_the_images_are_the_same(tmp_path: Path, folders: tuple[str, str], plan: Plan) -> None:
+    bare = finished(tmp_path / "bare", make_plan(folders, diagnostics=False))
+    assert bare.results().path_kl is None
+    assert contents(tmp_path / "bare" / "images") == contents(finished(tmp_path / "whole", plan).folder / "images")
+
+
 @pytest.mark.parametrize("scheduler", ["EulerAncestralDiscreteScheduler", "DDIMScheduler"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_path_kl_is_quadratic_in_lam_near_the_reference(
     folders: tuple[str, str], scheduler: str, guidance: float
 ) -> None:
-    plan = make_plan(folders, scheduler=scheduler, guidance=guidance)
+    plan = make_plan(folders, scheduler=scheduler)
     pipe = load_pipeline(plan.model)
     set_scheduler(pipe, scheduler)
     values = []
@@ -115,56 +100,62 @@ def test_path_kl_is_quadratic_in_lam_near_the_reference(
         for lam in (0.001, 0.002):
             handle.lam = lam
             with handle.observing(path := PathKL(pipe, 2)):
-                call(pipe, plan, ["a", "b"], [0, 1])
+                call(pipe, plan, ["a", "b"], generators(["a", "b"], [0, 1]), 1, guidance)
             values.append(torch.tensor(path.values(), dtype=torch.float64))
     torch.testing.assert_close(values[1], 4 * values[0], rtol=0.02, atol=0)
 
 
-def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, plan: Plan) -> None:
+def test_shards_together_are_the_whole_run(tmp_path: Path, plan: Plan) -> None:
     whole = finished(tmp_path / "whole", plan)
-    score(whole, REWARD)
-    cut = finished(tmp_path / "cut", plan)
-    lines = cut.path.read_text().splitlines(keepends=True)
-    cut.path.write_text("".join(lines[:4]) + lines[4][:10])  # killed while writing the fifth record
-    next((tmp_path / "cut" / "images").glob("*.png")).unlink()
-    again = finished(tmp_path / "cut", plan)
-    score(again, REWARD)
-    assert contents(tmp_path / "cut" / "images") == contents(tmp_path / "whole" / "images")
-    resumed, undisturbed = again.results(), whole.results()
-    assert np.array_equal(resumed.scores[REWARD], undisturbed.scores[REWARD])
-    assert np.array_equal(resumed.path_kl, undisturbed.path_kl)  # pyright: ignore[reportArgumentType]
+    finished(tmp_path / "parts", plan, (1, 3))
+    with pytest.raises(PlanError, match="lacks 9 of 12 images"):
+        Journal.open(tmp_path / "parts").results()
+    for shard in (2, 0):
+        parts = finished(tmp_path / "parts", plan, (shard, 3))
+    assert contents(tmp_path / "parts" / "images") == contents(tmp_path / "whole" / "images")
+    assert np.array_equal(parts.results().path_kl, whole.results().path_kl)  # pyright: ignore[reportArgumentType]
+    before = contents(tmp_path / "parts")
+    finished(tmp_path / "parts", plan)  # without shards: all is there
+    assert contents(tmp_path / "parts") == before
+
+
+def test_progress_counts_a_shards_images_and_what_was_there(tmp_path: Path, plan: Plan) -> None:
+    for _ in range(2):
+        counted: list[int] = []
+        run(Journal(tmp_path, plan), load_pipeline(plan.model), plan.anchor, counted.append, (1, 2))
+        assert counted == [3, 3]
 
 
 def test_nothing_is_sampled_or_scored_twice(tmp_path: Path, plan: Plan) -> None:
     journal = finished(tmp_path, plan)
     score(journal, REWARD)
-    before = journal.path.read_bytes()
-    run(journal, load_pipeline(plan.model), plan.anchor)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*[!k]") if path.is_file()}
+    assert len(before) == 12 + 5
+    finished(tmp_path, plan)
     score(journal, REWARD)
-    assert journal.path.read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_scores_are_of_the_image_they_are_filed_under(tmp_path: Path, plan: Plan) -> None:
     journal = finished(tmp_path, plan)
     score(journal, REWARD)
     results = journal.results()
-    for cell in plan.cells():
-        pixels = np.asarray(Image.open(results.image(*cell)).convert("RGB")) / 255
-        assert results.scores[REWARD][cell] == pytest.approx(pixels.mean(), abs=1e-6)
+    for place in np.ndindex(results.images.shape):
+        assert results.scores[REWARD][place] == pytest.approx(pixels(results.image(*place)).mean() / 255, abs=1e-6)
 
 
-def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, folders: tuple[str, str], plan: Plan) -> None:
-    with Journal(tmp_path, plan).writing():
-        pass
-    with pytest.raises(PlanError, match="steps was 2, now 3"):
-        Journal(tmp_path, make_plan(folders, steps=3))
-    with pytest.raises(PlanError, match="no run folder"):
-        Journal.open(tmp_path / "elsewhere")
-
-
-def test_an_unfinished_run_says_how_much_is_missing(tmp_path: Path, plan: Plan) -> None:
-    with pytest.raises(PlanError, match="lacks 12 of 12"):
-        Journal(tmp_path, plan).results()
+def test_a_run_without_all_its_images_is_not_scored(tmp_path: Path, plan: Plan) -> None:
+    journal = finished(tmp_path, plan, (0, 2))
+    with pytest.raises(PlanError, match="lacks 6 of 12 images"):
+        score(journal, REWARD)
+    finished(tmp_path, plan, (1, 2))
+    broken = Path(journal.results().images[1, 1, 2])
+    Image.new("RGB", (32, 32)).save(broken)
+    with pytest.raises(PlanError, match=rf"{broken.name} is missing or damaged .*--resume"):
+        score(journal, REWARD)
+    finished(tmp_path, plan)
+    score(journal, REWARD)
+    assert np.isfinite(journal.results().scores[REWARD]).all()
 
 
 @pytest.mark.parametrize(
@@ -172,10 +163,10 @@ def test_an_unfinished_run_says_how_much_is_missing(tmp_path: Path, plan: Plan) 
     [
         ("nonsense", "choose from"),
         ("no.such:thing", "can't be imported"),
-        (f"{__name__}:REWARD", "expected a function"),
-        (f"{__name__}:too_few", "a finite number each"),
-        (f"{__name__}:not_finite", "a finite number each"),
-        (f"{__name__}:nothing", "one number per image"),
+        (f"{SUBJECT}:REWARD", "expected a function"),
+        (f"{SUBJECT}:too_few", "a finite number each"),
+        (f"{SUBJECT}:not_finite", "a finite number each"),
+        (f"{SUBJECT}:nothing", "one number per image"),
     ],
 )
 def test_bad_rewards_are_refused(tmp_path: Path, plan: Plan, reward: str, word: str) -> None:
@@ -185,9 +176,9 @@ def test_bad_rewards_are_refused(tmp_path: Path, plan: Plan, reward: str, word: 
 
 def test_the_pipeline_is_left_as_it_was(tmp_path: Path, plan: Plan) -> None:
     pipe = load_pipeline(plan.model)
-    before = (type(pipe), type(pipe.unet), pipe.scheduler)
+    before = (type(pipe), type(pipe.unet), type(pipe.text_encoder), pipe.scheduler, pipe.vae.use_slicing)
     run(Journal(tmp_path, plan), pipe, plan.anchor)
-    assert (type(pipe), type(pipe.unet), pipe.scheduler) == before
+    assert (type(pipe), type(pipe.unet), type(pipe.text_encoder), pipe.scheduler, pipe.vae.use_slicing) == before
 
 
 @pytest.mark.parametrize(
@@ -210,95 +201,73 @@ def test_a_folder_is_not_claimed_by_a_plan_that_cannot_start(
     finished(tmp_path / "run", plan)
 
 
-def test_a_truncated_image_is_made_again(tmp_path: Path, plan: Plan) -> None:
+def test_the_folder_says_what_made_it_and_what_to_cite(tmp_path: Path, plan: Plan) -> None:
     finished(tmp_path, plan)
-    whole = contents(tmp_path / "images")
-    broken = next((tmp_path / "images").glob("*.png"))
-    broken.write_bytes(broken.read_bytes()[:60])
+    noted = json.loads((tmp_path / "environment.json").read_text())
+    (here,) = noted["made_on"]
+    assert here["torch"] == version("torch")
+    assert here["device"] == "cpu"
+    assert set(noted["model"]["files"]) == {"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
+    assert set(noted["anchor"]["files"]) == set(noted["model"]["files"])
+    assert noted["anchor"]["files"] != noted["model"]["files"]
+    facts = yaml.safe_load(Path("CITATION.cff").read_text())["preferred-citation"]
+    text = (tmp_path / "CITATION.bib").read_text().replace("{", "").replace("}", "")
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in facts["authors"])
+    for fact in (facts["title"], authors, facts["collection-title"], str(facts["year"]), "2601.20198"):
+        assert fact in text
+    assert (tmp_path / "CITATION.bib").read_text() == CITATION
+
+
+def test_another_anchor_under_the_same_name_is_refused(tmp_path: Path, folders: tuple[str, str], plan: Plan) -> None:
+    finished(tmp_path / "run", plan)
+    weights = Path(folders[1]) / "unet" / "diffusion_pytorch_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes((Path(folders[0]) / "unet" / weights.name).read_bytes())
+    try:
+        with pytest.raises(PlanError, match="begun with another anchor"):
+            finished(tmp_path / "run", plan)
+    finally:
+        weights.write_bytes(kept)
+    finished(tmp_path / "run", plan)
+
+
+def test_other_versions_are_told_and_noted_and_the_run_goes_on(
+    tmp_path: Path, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished(tmp_path, plan, (0, 2))
+    path = tmp_path / "environment.json"
+    older = path.read_text().replace(f'"torch": "{version("torch")}"', '"torch": "2.0"')
+    path.write_text(older)
+    with caplog.at_level(logging.WARNING, "deradiff"):
+        for _ in range(2):
+            finished(tmp_path, plan, (1, 2))
+    assert caplog.text.count("begun with torch 2.0, now") == 2
+    assert [made["torch"] for made in json.loads(path.read_text())["made_on"]] == ["2.0", version("torch")]
+
+
+class Learner(Sampler):
+    """A sampler that tells what it is asked and what it is told."""
+
+    log: ClassVar[list[Any]] = []
+
+    def sample(self, batch: Batch, info: dict[str, Any] | None = None) -> Sampled:
+        self.log.append(("sample", batch.index, info))
+        return replace(super().sample(batch), info={"of": batch.index})
+
+    def learn(self, info: dict[str, Any]) -> None:
+        self.log.append(("learn", info["of"]))
+
+
+def test_a_sampler_learns_every_batch_in_order_and_is_told_what_it_repeats(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deradiff.sweep.run.Sampler", Learner)
     finished(tmp_path, plan)
-    assert contents(tmp_path / "images") == whole
-
-
-def test_two_processes_cannot_write_to_one_folder(tmp_path: Path, plan: Plan) -> None:
-    lock = repr(str(tmp_path / ".lock"))
-    code = f"from filelock import FileLock; own = FileLock({lock}); own.acquire(); print('held', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(PlanError, match="another process"):
-            finished(tmp_path, plan)
-        other.communicate("\n")
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_text("".join(lines[:3]))
+    Journal.open(tmp_path).image(Cell(0, 1, 0, 2)).unlink()  # of batch 1
+    Learner.log.clear()
     finished(tmp_path, plan)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"model": 3}'])
-def test_a_damaged_plan_is_told(tmp_path: Path, plan: Plan, content: str) -> None:
-    (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(PlanError, match="plan"):
-        Journal(tmp_path, plan)
-
-
-def test_a_damaged_or_orphaned_journal_is_told(tmp_path: Path, plan: Plan) -> None:
-    journal = finished(tmp_path, plan)
-    lines = journal.path.read_text().splitlines(keepends=True)
-    journal.path.write_text("".join([lines[0], '{"kind": "ima\n', *lines[2:]]))
-    with pytest.raises(PlanError, match="line 2"):
-        journal.results()
-    (tmp_path / "plan.json").unlink()
-    with pytest.raises(PlanError, match=r"no plan\.json"):
-        Journal(tmp_path, plan)
-
-
-def test_a_file_is_no_run_folder(tmp_path: Path, plan: Plan) -> None:
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "within"):
-        with pytest.raises(PlanError, match="is a file"):
-            Journal(folder, plan)
-
-
-def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path, plan: Plan) -> None:
-    code = f"""
-import resource, signal
-from pathlib import Path
-from deradiff.sweep import Journal, Plan
-from deradiff.sweep.models import load_pipeline
-from deradiff.sweep.run import run
-plan = Plan.model_validate_json({plan.model_dump_json()!r})
-pipe = load_pipeline(plan.model)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the journal outgrows it after some batches
-run(Journal(Path({str(tmp_path / "run")!r}), plan), pipe, plan.anchor)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "PlanError: can't write to" in done.stderr
-    whole, resumed = finished(tmp_path / "whole", plan), finished(tmp_path / "run", plan)
-    assert contents(tmp_path / "run" / "images") == contents(tmp_path / "whole" / "images")
-    assert np.array_equal(resumed.results().path_kl, whole.results().path_kl)  # pyright: ignore[reportArgumentType]
-
-
-class Recorder:
-    """A pipeline that draws nothing and keeps its generators."""
-
-    def __call__(self, prompt: list[str], generator: list[torch.Generator], num_inference_steps: int) -> Any:
-        self.seeds = [own.initial_seed() for own in generator]
-        return SimpleNamespace(images=[Image.new("RGB", (8, 8)) for _ in prompt])
-
-
-def test_one_seed_is_other_noise_for_another_prompt_and_the_same_in_any_batch(plan: Plan) -> None:
-    pipe = Recorder()
-    call(pipe, plan, ["a", "b", "a"], [0, 0, 1])
-    together = pipe.seeds
-    assert len(set(together)) == 3
-    call(pipe, plan, ["b"], [0])
-    assert pipe.seeds == together[1:2]
-
-
-def test_a_run_can_be_read_while_its_last_record_is_torn(tmp_path: Path, plan: Plan) -> None:
-    journal = finished(tmp_path, plan)
-    whole = journal.results()
-    with journal.path.open("a") as file:
-        file.write('{"kind": "sco')
-    assert np.array_equal(Journal.open(tmp_path).results().images, whole.images)
+    repeated, fresh = ("sample", 1, {"of": 1}), ("sample", 3, None)
+    assert Learner.log == [("learn", 0), repeated, ("learn", 1), ("learn", 2), fresh, ("learn", 3)]
+    assert (tmp_path / "journal.jsonl").read_text() == "".join(lines)

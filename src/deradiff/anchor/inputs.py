@@ -57,12 +57,28 @@ def stack_copies(value: Any, rows: int, copies: int) -> Any:
     if type(value) is tuple:
         return tuple(stack_copies(item, rows, copies) for item in value)
     if type(value) is dict:  # positions belong to tokens, however many there are
-        return {key: item if _is_position(key) else stack_copies(item, rows, copies) for key, item in value.items()}
+        return {key: item if is_position(key) else stack_copies(item, rows, copies) for key, item in value.items()}
     return value
 
 
-def _is_position(name: str) -> bool:
-    return "rope" in name or "rotary" in name
+def take_rows(value: Any, rows: int, index: Tensor) -> Any:
+    """Of whatever has one entry a row, those at ``index``, in that order; the rest as it is."""
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)] if value.ndim and value.shape[0] == rows else value
+    if isinstance(value, list):
+        if len(value) == rows and all(isinstance(item, Tensor) and item.shape[:1] != (rows,) for item in value):
+            return [value[row] for row in index.tolist()]
+        return [take_rows(item, rows, index) for item in value]
+    if type(value) is tuple:
+        return tuple(take_rows(item, rows, index) for item in value)
+    if type(value) is dict:
+        return {key: item if is_position(key) else take_rows(item, rows, index) for key, item in value.items()}
+    return value
+
+
+def is_position(name: str) -> bool:
+    """Whether an input of this name holds positions of tokens, the same for every row."""
+    return "rope" in name or "rotary" in name or name in ("img_ids", "txt_ids")
 
 
 def take_copy(value: Any, index: int, rows: int, copies: int) -> Any:

@@ -20,6 +20,7 @@ app.command("sweep")(sweep.sweep)
 app.command("score")(report.score)
 app.command("recommend")(report.recommend)
 app.command("report")(report.report)
+app.command("export")(report.export)
 
 
 def main() -> None:

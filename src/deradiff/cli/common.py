@@ -1,35 +1,13 @@
-"""What commands share: options, names of embedded models, the progress bar."""
+"""What commands share: names of embedded models, the progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 EMBEDDED = "embedded"
-
-Model = Annotated[str, typer.Option(help="Pipeline to realign: a folder or hub id; 'embedded' is the one we ship.")]
-AnchorOption = Annotated[
-    str,
-    typer.Option(
-        "--anchor", help="Aligned model: a folder or hub id of a checkpoint or LoRA; 'embedded', or 'embedded:NAME'."
-    ),
-]
-Component = Annotated[str | None, typer.Option(help="Denoiser to realign, where it can't be told.")]
-Scheduler = Annotated[str | None, typer.Option(help="diffusers scheduler class; default: the pipeline's own.")]
-Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's, 1 for 'embedded'.")]
-Height = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")]
-Width = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")]
-Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.")]
-Half = Annotated[bool, typer.Option("--half", help="Load weights in float16.")]
-Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep or deradiff demo.")]
-Objective = Annotated[str, typer.Option(help="Reward to raise.")]
-Guard = Annotated[str | None, typer.Option(help="Reward that must not fall below the reference.")]
 
 
 class ImageRate(ProgressColumn):
@@ -57,9 +35,9 @@ def anchor_name(name: str) -> str:
     return str(testbed.anchor_path(own) if own else testbed.anchor_path())
 
 
-def guidance_for(model: str, guidance: float | None) -> float | None:
+def own_guidance(model: str) -> float | None:
     """The embedded pipeline needs no guidance; other pipelines keep their default."""
-    return 1.0 if guidance is None and model == EMBEDDED else guidance
+    return 1.0 if model == EMBEDDED else None
 
 
 @contextmanager
@@ -83,7 +61,8 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would print an empty line
+            bar.stop()
 
 
 def hush() -> None:

@@ -15,7 +15,7 @@ def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/dem
     from deradiff import testbed
     from deradiff.anchor.source import card_of
     from deradiff.cli.common import EMBEDDED
-    from deradiff.cli.sweep import run_and_report
+    from deradiff.cli.running import run_and_report
     from deradiff.sweep import Plan
 
     plan = Plan.of(
@@ -26,7 +26,7 @@ def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/dem
         lams=LAMS,
         anchor_beta=card_of(testbed.anchor_path())["beta"],
         steps=STEPS,
-        guidance=1.0,
+        guidances=[1.0],
         batch_size=PROMPTS * SEEDS,
     )
     run_and_report(plan, out, rewards=[OBJECTIVE, GUARD], objective=OBJECTIVE, guard=GUARD)

@@ -5,38 +5,33 @@ from typing import Annotated
 
 import typer
 
-from deradiff.cli.common import (
-    EMBEDDED,
-    AnchorOption,
-    Component,
-    Device,
-    Guidance,
-    Half,
-    Height,
-    Model,
-    Scheduler,
-    Steps,
-    Width,
-)
+from deradiff.cli import options
+from deradiff.cli.common import EMBEDDED
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     lam: Annotated[str, typer.Option(help="Mixing weight, or several: 0,0.5,1 or start:stop:count.")] = "0.5",
     seed: Annotated[int, typer.Option(help="Seed; all lams share its noise.")] = 0,
-    model: Model = EMBEDDED,
-    anchor: AnchorOption = EMBEDDED,
-    component: Component = None,
-    scheduler: Scheduler = None,
-    steps: Steps = 25,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
     out: Annotated[Path, typer.Option(help="PNG to write; with several lams, a row of images.")] = Path(
         "realigned.png"
     ),
-    device: Device = "cpu",
-    half: Half = False,
+    model: options.Model = EMBEDDED,
+    anchor: options.AnchorOption = EMBEDDED,
+    component: options.Component = None,
+    scheduler: options.Scheduler = None,
+    steps: options.Steps = 25,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=options.SAMPLING
+        ),
+    ] = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = False,
 ) -> None:
     """Draw a prompt with the realigned pipeline."""
     from deradiff.errors import PlanError
@@ -47,36 +42,39 @@ def generate(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PlanError(f"--out {out} can't be written: {error}") from error
+    import torch
     from PIL import Image
 
-    from deradiff.cli.common import anchor_name, guidance_for, hush, model_path
+    from deradiff.cli.common import anchor_name, hush, model_path, own_guidance
     from deradiff.realignment import realign
     from deradiff.sweep import Plan
-    from deradiff.sweep.given import parse_lams
-    from deradiff.sweep.models import call, load_pipeline, set_scheduler
+    from deradiff.sweep.encode import encoding_once
+    from deradiff.sweep.given import parse_numbers
+    from deradiff.sweep.models import call, load_pipeline, noise_seed, set_scheduler
 
-    lams = parse_lams(lam)
     plan = Plan.of(
         model=model,
         anchor=anchor,
         prompts=[prompt],
         seeds=[seed],
-        lams=lams,
+        lams=parse_numbers(lam),
+        guidances=[own_guidance(model) if guidance is None else guidance],
         component=component,
         scheduler=scheduler,
         steps=steps,
-        guidance=guidance_for(model, guidance),
         height=height,
         width=width,
+        dtype=dtype,
     )
     hush()
-    pipe = load_pipeline(model_path(model), device=device, half=half)
+    pipe = load_pipeline(model_path(model), device=device, dtype=dtype, offload=offload)
     set_scheduler(pipe, scheduler)
     images: list[Image.Image] = []
-    with realign(pipe, anchor_name(anchor), lams[0], component=component) as handle:
+    with realign(pipe, anchor_name(anchor), 0.0, component=component) as handle, encoding_once(pipe):
         for value in plan.lams:
             handle.lam = value
-            images += call(pipe, plan, plan.prompts, plan.seeds)
+            generator = torch.Generator().manual_seed(noise_seed(prompt, seed))
+            images += call(pipe, plan, plan.prompts, [generator], 1, plan.guidances[0])
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     for place, image in enumerate(images):
         row.paste(image, (place * image.width, 0))

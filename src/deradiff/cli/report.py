@@ -1,11 +1,19 @@
-"""``deradiff score``, ``recommend`` and ``report``: from a run on disk, without any model."""
+"""``deradiff score``, ``recommend``, ``report`` and ``export``: from a run on disk, without any model."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deradiff.cli.common import Guard, Objective, Run
+from deradiff.cli.options import Guard, Objective, Run
+
+if TYPE_CHECKING:
+    from deradiff.results import Results
+
+ChosenGuidance = Annotated[
+    float | None, typer.Option(help="Guidance scale to look at, where several were swept; default: each in turn.")
+]
 
 
 def score(
@@ -14,37 +22,56 @@ def score(
     """Score the images of a run after the fact."""
     from deradiff.cli.common import progress
     from deradiff.sweep import Journal
-    from deradiff.sweep.run import score as score_run
+    from deradiff.sweep.score import score as score_run
 
     journal = Journal.open(run)
-    journal.results()  # an unfinished run is told before anything is scored
     for name in [part.strip() for part in rewards.split(",") if part.strip()]:
-        with progress(name, sum(1 for _ in journal.plan.cells())) as advance:
+        with progress(name, journal.plan.count) as advance:
             score_run(journal, name, advance)
 
 
-def recommend(run: Run, objective: Objective, guard: Guard = None) -> None:
+def recommend(run: Run, objective: Objective, guard: Guard = None, guidance: ChosenGuidance = None) -> None:
     """Say which lam to take and why."""
-    from deradiff.recommend import recommend as choose
+    for at, results in _tables(run, guidance):
+        _recommend(results, objective, guard, at)
+
+
+def report(run: Run, objective: Objective, guard: Guard = None, guidance: ChosenGuidance = None) -> None:
+    """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
+    from deradiff.report import write_report
+
+    for at, results in _tables(run, guidance):
+        name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
+        path = write_report(results, run / name, objective=objective, guard=guard, at=at)
+        typer.echo(f"\nreport: {path.resolve()}")
+        _recommend(results, objective, guard, at)
+
+
+def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
+    """Write a run as one table, a row an image; an unfinished one as far as it is."""
+    from deradiff.sweep import Journal
+    from deradiff.sweep.export import export as export_run
+
+    journal = Journal.open(run)
+    count = export_run(journal, out)
+    typer.echo(f"{out}: {count:,} of the run's {journal.plan.count:,} images")
+
+
+def _tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
+    """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
     from deradiff.sweep import Journal
 
-    choice = choose(Journal.open(run).results(), objective=objective, guard=guard)
+    journal = Journal.open(run)
+    guidances = journal.plan.guidances
+    for own in guidances if guidance is None else [guidance]:
+        yield f"guidance {own:g}" if len(guidances) > 1 else None, journal.results(own)
+
+
+def _recommend(results: "Results", objective: str, guard: str | None, at: str | None) -> None:
+    from deradiff.recommend import recommend as choose
+
+    choice = choose(results, objective=objective, guard=guard)
     typer.echo(choice.reason)
     for warning in choice.warnings:
         typer.echo(f"Note: {warning}")
-    typer.echo(f"recommended lam: {choice.lam:g}")
-
-
-def report(run: Run, objective: Objective, guard: Guard = None) -> None:
-    """Write the run's report, one self-contained html file."""
-    write(run, objective, guard)
-
-
-def write(run: Path, objective: str, guard: str | None) -> None:
-    """Write a run's report; prints its path, the reason, and last the recommended lam."""
-    from deradiff.report import write_report
-    from deradiff.sweep import Journal
-
-    path = write_report(Journal.open(run).results(), run / "report.html", objective=objective, guard=guard)
-    typer.echo(f"report: {path.resolve()}")
-    recommend(run, objective, guard)
+    typer.echo(f"recommended lam{f' at {at}' if at else ''}: {choice.lam:g}")

@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from deradiff.anchor.adapters import refuse_fused
 from deradiff.anchor.batch import MixedBatch
 from deradiff.anchor.weights import Interpolated
@@ -14,6 +16,7 @@ from deradiff.realignment.intercept import Call
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
 from deradiff.realignment.rows import check_count, run_of
+from deradiff.reuse import Budget, Grid, Policy
 
 
 class Handle:
@@ -25,8 +28,8 @@ class Handle:
         cards: by anchor, what it says of itself (beta, its convention, seed); empty where it says nothing.
     """
 
-    def __init__(self, hooks: list[Hook], cards: dict[str, Any]) -> None:
-        self._hooks, self._undo, self._removed = hooks, ExitStack(), False
+    def __init__(self, pipe: Any, hooks: list[Hook], cards: dict[str, Any]) -> None:
+        self._pipe, self._hooks, self._undo, self._removed = pipe, hooks, ExitStack(), False
         self.components = tuple(hook.component for hook in hooks)
         self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
         self.cards = cards
@@ -65,6 +68,46 @@ class Handle:
             for hook in self._hooks:
                 hook.observers.remove(observer)
 
+    @contextmanager
+    def sweeping(self, lams: int, policy: Policy, budget: Budget) -> Iterator[None]:
+        """Inside the block the rows of a batch are images x lams, and networks are called as a policy says.
+
+        Args:
+            lams: how many rows each image has, side by side, equal but for lam.
+            policy: how networks are called.
+            budget: rows at once; counts the network calls.
+
+        Raises:
+            RealignError: several anchors, or mixed weights.
+        """
+        before = [(hook.grid, hook.lams_an_image, hook.budget) for hook in self._hooks]
+        self.call_by(policy)
+        for hook in self._hooks:
+            hook.lams_an_image, hook.budget = lams, budget
+        try:
+            yield
+        finally:
+            for hook, own in zip(self._hooks, before, strict=True):
+                hook.grid, hook.lams_an_image, hook.budget = own
+
+    def call_by(self, policy: Policy) -> None:
+        """Call the networks as a policy says, from now on.
+
+        Raises:
+            RealignError: several anchors, or mixed weights.
+        """
+        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
+            raise RealignError("mode='weights' runs one network a step, which no policy can save; leave it out")
+        if several := [hook.component for hook in self._hooks if len(hook.anchors) > 1]:
+            raise RealignError(f"a policy takes one anchor a denoiser, but {several[0]} has several; leave it out")
+        for hook in self._hooks:
+            hook.grid = Grid(policy, hook.scheduler, self._guidance)
+
+    def _guidance(self) -> float | None:
+        if not getattr(self._pipe, "do_classifier_free_guidance", False):
+            return None
+        return float(torch.as_tensor(self._pipe.guidance_scale).double().mean())  # some have one a frame
+
     def remove(self) -> None:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
         self._undo.close()
@@ -97,6 +140,8 @@ class Handle:
             refuse_cache(hook.component, hook.denoiser)
             refuse_fused(hook.denoiser)
             hook.run = run
+            if hook.grid is not None:
+                hook.grid.begin()
         try:
             return call(*args, **kwargs)
         finally:

@@ -1,5 +1,6 @@
 """The hook on one denoiser: intercepts its call, runs the models that have weight, and mixes what they predict."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,9 @@ from deradiff.realignment.lams import Lams
 from deradiff.realignment.limits import refuse_cache, refuse_stores
 from deradiff.realignment.outputs import Lam, mix, needed
 from deradiff.realignment.rows import Run, spread
-from deradiff.realignment.variance import applies, mix_with_variance
+from deradiff.realignment.variance import applies, learned, mix_with_variance
+from deradiff.reuse import Budget, Grid
+from deradiff.reuse.calls import Calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class Step:
         timestep: as given to the network.
         predictions: output of each model, 0 the reference and 1..K the anchors.
         lams: one an anchor, each a float or (B,).
+        span: for how many steps, this one included, the predictions stand (1 unless steps are skipped).
     """
 
     component: str
@@ -35,6 +39,7 @@ class Step:
     timestep: Any
     predictions: Mapping[int, Any]
     lams: list[Lam]
+    span: int = 1
 
 
 Observer = Callable[[Step], None]
@@ -56,6 +61,10 @@ class Hook:
         self.lams = Lams(tuple((0.0,) for _ in anchors))
         self.run: Run | None = None
         self.observers: list[Observer] = []
+        self.grid: Grid | None = None
+        self.lams_an_image = 1
+        self.output: Any = None  # the last of a network, whose structure answers without a network call take
+        self.budget = Budget(limit=sys.maxsize)
 
     def __call__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The denoiser's call, realigned."""
@@ -63,12 +72,53 @@ class Hook:
             return self.models.run(
                 call, args, kwargs, self.lams.scalars("mode='weights' mixes the weights of one network")
             )
+        if self.grid is not None and self.grid.takes(args, kwargs, learns_variance=learned(self.scheduler())):
+            return self._through(self.grid, call, args, kwargs)
         lams = self._per_row(batch_rows(args, kwargs))
         which = list(range(len(self.anchors) + 1)) if self.observers else needed(lams)
         if len(which) > 1:
             refuse_cache(self.component, self.denoiser)
             refuse_stores(self.component, self.denoiser)
         outputs = self.models.run(call, args, kwargs, which)
+        self.budget.calls += len(which) * self._rows_a_branch(batch_rows(args, kwargs))
+        self._tell(args, kwargs, outputs, lams)
+        if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
+            return self._mix_learned(args, kwargs, outputs, lams)
+        return mix(outputs, lams)
+
+    def _through(self, grid: Grid, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call with its rows taken apart, so that each goes only through the networks that it needs."""
+        assert not isinstance(self.models, Interpolated)
+        refuse_cache(self.component, self.denoiser)
+        refuse_stores(self.component, self.denoiser)
+        a_branch = self._rows_a_branch(batch_rows(args, kwargs))
+        lam = self._per_row(a_branch)[0]
+        cells = lam if isinstance(lam, Tensor) else torch.full((a_branch,), lam)
+        calls = Calls(
+            models=self.models,
+            call=call,
+            args=args,
+            kwargs=kwargs,
+            lams=cells.reshape(-1, self.lams_an_image),
+            budget=self.budget,
+            output=self.output,
+        )
+        predicted = grid(calls, _timestep(args, kwargs), watched=bool(self.observers))
+        self.output = calls.output
+        if predicted.pair is not None:
+            pair = dict(enumerate(calls.answer(one) for one in predicted.pair))
+            self._tell(args, kwargs, pair, self._per_row(batch_rows(args, kwargs)), predicted.span)
+        return calls.answer(predicted.mixture)
+
+    def _rows_a_branch(self, rows: int) -> int:
+        """How many rows guidance has in each of its branches."""
+        if self.run is not None and self.run.prompts is not None and rows % self.run.images == 0:
+            return self.run.images
+        return self.lams.count if self.lams.count > 1 else rows
+
+    def _tell(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Mapping[int, Any], lams: list[Lam], span: int = 1
+    ) -> None:
         if self.observers:
             step = Step(
                 component=self.component,
@@ -76,12 +126,10 @@ class Hook:
                 timestep=_timestep(args, kwargs),
                 predictions=outputs,
                 lams=lams,
+                span=span,
             )
             for observer in self.observers:
                 observer(step)
-        if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
-            return self._mix_learned(args, kwargs, outputs, lams)
-        return mix(outputs, lams)
 
     def _per_row(self, rows: int) -> list[Lam]:
         return [

@@ -17,10 +17,17 @@ from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache
+from deradiff.reuse import Policy
 
 
 def realign(
-    pipe: Any, aligned: Any, lam: LamGiven = 0.5, *, component: str | None = None, mode: Mode = "auto"
+    pipe: Any,
+    aligned: Any,
+    lam: LamGiven = 0.5,
+    *,
+    component: str | None = None,
+    mode: Mode = "auto",
+    policy: Policy | None = None,
 ) -> Handle:
     """Realign a diffusers pipeline at sampling time between its own model and an aligned one.
 
@@ -39,6 +46,8 @@ def realign(
             ``"batch"`` both in a single forward, ``"weights"`` interpolated weights (one call a step, an
             approximation); ``"auto"`` takes networks for full checkpoints, and for LoRAs switch, or batch on
             accelerators for networks on which tests hold the two equal.
+        policy: fewer network calls at a small error (docs/performance.md): ``Reuse(refresh=3)`` computes the anchor
+            at every third step, ``Adaptive(tolerance=0.01)`` both models at some; None calls every model at each step.
 
     Returns:
         A handle: set ``handle.lam`` at any time, ``handle.remove()`` or leave its ``with`` block to undo.
@@ -70,8 +79,10 @@ def realign(
             hook, anchors = _hook(pipe, target, found[target], givens, mode, stack)
             hooks.append(hook)
             cards |= {anchor.name: dict(anchor.card) for anchor in anchors}
-        handle = Handle(hooks, cards)
+        handle = Handle(pipe, hooks, cards)
         handle.lam = lam
+        if policy is not None:
+            handle.call_by(policy)
         for hook in hooks:
             stack.callback(intercept(parts[hook.component], hook, handle))
         stack.callback(intercept(pipe, handle._call_pipeline, handle))

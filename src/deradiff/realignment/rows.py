@@ -31,6 +31,11 @@ class Run:
     prompts: int | None
     repeats: int
 
+    @property
+    def images(self) -> int:
+        """Prompts x images a prompt, where prompts are known."""
+        return (self.prompts or 0) * self.repeats
+
 
 def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
     """Read prompts and images per prompt off the arguments of a pipeline's call."""

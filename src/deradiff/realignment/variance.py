@@ -21,11 +21,16 @@ LEARNED = "learned_range"
 
 def applies(scheduler: Any, sample: Any, prediction: Any) -> bool:
     """Whether the scheduler will read a variance off the second half of this prediction's channels."""
-    kind = getattr(getattr(scheduler, "config", None), "variance_type", None)
-    if kind != LEARNED or "predicted_variance" not in _arguments(scheduler):
+    if not learned(scheduler):
         return False
     doubled = isinstance(prediction, Tensor) and isinstance(sample, Tensor) and prediction.ndim > 2
     return doubled and prediction.shape[1] == 2 * _latent_channels(scheduler, sample, prediction)
+
+
+def learned(scheduler: Any) -> bool:
+    """Whether the scheduler reads learned variances."""
+    kind = getattr(getattr(scheduler, "config", None), "variance_type", None)
+    return kind == LEARNED and "predicted_variance" in _arguments(scheduler)
 
 
 def _arguments(scheduler: Any) -> Collection[str]:

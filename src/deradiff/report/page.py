@@ -18,6 +18,7 @@ from deradiff.results import Results
 
 SMALL = 128  # px: images up to this size are kept exactly and drawn with crisp pixels
 LARGEST = 320  # px: larger images are embedded at this size
+MOST = 1000  # images embedded: a page of about 20 MB at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,9 @@ class Picture:
         return max(self.width, self.height) <= SMALL
 
 
-def write_report(results: Results, path: str | Path, *, objective: str, guard: str | None = None) -> Path:
+def write_report(
+    results: Results, path: str | Path, *, objective: str, guard: str | None = None, at: str | None = None
+) -> Path:
     """Write one self-contained html page on a sweep: the recommended lam, the images, the curves.
 
     Args:
@@ -54,6 +57,7 @@ def write_report(results: Results, path: str | Path, *, objective: str, guard: s
         path: the html file to write; its folders are made.
         objective: name of the reward to raise.
         guard: name of the reward that must not fall, or None.
+        at: what tells this page from the others of its run, such as "guidance 7.5".
 
     Returns:
         The path written.
@@ -68,10 +72,11 @@ def write_report(results: Results, path: str | Path, *, objective: str, guard: s
         results=results,
         objective=objective,
         guard=guard,
+        at=at,
         choice=choice,
         facts=_facts(results),
         columns=_columns(results, choice, guard),
-        rows=_rows(results),
+        rows=list(_rows(results)),
         plotly=Markup(get_plotlyjs()),
         **_figures(results, choice, objective, guard),
     )
@@ -84,7 +89,7 @@ def write_report(results: Results, path: str | Path, *, objective: str, guard: s
 def _facts(results: Results) -> dict[str, str]:
     product = f"{len(results.prompts)} prompts × {len(results.seeds)} seeds × {len(results.lams)} lams"
     beta = "unknown" if results.anchor_beta is None else f"{results.anchor_beta:g}"
-    return {"images": f"{results.images.size} ({product})", "anchor's beta": beta, **results.details}
+    return {"Images": f"{results.images.size} ({product})", "Anchor's beta": beta, **results.details}
 
 
 def _columns(results: Results, choice: Recommendation, guard: str | None) -> list[Column]:
@@ -98,8 +103,9 @@ def _columns(results: Results, choice: Recommendation, guard: str | None) -> lis
 
 
 def _rows(results: Results) -> Iterator[tuple[str, list[list[Picture]]]]:
-    """For each prompt its text and, for each lam, its pictures by seed."""
-    for p, prompt in enumerate(results.prompts):
+    """For each prompt its text and, for each lam, its pictures by seed; the first prompts, where there are many."""
+    count = max(1, MOST // (len(results.seeds) * len(results.lams)))
+    for p, prompt in enumerate(results.prompts[:count]):
         seeds = range(len(results.seeds))
         yield prompt, [[_picture(results, p, s, i) for s in seeds] for i in range(len(results.lams))]
 

@@ -1,9 +1,4 @@
-"""Reading what a person gives on a command line: prompts from files, lams and betas from short texts."""
-
-import csv
-import io
-import json
-from pathlib import Path
+"""Reading what a person gives on a command line as a short text: lams, betas, guidances, shares, shards."""
 
 import numpy as np
 
@@ -11,53 +6,30 @@ from deradiff.errors import PlanError
 from deradiff.mixture import lam_from_beta
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Prompts from a file: ``.txt`` (one a line), ``.csv`` or ``.jsonl`` (column ``prompt``); each prompt once.
+def parse_numbers(text: str, what: str = "lam") -> list[float]:
+    """Ascending numbers from ``0,0.5,1``, ``start:stop:count`` (evenly spaced, with both ends), or a list of both.
 
-    Raises:
-        PlanError: no such file, an unknown kind, no column ``prompt``, or no prompt in it.
-    """
-    if not path.is_file():
-        raise PlanError(f"no prompt file at {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".txt":
-            prompts = text.splitlines()
-        elif path.suffix == ".csv":
-            prompts = [row["prompt"] for row in csv.DictReader(io.StringIO(text))]
-        elif path.suffix == ".jsonl":
-            prompts = [json.loads(line)["prompt"] for line in text.splitlines() if line.strip()]
-        else:
-            raise PlanError(f"{path}: prompts are read from .txt, .csv or .jsonl, not {path.suffix or 'a bare name'!r}")
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise PlanError(f"{path}: expected a column named prompt in every row ({error!r})") from error
-    kept = list(dict.fromkeys(prompt.strip() for prompt in prompts if prompt and prompt.strip()))
-    if not kept:
-        raise PlanError(f"{path} holds no prompt")
-    return kept
-
-
-def parse_lams(text: str) -> list[float]:
-    """Lams from ``0,0.5,1`` or ``start:stop:count`` (evenly spaced, both ends included), or a list of the two.
+    Args:
+        text: as given.
+        what: the name of one of them, for the error.
 
     Raises:
         PlanError: not such a text.
     """
-    lams: list[float] = []
+    expected = "expected numbers like 0,0.5,1 or start:stop:count"
+    numbers: list[float] = []
     for part in text.split(","):
         try:
             if ":" in part:
                 start, stop, count = part.split(":")
-                lams += [round(float(lam), 10) for lam in np.linspace(float(start), float(stop), int(count))]
+                numbers += [round(float(number), 10) for number in np.linspace(float(start), float(stop), int(count))]
             else:
-                lams.append(float(part))
+                numbers.append(float(part))
         except ValueError as error:
-            raise PlanError(f"can't read lams {text!r}: expected numbers like 0,0.5,1 or start:stop:count") from error
-    if not lams:
-        raise PlanError(f"there is no lam in {text!r}: expected numbers like 0,0.5,1 or start:stop:count")
-    return sorted(set(lams))
+            raise PlanError(f"can't read {what}s {text!r}: {expected}") from error
+    if not numbers:
+        raise PlanError(f"there is no {what} in {text!r}: {expected}")
+    return sorted(set(numbers))
 
 
 def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
@@ -76,3 +48,33 @@ def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
         return sorted({0.0, *(lam_from_beta(anchor_beta, float(part)) for part in text.split(","))})
     except ValueError as error:
         raise PlanError(f"can't read betas {text!r}: expected positive numbers like 500,1000,5000 ({error})") from error
+
+
+def parse_share(text: str) -> float:
+    """A share from ``1%`` or ``0.01``.
+
+    Raises:
+        PlanError: not a number between 0 and 1 (0 and 100 %).
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise PlanError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100 %")
+    return share
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Shard k of n, counted from 0, from ``K/N``, counted from 1 as test runners do: 1/4, 2/4, 3/4, 4/4.
+
+    Raises:
+        PlanError: not such a text, or not 1 <= K <= N.
+    """
+    try:
+        own, shards = (int(part) for part in text.split("/"))
+    except ValueError:
+        own, shards = 0, 0
+    if not 1 <= own <= shards:
+        raise PlanError(f"can't use the shard {text!r}: expected K/N with K from 1 to N, such as 1/4")
+    return own - 1, shards

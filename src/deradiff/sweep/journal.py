@@ -1,27 +1,32 @@
-"""A run folder: ``plan.json``, ``images/`` and an append-only ``journal.jsonl`` from which everything is rebuilt.
+"""A run folder: ``plan.json``, ``images/`` and append-only journals from which everything is rebuilt.
 
-An image is written before the record that names it, so that what the journal says exists, exists.
+A batch's images are written before the record that names them, so that what a journal says exists, exists. Each shard
+writes a journal of its own; reading merges them.
 """
 
-import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import reprlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from filelock import FileLock, Timeout
-from PIL import Image
 
 from deradiff.errors import PlanError
 from deradiff.results import Results
-from deradiff.sweep.plan import Cell, Plan
+from deradiff.sweep.batches import Cell
+from deradiff.sweep.index import Index
+from deradiff.sweep.plan import Plan
+from deradiff.sweep.records import BatchRecord, Records, ScoreRecord
+from deradiff.sweep.table import results
+from deradiff.sweep.writer import Writer, alone, hold, refuse_held, told
 
 
 class Journal:
-    """The records of one run; nothing is written before the first image is.
+    """One run and its records; nothing is written before the first image is.
+
+    Attributes:
+        folder: the run folder.
+        plan: of the run.
+        scores: what its images scored.
 
     Raises:
         PlanError: the folder holds a run of another plan, a damaged one, or can't be a folder.
@@ -29,13 +34,14 @@ class Journal:
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
-        self.path = folder / "journal.jsonl"
+        self.scores = Records(folder / "scores.jsonl", ScoreRecord, lambda r: self._misfit(r.batch, len(r.scores)))
+        self._name = plan.image_names()
         place = next(p for p in (folder, *folder.parents) if p.exists())
         if not place.is_dir():
             raise PlanError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
         if (folder / "plan.json").exists():
             _refuse_other(folder, _read_plan(folder), plan)
-        elif self.path.exists():
+        elif self._journals():
             raise PlanError(f"{folder} has a journal but no plan.json to read it by; give another --out")
 
     @classmethod
@@ -50,160 +56,88 @@ class Journal:
         return cls(folder, _read_plan(folder))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the folder for this process: makes it, notes the plan, and cuts off a record torn by a crash.
+    def writing(self, shard: tuple[int, int] = (0, 1)) -> Iterator[Writer]:
+        """Hold the journal of shard k of n for this process: notes the plan, and cuts off a record torn by a crash.
 
         Raises:
-            PlanError: another process is writing there, or the folder can't be made.
+            PlanError: another process samples these batches, or the folder can't be written.
         """
-        with _told(self.folder):
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=0).acquire()
-        with lock:
-            with _told(self.folder):
-                if not (self.folder / "plan.json").exists():
-                    _write_whole(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
-                _drop_torn_record(self.path)
-            yield
+        own, shards = shard
+        name, ending = ("journal", "") if shards == 1 else (f"journal-{own}-of-{shards}", f"{shards}.lock")
+        with ExitStack() as stack:
+            with alone(self.folder):
+                locks = self.folder.glob(".journal*.lock")
+                # shards of another number of shards, or a run without shards, would sample some of the same batches
+                refuse_held(self.folder, [lock for lock in locks if lock.name.partition("-of-")[2] != ending])
+                writer = stack.enter_context(hold(self.folder, name))
+                if (self.folder / "plan.json").exists():
+                    _refuse_other(self.folder, _read_plan(self.folder), self.plan)
+                else:
+                    writer.save(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
+            with told(self.folder):
+                self._records(writer.path).cut_torn()
+            yield writer
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Every whole record, oldest first.
+    @contextmanager
+    def scoring(self) -> Iterator[Writer]:
+        """Hold the scores for this process.
+
+        Raises:
+            PlanError: another process scores this run, or the folder can't be written.
+        """
+        with hold(self.folder, "scores") as writer:
+            with told(self.folder):
+                self.scores.cut_torn()
+            yield writer
+
+    def index(self) -> Index:
+        """The batches that are journalled by now, by any shard.
 
         Raises:
             PlanError: a record is damaged; says which.
         """
-        if not self.path.exists():
-            return
-        with self.path.open() as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.endswith("\n"):  # the last one may be torn
-                    yield _parse(self.path, number, line)
+        return Index([self._records(path) for path in self._journals()], self.plan.batch_count)
 
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add records, on disk before this returns.
+    def image(self, cell: Cell) -> Path:
+        """The file of a cell's image."""
+        return self.folder / self._name(cell)
 
-        Raises:
-            PlanError: the disk is full, or can't be written.
-        """
-        with _told(self.folder), self.path.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
+    def results(self, guidance: float | None = None) -> Results:
+        """The images of one guidance as a table; the latest record of an image or a score counts.
 
-    def done(self) -> set[Cell]:
-        """The cells whose image is on disk and whole."""
-        made = (record for record in self.records() if record["kind"] == "image")
-        return {Cell(*record["cell"]) for record in made if _is_whole(self.folder / record["image"])}
-
-    def save_image(self, cell: Cell, image: Image.Image) -> str:
-        """Write a cell's image whole or not at all; returns its path within the folder.
+        Args:
+            guidance: one of the plan's; need not be given where there is one.
 
         Raises:
-            PlanError: the disk is full, or can't be written.
+            PlanError: some images are missing still; or no guidance of the plan, which are then listed.
         """
-        name = f"images/{self.plan.image_name(cell)}"
-        content = io.BytesIO()
-        image.save(content, format="PNG")
-        with _told(self.folder):
-            _write_whole(self.folder / name, content.getvalue())
-        return name
+        return results(self, guidance)
 
-    def results(self) -> Results:
-        """The run as a table; the latest record of an image or a score counts.
+    def _journals(self) -> list[Path]:
+        return sorted([*self.folder.glob("journal.jsonl"), *self.folder.glob("journal-*-of-*.jsonl")])
 
-        Raises:
-            PlanError: some images are missing still.
-        """
-        plan, shape = self.plan, (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
-        images, path_kl = np.empty(shape, dtype=object), np.full(shape, np.nan)
-        scores: dict[str, np.ndarray[Any, Any]] = {}
-        for record in self.records():
-            place = tuple(record["cell"])
-            if record["kind"] == "image":
-                images[place] = str(self.folder / record["image"])
-                path_kl[place] = np.nan if record["path_kl"] is None else record["path_kl"]
-            else:
-                scores.setdefault(record["reward"], np.full(shape, np.nan))[place] = record["score"]
-        missing = sum(image is None for image in images.flat)
-        if missing:
-            raise PlanError(f"{self.folder} lacks {missing} of {images.size} images; run the same deradiff sweep again")
-        return Results(
-            prompts=plan.prompts,
-            seeds=plan.seeds,
-            lams=plan.lams,
-            scores=scores,
-            images=images,
-            path_kl=path_kl if np.isfinite(path_kl).all() else None,
-            anchor_beta=plan.anchor_beta,
-            details=_details(plan),
-        )
+    def _records(self, path: Path) -> Records[BatchRecord]:
+        return Records(path, BatchRecord, lambda r: self._misfit(r.batch, len(r.sha256), len(r.path_kl)))
 
-
-def _details(plan: Plan) -> dict[str, str]:
-    size = "the pipeline's default" if plan.height is None and plan.width is None else f"{plan.height} x {plan.width}"
-    return {
-        "Model": plan.model,
-        "Anchor": plan.anchor,
-        "Scheduler": plan.scheduler or "the pipeline's own",
-        "Steps": str(plan.steps),
-        "Guidance": "the pipeline's default" if plan.guidance is None else f"{plan.guidance:g}",
-        "Size": size,
-    }
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Say what can't be written and that nothing is lost."""
-    try:
-        yield
-    except Timeout as error:
-        raise PlanError(f"another process writes to {folder}; wait for it, or give another --out") from error
-    except OSError as error:
-        raise PlanError(
-            f"can't write to {folder} ({error.strerror or error}); what is there is kept: make room, and run the "
-            "same command again"
-        ) from error
+    def _misfit(self, batch: int, *lengths: int) -> str | None:
+        if batch >= self.plan.batch_count:
+            return f"the plan has no batch {batch}"
+        count = self.plan.batch(batch).count(self.plan)
+        return None if set(lengths) == {count} else f"batch {batch} has {count} images"
 
 
 def _read_plan(folder: Path) -> Plan:
     try:
         return Plan.of(**json.loads((folder / "plan.json").read_text()))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise PlanError(f"{folder / 'plan.json'} is damaged ({error}); restore it, or give another --out") from error
 
 
 def _refuse_other(folder: Path, written: Plan, plan: Plan) -> None:
-    old, new = written.model_dump(), plan.model_dump()
-    changed = "; ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key])
+    changed = "; ".join(
+        f"{key} was {reprlib.repr(old)}, now {reprlib.repr(new)}"
+        for (key, old), (_, new) in zip(written, plan, strict=True)
+        if old != new
+    )
     if changed:
         raise PlanError(f"{folder} holds a run of another plan ({changed}); give another --out")
-
-
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise PlanError(f"{path}, line {number}, is damaged ({error}); delete it and run the sweep again") from error
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError):  # Pillow raises SyntaxError on a broken PNG
-        return False
-    return True
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _drop_torn_record(path: Path) -> None:
-    """A crash can tear only the last record: cut it off, so that the next one starts on a line of its own."""
-    if path.exists():
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            _write_whole(path, content[: content.rfind(b"\n") + 1])

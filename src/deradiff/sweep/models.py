@@ -1,7 +1,8 @@
 """Loading what a sweep runs on, and calling it."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,30 +10,42 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from PIL import Image
 
 from deradiff.errors import PlanError
 from deradiff.sweep.plan import Plan
 
 
-def load_pipeline(model: str, *, device: str = "cpu", half: bool = False) -> Any:
+def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", offload: bool = False) -> Any:
     """A pipeline from a folder or the hub, by safetensors only.
 
+    Args:
+        model: folder or hub id.
+        device: where it runs.
+        dtype: of its weights: float32, float16 or bfloat16.
+        offload: keep each network on the CPU while it isn't called.
+
     Raises:
-        PlanError: it can't be found or read.
+        PlanError: it can't be found or read, or the device can't be used so.
     """
-    dtype = torch.float16 if half else torch.float32
+    if offload and device == "cpu":
+        raise PlanError(
+            "offloading keeps networks on the CPU until they run elsewhere; give --device too, such as cuda"
+        )
     try:
         pipe = DiffusionPipeline.from_pretrained(
-            model, dtype=dtype, use_safetensors=True, local_files_only=Path(model).is_dir()
+            model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=Path(model).is_dir()
         )
     except (OSError, ValueError) as error:
         raise PlanError(f"the model {model!r} can't be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     try:
-        return pipe.to(device)
-    except (RuntimeError, AssertionError) as error:
+        if offload:
+            pipe.enable_model_cpu_offload(device=device)
+        else:
+            pipe.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise PlanError(f"the device {device!r} can't be used: {error}") from error
+    return pipe
 
 
 def set_scheduler(pipe: Any, name: str | None) -> None:
@@ -50,24 +63,69 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
 
 
 def noise_seed(prompt: str, seed: int) -> int:
-    """Where the generator of an image starts: 63 bits of a hash of prompt and seed."""
+    """Where the generator of an image starts: 63 bits of a hash of prompt and seed.
+
+    It starts from both, so that one seed means independent noise for each prompt: prompts stay independent when
+    results are averaged over them.
+    """
     return int.from_bytes(sha256(f"{seed}\n{prompt}".encode()).digest()[:8], "big") >> 1
 
 
-def call(pipe: Any, plan: Plan, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-    """One batch: an image for each (prompt, seed), each with a generator of its own.
+def call(
+    pipe: Any,
+    plan: Plan,
+    prompts: Sequence[str],
+    generators: Sequence[torch.Generator],
+    images_per_prompt: int,
+    guidance: float | None,
+    **settings: Any,
+) -> list[Any]:
+    """One call of a pipeline with a plan's steps and size.
 
-    The generator starts from both, so that one seed means independent noise for each prompt: prompts stay independent
-    when results are averaged over them.
+    Args:
+        pipe: the pipeline.
+        plan: gives steps, height and width.
+        prompts: P prompts.
+        generators: one a row, P x images_per_prompt, the rows of one prompt together.
+        images_per_prompt: rows a prompt.
+        guidance: classifier-free guidance scale; None keeps the pipeline's default.
+        settings: whatever else the pipeline takes, such as ``output_type``.
+
+    Returns:
+        One image a row, in the order of the generators; PIL images unless ``output_type`` asks for others.
 
     Raises:
-        PlanError: the pipeline takes no such setting.
+        PlanError: the pipeline draws no images, or takes no such setting.
     """
-    generators = [torch.Generator().manual_seed(noise_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
-    settings: dict[str, Any] = {"guidance_scale": plan.guidance, "height": plan.height, "width": plan.width}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    unknown = [name for name in settings if name not in inspect.signature(type(pipe).__call__).parameters]
-    if unknown:
+    given = {"guidance_scale": guidance, "height": plan.height, "width": plan.width, **settings}
+    given = {name: value for name, value in given.items() if value is not None}
+    taken = inspect.signature(type(pipe).__call__).parameters
+    if "num_images_per_prompt" not in taken:
+        raise PlanError(
+            f"{type(pipe).__name__} can't be swept: expected a pipeline that draws images from prompts, one that takes "
+            "num_images_per_prompt"
+        )
+    if unknown := [name for name in given if name not in taken]:
         raise PlanError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; leave it out")
-    output = pipe(prompt=list(prompts), generator=generators, num_inference_steps=plan.steps, **settings)
+    output = pipe(
+        prompt=list(prompts),
+        num_images_per_prompt=images_per_prompt,
+        generator=list(generators),
+        num_inference_steps=plan.steps,
+        **given,
+    )
     return list(output.images)
+
+
+@contextmanager
+def decoding_one_by_one(pipe: Any) -> Iterator[None]:
+    """Decode latents one image at a time where the pipeline's VAE can: many rows at once would exhaust memory."""
+    vae: Any = getattr(pipe, "vae", None)
+    if not hasattr(vae, "use_slicing") or vae.use_slicing:
+        yield
+        return
+    vae.enable_slicing()
+    try:
+        yield
+    finally:
+        vae.disable_slicing()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deradiff.divergence import q_increment, step_kl
 from deradiff.errors import ScheduleError
-from deradiff.noise import lowest_noise, noise_at, noise_levels, prediction_type
+from deradiff.noise import NoiseLevel, is_stochastic, lowest_noise, noise_at, noise_levels, prediction_type
 from deradiff.predict import convert_difference
 from deradiff.realignment import Step
 
@@ -59,24 +59,26 @@ class PathKL:
         return None
 
     def _increment(self, step: Step, difference: Tensor) -> Tensor:
+        """Of the steps for which the difference, as one of eps, stands."""
         scheduler, lam = self.pipe.scheduler, step.lams[0]
         lam = lam[: self.images].double() if isinstance(lam, Tensor) else lam
-        time = torch.as_tensor(step.timestep).flatten()[0]
-        before, levels, floor = noise_at(scheduler, time), noise_levels(scheduler), lowest_noise(scheduler)
-        later = levels[levels.log_snr > before.log_snr + 1e-9]
-        after = later[0] if len(later.sigma) and later.sigma[0] > 0 else floor
-        if after.log_snr <= before.log_snr:
-            return torch.zeros(self.images, dtype=torch.float64)
-        source = prediction_type(scheduler)
-        if is_ancestral(scheduler):
-            return step_kl(convert_difference(difference, before, source, "sample"), before, after, lam)
-        return 0.5 * lam**2 * q_increment(convert_difference(difference, before, source, "epsilon"), before, after)
+        start = noise_at(scheduler, torch.as_tensor(step.timestep).flatten()[0])
+        levels, floor = noise_levels(scheduler), lowest_noise(scheduler)
+        source, total = prediction_type(scheduler), torch.zeros(self.images, dtype=torch.float64)
+        difference = convert_difference(difference, start, source, "epsilon")
+        before, later = start, levels[levels.log_snr > start.log_snr + 1e-9]
+        for place in range(step.span):
+            after = later[place] if place < len(later.sigma) and later.sigma[place] > 0 else floor
+            if after.log_snr > before.log_snr:
+                total += self._kl(difference, before, after, lam)
+            before = after
+        return total
 
-
-def is_ancestral(scheduler: Any) -> bool:
-    """Whether steps draw from the reverse posterior (DDPM, Euler-ancestral and kin)."""
-    name = type(scheduler).__name__
-    return "Ancestral" in name or name.startswith("DDPM")
+    def _kl(self, difference: Tensor, before: NoiseLevel, after: NoiseLevel, lam: float | Tensor) -> Tensor:
+        if is_stochastic(self.pipe.scheduler):
+            clean = convert_difference(difference, before, "epsilon", "sample")
+            return step_kl(clean, before, after, lam).cpu()
+        return (0.5 * lam**2 * q_increment(difference, before, after)).cpu()
 
 
 def _tensor(prediction: Any) -> Tensor | None:

@@ -2,27 +2,24 @@
 
 import json
 import math
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Callable, Hashable, Iterator
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from deradiff.errors import PlanError
+from deradiff.sweep.batches import Batch, Cell, batch_at, batch_count
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
-
-class Cell(NamedTuple):
-    """One image: its indices into the plan's prompts, seeds and lams."""
-
-    prompt: int
-    seed: int
-    lam: int
+# What an image does not depend on, or depends on through its own prompt, seed, guidance and lam alone.
+_NOT_OF_AN_IMAGE = {"prompts", "seeds", "guidances", "lams", "anchor_beta", "batch_size", "diagnostics"}
 
 
 class Plan(BaseModel):
-    """A sweep of lams over prompts and seeds; the images of one (prompt, seed) share all noise across lams.
+    """A sweep of lams over prompts, seeds and guidances; one (prompt, seed) has the same noise at every lam.
 
     Attributes:
         model: folder or hub id of the pipeline (the reference).
@@ -30,15 +27,19 @@ class Plan(BaseModel):
         prompts: no two the same.
         seeds: each image's generator starts from its prompt and seed.
         lams: ascending; 0 is the reference, 1 the anchor.
+        guidances: classifier-free guidance scales; None is the pipeline's default.
         anchor_beta: KL strength the anchor was aligned at, where known.
         component: the denoiser, where it can't be told.
         scheduler: diffusers class name; None keeps the pipeline's own.
         steps: denoising steps.
-        guidance: classifier-free guidance scale; None keeps the pipeline's default.
         height: pixels; None keeps the pipeline's default.
         width: pixels; None keeps the pipeline's default.
-        half: weights in float16.
-        batch_size: images a batch, part of the plan because batches of other sizes round differently.
+        dtype: of the weights.
+        batch_size: images through a network at once, part of the plan because other sizes round differently.
+        mode: how networks are called: ``exact``, or with fewer calls ``reuse``, ``adaptive``, ``weights``.
+        refresh: of the mode ``reuse``, every how many steps the anchor is computed.
+        quality: of the mode ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
+        diagnostics: record each image's path KL, for which both models run at every lam.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,15 +49,19 @@ class Plan(BaseModel):
     prompts: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     lams: tuple[float, ...] = Field(min_length=1)
+    guidances: tuple[float | None, ...] = Field(default=(None,), min_length=1)
     anchor_beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     component: str | None = None
     scheduler: str | None = None
     steps: int = Field(default=25, ge=1)
-    guidance: float | None = Field(default=None, allow_inf_nan=False)
     height: int | None = Field(default=None, ge=8)
     width: int | None = Field(default=None, ge=8)
-    half: bool = False
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: int = Field(default=8, ge=1)
+    mode: Literal["exact", "reuse", "adaptive", "weights"] = "exact"
+    refresh: int | None = Field(default=None, ge=1)
+    quality: float | None = Field(default=None, gt=0, lt=1)
+    diagnostics: bool = True
 
     @field_validator("prompts")
     @classmethod
@@ -73,9 +78,22 @@ class Plan(BaseModel):
     @field_validator("lams")
     @classmethod
     def _lams(cls, lams: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(math.isfinite(lam) for lam in lams):
-            raise ValueError("lams must be finite")
-        return _unique(tuple(sorted(lams)), "lam")
+        return _unique(tuple(sorted(_finite(lam, "lams") for lam in lams)), "lam")
+
+    @field_validator("guidances")
+    @classmethod
+    def _guidances(cls, guidances: tuple[float | None, ...]) -> tuple[float | None, ...]:
+        if len(guidances) > 1 and None in guidances:
+            raise ValueError("the pipeline's default (None) can't be one of several; give it as a number")
+        return _unique(tuple(None if g is None else _finite(g, "guidances") for g in guidances), "guidance")
+
+    @field_validator("refresh", "quality")
+    @classmethod
+    def _of_the_mode(cls, value: float | None, info: ValidationInfo) -> float | None:
+        mode = {"refresh": "reuse", "quality": "adaptive"}[str(info.field_name)]
+        if value is not None and info.data.get("mode") != mode:
+            raise ValueError(f"is a setting of mode={mode!r}; choose that mode, or leave it out")
+        return value
 
     @classmethod
     def of(cls, **settings: object) -> "Plan":
@@ -88,33 +106,65 @@ class Plan(BaseModel):
             return cls.model_validate(settings)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {reprlib.repr(e['input'])})" for e in error.errors()
             )
             raise PlanError("the plan can't be run: " + problems.replace("Value error, ", "")) from error
 
-    def cells(self) -> Iterator[Cell]:
-        """Every image, lam by lam."""
-        for lam in range(len(self.lams)):
-            for prompt in range(len(self.prompts)):
-                for seed in range(len(self.seeds)):
-                    yield Cell(prompt, seed, lam)
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return len(self.prompts) * len(self.seeds) * len(self.guidances) * len(self.lams)
 
-    def batches(self) -> Iterator[list[Cell]]:
-        """The cells in batches of one lam each, always the same ones, so that a resumed run repeats them exactly."""
-        for lam in range(len(self.lams)):
-            own = [cell for cell in self.cells() if cell.lam == lam]
-            for start in range(0, len(own), self.batch_size):
-                yield own[start : start + self.batch_size]
+    @property
+    def batch_count(self) -> int:
+        """How many batches."""
+        return batch_count(self)
 
-    def image_name(self, cell: Cell) -> str:
-        """File name of a cell's image, by what the image depends on."""
-        content = self.model_dump(exclude={"prompts", "seeds", "lams", "anchor_beta", "batch_size"})
-        content |= {"prompt": self.prompts[cell.prompt], "seed": self.seeds[cell.seed], "lam": self.lams[cell.lam]}
-        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20] + ".png"
+    def batch(self, index: int) -> Batch:
+        """One batch, found without counting through the others.
+
+        Raises:
+            IndexError: there is none of that index.
+        """
+        return batch_at(self, index)
+
+    def batches(self, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """The batches of shard k of n, always the same ones, so that a resumed run repeats them exactly.
+
+        Raises:
+            PlanError: not 0 <= k < n.
+        """
+        own, shards = shard
+        if not 0 <= own < shards:
+            raise PlanError(f"there is no shard {own} of {shards}: expected 0 <= shard < {shards}")
+        return map(self.batch, range(own, self.batch_count, shards))
+
+    def cells(self, shard: tuple[int, int] = (0, 1)) -> Iterator[Cell]:
+        """Every image of a shard, batch by batch."""
+        return (cell for batch in self.batches(shard) for cell in batch.cells(self))
+
+    def image_names(self) -> Callable[[Cell], str]:
+        """What names a cell's image: ``images/ab/abcdef....png``, a hash of all that the image depends on."""
+        settings = self.model_dump_json(exclude=_NOT_OF_AN_IMAGE)
+
+        def name(cell: Cell) -> str:
+            own = (self.prompts[cell.prompt], self.seeds[cell.seed], self.guidances[cell.guidance], self.lams[cell.lam])
+            digest = sha256(f"{settings}\n{json.dumps(own)}".encode()).hexdigest()[:32]
+            return f"images/{digest[:2]}/{digest}.png"
+
+        return name
+
+
+def _finite(value: float, what: str) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{what} must be finite")
+    return value + 0.0  # -0.0 is 0.0, also in an image's name
 
 
 def _unique(items: tuple[T, ...], what: str) -> tuple[T, ...]:
-    double = next((item for place, item in enumerate(items) if item in items[:place]), None)
-    if double is not None:
-        raise ValueError(f"the {what} {double!r} is given twice")
+    seen: set[T] = set()
+    for item in items:
+        if item in seen:
+            raise ValueError(f"the {what} {item!r} is given twice")
+        seen.add(item)
     return items

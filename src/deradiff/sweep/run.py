@@ -1,55 +1,101 @@
-"""Running a plan: every missing batch is sampled, saved and journalled; then every missing score."""
+"""Running a plan: every missing batch is sampled, saved and journalled."""
 
+import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from deradiff.errors import RewardError
 from deradiff.realignment import realign
-from deradiff.rewards import load_reward
+from deradiff.sweep.encode import encoding_once
+from deradiff.sweep.environment import environment, note_environment
 from deradiff.sweep.journal import Journal
-from deradiff.sweep.models import call, set_scheduler
-from deradiff.sweep.path import PathKL
-from deradiff.sweep.plan import Cell
+from deradiff.sweep.models import decoding_one_by_one, set_scheduler
+from deradiff.sweep.records import BatchRecord
+from deradiff.sweep.sample import Sampler
+from deradiff.sweep.writer import Writer
 
 Progress = Callable[[int], None]  # told how many more images are done
 
+_THREADS = 4  # compressing and hashing release the GIL; more would take cores from the networks
 
-def run(journal: Journal, pipe: Any, anchor: str, progress: Progress = lambda count: None) -> None:
-    """Sample every image of the journal's plan that is not on disk yet.
+
+def run(
+    journal: Journal,
+    pipe: Any,
+    anchor: str,
+    progress: Progress = lambda count: None,
+    shard: tuple[int, int] = (0, 1),
+) -> None:
+    """Sample every image of a shard that is not on disk yet, or not as it was journalled.
 
     Args:
-        journal: of the run; what it holds already is not made again.
+        journal: of the run; what it holds already is checked and not made again.
         pipe: the reference pipeline, loaded; left as it was.
         anchor: folder, hub id or adapter name of the aligned model.
         progress: told of images as they are done, those found on disk first.
+        shard: k of n, from 0: this process samples every n-th batch, others may sample the rest into the same folder.
+
+    Raises:
+        PlanError: a setting the pipeline doesn't take, a folder of another plan or other models, one that can't be
+            written, or in which another process samples the same batches.
     """
-    plan = journal.plan
+    plan, mode = journal.plan, "weights" if journal.plan.mode == "weights" else "auto"
+    batches = plan.batches(shard)
     with (
         _scheduler(pipe, plan.scheduler),
-        realign(pipe, anchor, 0.0, component=plan.component) as handle,
-        journal.writing(),
+        encoding_once(pipe),
+        decoding_one_by_one(pipe),
+        realign(pipe, anchor, 0.0, component=plan.component, mode=mode) as handle,
+        journal.writing(shard) as writer,
+        ThreadPoolExecutor(_THREADS) as pool,
     ):
-        done = journal.done()
-        for batch in plan.batches():
-            if not done.issuperset(batch):
-                handle.lam = plan.lams[batch[0].lam]
-                prompts, seeds = [plan.prompts[c.prompt] for c in batch], [plan.seeds[c.seed] for c in batch]
-                path = PathKL(pipe, len(batch))
-                # at lam = 0 the anchor need not run: the path is the reference's, and its KL is 0
-                with handle.observing(path) if handle.lam else nullcontext():
-                    images = call(pipe, plan, prompts, seeds)
-                records = [
-                    {"kind": "image", "cell": cell, "image": journal.save_image(cell, image), "path_kl": kl}
-                    for cell, image, kl in zip(batch, images, path.values(), strict=True)
-                ]
-                journal.append(records)
-            progress(len(batch))
+        note_environment(writer, environment(pipe, handle.components, anchor))
+        index, sampler = journal.index(), Sampler(pipe, handle, plan)
+        for batch in batches:
+            files, record = [journal.image(cell) for cell in batch.cells(plan)], index.get(batch.index)
+            if record is None or not all(pool.map(_is_whole, files, record.sha256)):
+                sampled = sampler.sample(batch, record and record.info)
+                made = BatchRecord(
+                    batch=batch.index,
+                    sha256=_save(writer, pool, files, sampled.images),
+                    path_kl=sampled.path_kl,
+                    info=sampled.info,
+                )
+                record = _journalled(writer, record, made)
+            sampler.learn(record.info)
+            progress(len(files))
+
+
+def _journalled(writer: Writer, old: BatchRecord | None, new: BatchRecord) -> BatchRecord:
+    """Images that came out as they were before need no second record."""
+    if old is not None:
+        if old.sha256 == new.sha256:
+            return old
+        new = new.model_copy(update={"edition": old.edition + 1})
+    writer.append(new)
+    return new
+
+
+def _save(writer: Writer, pool: Executor, files: list[Path], images: list[Image.Image]) -> list[str]:
+    def save(file: Path, image: Image.Image) -> str:
+        content = io.BytesIO()
+        image.save(content, format="PNG")
+        return writer.save(file, content.getvalue())
+
+    return list(pool.map(save, files, images))
+
+
+def _is_whole(file: Path, digest: str) -> bool:
+    try:
+        content = file.read_bytes()
+    except OSError:  # what can't be read is made again
+        return False
+    return sha256(content).hexdigest() == digest
 
 
 @contextmanager
@@ -60,48 +106,3 @@ def _scheduler(pipe: Any, name: str | None) -> Iterator[None]:
         yield
     finally:
         pipe.scheduler = before
-
-
-def score(journal: Journal, reward: str, progress: Progress = lambda count: None) -> None:
-    """Score every image of a finished run that has no score of this reward yet, from its file.
-
-    Raises:
-        RewardError: no such reward, or scores that aren't one finite number per image.
-    """
-    function, plan = load_reward(reward), journal.plan
-    known = {tuple(r["cell"]) for r in journal.records() if r["kind"] == "score" and r["reward"] == reward}
-    with journal.writing():
-        for batch in plan.batches():
-            todo = [cell for cell in batch if cell not in known]
-            if todo:
-                pixels = _pixels(journal, todo)
-                with torch.no_grad():
-                    values = function(pixels, [plan.prompts[cell.prompt] for cell in todo])
-                scores = _checked(reward, values, len(todo))
-                journal.append(
-                    {"kind": "score", "cell": cell, "reward": reward, "score": value}
-                    for cell, value in zip(todo, scores, strict=True)
-                )
-            progress(len(batch))
-
-
-def _pixels(journal: Journal, cells: list[Cell]) -> Tensor:
-    files = [journal.folder / "images" / journal.plan.image_name(cell) for cell in cells]
-    return torch.stack([to_pixels(Image.open(file)) for file in files])
-
-
-def to_pixels(image: Image.Image) -> Tensor:
-    """An image as pixels (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
-
-
-def _checked(reward: str, values: Any, count: int) -> list[float]:
-    try:
-        scores = torch.as_tensor(values, dtype=torch.float64).flatten()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RewardError(f"the reward {reward!r} returned {values!r}; expected one number per image") from error
-    if len(scores) != count or not scores.isfinite().all():
-        raise RewardError(
-            f"the reward {reward!r} returned {scores.tolist()} for {count} images; expected a finite number each"
-        )
-    return scores.tolist()

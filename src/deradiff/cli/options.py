@@ -1,0 +1,43 @@
+"""Options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+MODELS, SAMPLING, MACHINE = "Models", "Sampling", "Machine"  # panels of the help
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Pipeline to realign: a folder or hub id; 'embedded' is the one we ship.", rich_help_panel=MODELS
+    ),
+]
+AnchorOption = Annotated[
+    str,
+    typer.Option(
+        "--anchor",
+        help="Aligned model: a folder or hub id of a checkpoint or LoRA; 'embedded', or 'embedded:NAME'.",
+        rich_help_panel=MODELS,
+    ),
+]
+Component = Annotated[
+    str | None, typer.Option(help="Denoiser to realign, where it can't be told.", rich_help_panel=MODELS)
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="diffusers scheduler class; default: the pipeline's own.", rich_help_panel=SAMPLING),
+]
+Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1, rich_help_panel=SAMPLING)]
+Height = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
+Width = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
+Dtype = Annotated[
+    Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the weights.", rich_help_panel=MACHINE)
+]
+Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.", rich_help_panel=MACHINE)]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
+]
+Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep or deradiff demo.")]
+Objective = Annotated[str, typer.Option(help="Reward to raise.")]
+Guard = Annotated[str | None, typer.Option(help="Reward that must not fall below the reference.")]

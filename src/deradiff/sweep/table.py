@@ -1,0 +1,88 @@
+"""From a run's records to the dense table that is chosen from and drawn."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deradiff.errors import PlanError
+from deradiff.results import Results
+from deradiff.sweep.plan import Plan
+
+if TYPE_CHECKING:
+    from deradiff.sweep.journal import Journal
+
+
+def results(journal: "Journal", guidance: float | None) -> Results:
+    """The images of one guidance; see ``Journal.results``."""
+    plan, place = journal.plan, _place(journal.plan, guidance)
+    shape = (len(plan.prompts), len(plan.seeds), len(plan.lams))
+    images, path_kl = np.empty(shape, dtype=object), np.full(shape, np.nan)
+    editions = np.full(plan.batch_count, -1)
+    index, missing = journal.index(), 0
+    for batch in plan.batches():
+        if batch.guidance != place:
+            continue
+        record = index.get(batch.index)
+        if record is None:
+            missing += batch.count(plan)
+            continue
+        editions[batch.index] = record.edition
+        for cell, kl in zip(batch.cells(plan), record.path_kl, strict=True):
+            file = journal.image(cell)
+            missing += not file.is_file()
+            images[cell.prompt, cell.seed, cell.lam] = str(file)
+            path_kl[cell.prompt, cell.seed, cell.lam] = np.nan if kl is None else kl
+    if missing:
+        raise lacking(journal, missing, images.size)
+    return Results(
+        prompts=plan.prompts,
+        seeds=plan.seeds,
+        lams=plan.lams,
+        scores=_scores(journal, editions, shape),
+        images=images,
+        path_kl=path_kl if np.isfinite(path_kl).all() else None,
+        anchor_beta=plan.anchor_beta,
+        details=_details(plan, plan.guidances[place]),
+    )
+
+
+def lacking(journal: "Journal", missing: int, count: int) -> PlanError:
+    """What to say of a run without all its images."""
+    return PlanError(f"{journal.folder} lacks {missing} of {count} images; run the same deradiff sweep again")
+
+
+def _scores(journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
+    """By reward; nan where the images as they are now haven't been scored. Editions are -1 for other guidances."""
+    scores: dict[str, NDArray[np.float64]] = {}
+    for _, record in journal.scores:
+        if record.edition == editions[record.batch]:
+            batch = journal.plan.batch(record.batch)
+            table = scores.setdefault(record.reward, np.full(shape, np.nan))
+            block = table[batch.prompts.start : batch.prompts.stop, batch.seeds.start : batch.seeds.stop]
+            block[:] = np.reshape(record.scores, block.shape)
+    return scores
+
+
+def _place(plan: Plan, guidance: float | None) -> int:
+    if guidance is None and len(plan.guidances) == 1:
+        return 0
+    if guidance is None or guidance not in plan.guidances:
+        given = "none was named" if guidance is None else f"{guidance:g} is not among them"
+        named = ", ".join("the pipeline's default" if own is None else f"{own:g}" for own in plan.guidances)
+        raise PlanError(f"the run has guidance {named}, and {given}; choose one of them")
+    return plan.guidances.index(guidance)
+
+
+def _details(plan: Plan, guidance: float | None) -> dict[str, str]:
+    size = "the pipeline's default" if plan.height is None and plan.width is None else f"{plan.height} x {plan.width}"
+    return {
+        "Model": plan.model,
+        "Anchor": plan.anchor,
+        "Scheduler": plan.scheduler or "the pipeline's own",
+        "Steps": str(plan.steps),
+        "Guidance": "the pipeline's default" if guidance is None else f"{guidance:g}",
+        "Size": size,
+        "Mode": plan.mode,
+        "Weights": plan.dtype,
+    }
