@@ -26,6 +26,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/realign.py
 	$(BIN)/python benchmarks/testbed.py
+	$(BIN)/python benchmarks/sweep.py --quick
 
 clean:
 	rm -rf $(VENV) build dist

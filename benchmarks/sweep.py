@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,34 +20,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from sweep_case import MODES, Case
+from sweep_cases import ANCESTRAL, DESCRIPTION, FAST, FINE, HEADLINE, Case, cases
 from sweep_measure import measure
 from sweep_memory import memory
 from sweep_pipelines import build, write_anchor
 
 from deradiff import testbed
 
-ADAPTIVE = ("exact", "adaptive 1 %", "adaptive .3 %")
-FINE, FAST = "adaptive .3 %", "adaptive 1 %"
-HEADLINE = Case(pipeline="embedded", anchor="warmth-beta0.0125-seed0", modes=tuple(MODES))
-ANCESTRAL = replace(HEADLINE, scheduler="EulerAncestralDiscreteScheduler", modes=("exact", "adaptive 2 %", FAST))
-GUIDED = replace(HEADLINE, guidance=3.0, modes=ADAPTIVE, prompts=4)
-WIDER = (
-    GUIDED,
-    replace(GUIDED, scheduler=ANCESTRAL.scheduler, modes=ANCESTRAL.modes),
-    replace(HEADLINE, anchor=testbed.DEFAULT_ANCHOR, modes=ADAPTIVE, prompts=4),
-    replace(HEADLINE, lams=33, modes=ADAPTIVE, prompts=4),
-)
-GROWTH = (
-    *(replace(HEADLINE, lams=lams, modes=ADAPTIVE, prompts=3) for lams in (5, 9)),
-    *(replace(HEADLINE, steps=steps, modes=ADAPTIVE, prompts=3) for steps in (20, 100)),
-    replace(HEADLINE, side=16, modes=ADAPTIVE, prompts=2),
-)
-SHAPED = Case(
-    pipeline="sd15", anchor="random", modes=ADAPTIVE, lams=5, steps=20, side=16, prompts=1, batch_size=2, repeats=2
-)
 WIDTH = 118  # of the table
-DESCRIPTION = "{pipeline}, {anchor}, {scheduler}, {lams} lams, {steps} steps, guidance {guidance:g}, latents {side}²"
 COLUMNS = {
     "calls_ratio": ("calls", "{:.2f} x"),
     "wall_ratio": ("time", "{:.2f} x"),
@@ -60,23 +40,6 @@ COLUMNS = {
     "faithfulness_change_in_se": ("faith. SE", "{:.2f}"),
     "faithfulness_change_per_image": ("an image", "{:.2%}"),
 }
-
-
-def cases(device: str, quick: bool) -> Iterator[tuple[Case, int]]:
-    """What is run, with the divisor of the channels of Stable Diffusion's shapes."""
-    if quick:
-        few = {"prompts": 3, "batch_size": 4}
-        yield replace(HEADLINE, modes=ADAPTIVE, **few), 1
-        yield replace(ANCESTRAL, **few), 1
-        yield replace(SHAPED, side=8), 5
-        return
-    yield from ((case, 1) for case in (HEADLINE, ANCESTRAL, *WIDER, *GROWTH))
-    if device == "cpu":
-        yield SHAPED, 2
-    else:
-        full = replace(SHAPED, lams=17, steps=50, guidance=7.5, side=64, prompts=8, batch_size=16)
-        yield full, 1
-        yield replace(full, pipeline="sdxl", side=128), 1
 
 
 @contextmanager
@@ -130,7 +93,7 @@ def main() -> None:
     """Measure case by case, print a table of each, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="a small size, some two minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="a small size, a few minutes on two cores")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     console, rows, memories = Console(), list[dict[str, Any]](), list[dict[str, Any]]()
@@ -144,18 +107,20 @@ def main() -> None:
                 memories.append(memory(case, anchor, given.device, divisor))
         show(console, made)
         rows += made
+        if memories and given.json:  # the headline stands; a run that is stopped later keeps what it has
+            given.json.write_text(json.dumps(summary(rows, memories, given.device), indent=1) + "\n")
+    console.print_json(data={name: v for name, v in summary(rows, memories, given.device).items() if name != "rows"})
+
+
+def summary(rows: list[dict[str, Any]], memories: list[dict[str, Any]], device: str) -> dict[str, Any]:
+    """What is written: the headline's figures, the machine, memory, and a row for each case and mode."""
     machine = {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "device": given.device if given.device == "cpu" else torch.cuda.get_device_name(given.device),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
     }
-    found = headline(rows, memories)
-    console.print_json(data=found | {"memory": memories})
-    if given.json:
-        given.json.write_text(
-            json.dumps(found | {"machine": machine, "memory": memories, "rows": rows}, indent=1) + "\n"
-        )
+    return headline(rows, memories) | {"machine": machine, "memory": memories, "rows": rows}
 
 
 if __name__ == "__main__":

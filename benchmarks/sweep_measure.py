@@ -7,9 +7,10 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from sweep_case import Case, Way
+from sweep_cases import Case
 from sweep_published import Published, counting
 from sweep_quality import errors, relative_error, reward_changes, rewards
+from sweep_way import Way
 from torch import Tensor
 
 from deradiff.sweep import Cell, Plan

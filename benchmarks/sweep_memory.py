@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sweep_case import Case, Way
+from sweep_cases import Case
 from sweep_pipelines import build
 from sweep_published import Published
+from sweep_way import Way
 from torch import nn
 
 from deradiff.realignment import realign

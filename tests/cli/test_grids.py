@@ -123,5 +123,5 @@ def test_network_calls_are_counted_over_all_batches(tmp_path: Path) -> None:
             writer.append(BatchRecord(batch=batch, sha256=["x"] * 2, path_kl=[None] * 2, info=info))
     told = what_it_took(journal, (0, 1))
     assert "6 images" in told
-    assert "1,000 network calls: 0.75 times fewer than two a step at every lam (750)" in told
+    assert "1,000 network calls: 133% of the 750 that two at each step of every lam would be" in told
     assert "930 network calls" in what_it_took(journal, (0, 2))  # batches 0 and 2

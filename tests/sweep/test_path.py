@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
@@ -67,3 +68,33 @@ def test_path_kl_is_unknown_where_each_branch_of_guidance_is_a_call_of_its_own()
     with handle, handle.observing(path := PathKL(pipe, 2)):
         pipe(**specimen.call(2), generator=generators)
     assert path.values() == [None, None]
+
+
+@pytest.mark.parametrize("scheduler", ["EulerAncestralDiscreteScheduler", "DDIMScheduler"])
+def test_predictions_that_stand_for_several_steps_count_as_if_they_were_told_at_each(scheduler: str) -> None:
+    """A difference of eps that stays as it is: told once for its span, or at every step."""
+    pipe: Any = ZOO["sd"].build()
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    pipe.scheduler.set_timesteps(6)
+    timesteps, lams = pipe.scheduler.timesteps, torch.tensor([0.0, 0.5, 2.0])
+    predictions = {model: (torch.full((3, 4, 8, 8), float(model)),) for model in (0, 1)}
+
+    def told(spans: list[tuple[int, int]]) -> Tensor:
+        path = PathKL(pipe, 3)
+        for place, span in spans:
+            step = Step(
+                component="unet",
+                sample=None,
+                timestep=timesteps[place],
+                predictions=predictions,
+                lams=[lams],
+                span=span,
+            )
+            path(step)
+        return torch.tensor(path.values(), dtype=torch.float64)
+
+    each = told([(place, 1) for place in range(6)])
+    assert each[0] == 0 < each[1] < each[2]
+    for spans in ([(0, 6)], [(0, 1), (1, 3), (4, 2)], [(0, 4), (4, 99)]):
+        torch.testing.assert_close(told(spans), each, rtol=1e-5, atol=0)
+    assert (told([(0, 3)])[1:] < each[1:]).all()

@@ -37,7 +37,7 @@ def planned(ctx: typer.Context) -> Plan:
     made: dict[str, Any] = {
         "prompts": texts,
         "seeds": range(given.pop("seeds")),
-        "lams": lams_for_betas(betas, beta) if betas is not None else parse_numbers(lams or "0:2:9"),
+        "lams": lams_for_betas(betas, beta) if betas is not None else parse_numbers("0:2:9" if lams is None else lams),
         "anchor_beta": beta,
         "guidances": [own_guidance(given["model"])] if guidance is None else parse_numbers(guidance, "guidance"),
         "quality": None if quality is None else parse_share(quality),

@@ -71,11 +71,11 @@ def what_it_took(journal: "Journal", shard: Shard) -> str:
             checking += sum(check["calls"] for check in record.info["checks"])
     if images == 0:  # more shards than batches
         return f"no images for this shard: the plan has fewer batches ({journal.plan.batch_count}) than {shard[1]}"
-    ratio = f"{published / calls:.2f} times fewer than two a step at every lam ({published:,})"
-    took = f"{images:,} images in {journal.folder}, by {calls:,} network calls: {ratio}"
+    share = f"{calls / published:.0%} of the {published:,} that two at each step of every lam would be"
+    took = f"{images:,} images in {journal.folder}, by {calls:,} network calls: {share}"
     if not errors:
         return took
-    checks = f"{took}\n{len(errors)} spot checks ({checking / calls:.1%} of the calls): "
+    checks = f"{took}\n{len(errors)} spot check{'s' * (len(errors) > 1)} ({checking / calls:.1%} of the calls): "
     estimate = estimated_error(errors)
     if estimate is None:
         return (

@@ -44,7 +44,7 @@ class Adaptive:
     needs_clock: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.tolerance < 1:
+        if not isinstance(self.tolerance, float) or not 0 < self.tolerance < 1:
             raise RealignError(f"Adaptive: tolerance is a share between 0 and 1, such as 0.01; got {self.tolerance!r}")
 
     def line(self) -> Line:

@@ -39,7 +39,7 @@ class Checks:
 
     def learn(self, info: dict[str, Any]) -> None:
         """Be told of a batch, in order."""
-        self.pairs += info["calls_published"] // (2 * self.plan.steps * len(self.plan.lams))
+        self.pairs += info["images"] // len(self.plan.lams)
         self.ratios += [check["error"] / info["tolerance"] for check in info["checks"]]
 
     @property

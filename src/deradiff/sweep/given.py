@@ -22,6 +22,8 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
         try:
             if ":" in part:
                 start, stop, count = part.split(":")
+                if int(count) < 2:
+                    raise ValueError(f"{count} can't hold both ends")
                 numbers += [round(float(number), 10) for number in np.linspace(float(start), float(stop), int(count))]
             else:
                 numbers.append(float(part))
@@ -44,6 +46,8 @@ def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
         raise PlanError(
             "betas are turned into lam = anchor beta / beta, but the anchor's beta isn't known: give --anchor-beta"
         )
+    if not anchor_beta > 0:
+        raise PlanError(f"the anchor's beta is a KL strength, a positive number; got {anchor_beta:g}")
     try:
         return sorted({0.0, *(lam_from_beta(anchor_beta, float(part)) for part in text.split(","))})
     except ValueError as error:

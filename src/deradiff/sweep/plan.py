@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from hashlib import sha256
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from deradiff.errors import PlanError
 from deradiff.sweep.batches import Batch, Cell, batch_at, batch_count
@@ -86,6 +86,12 @@ class Plan(BaseModel):
         if len(guidances) > 1 and None in guidances:
             raise ValueError("the pipeline's default (None) can't be one of several; give it as a number")
         return _unique(tuple(None if g is None else _finite(g, "guidances") for g in guidances), "guidance")
+
+    @model_validator(mode="after")
+    def _size(self) -> "Plan":
+        if (self.height is None) != (self.width is None):  # pipelines then fall back to their own size for both
+            raise ValueError("height and width go together; give both, or neither")
+        return self
 
     @field_validator("refresh", "quality")
     @classmethod

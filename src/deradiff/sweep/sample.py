@@ -90,8 +90,14 @@ class Sampler:
         return images, path.values() if plan.diagnostics else [None] * len(cells), made
 
     def _info(self, cells: list[Cell], calls: int, tolerance: float | None, checks: list[Check]) -> dict[str, Any]:
-        published = 2 * self.plan.steps * len(cells)
-        return {"calls": calls, "calls_published": published, "tolerance": tolerance, "checks": checks}
+        steps = len(self.pipe.scheduler.timesteps)  # more than the plan's where each takes several calls (Heun)
+        return {
+            "images": len(cells),
+            "calls": calls,
+            "calls_published": 2 * steps * len(cells),
+            "tolerance": tolerance,
+            "checks": checks,
+        }
 
     def _policy(self, tolerance: float | None) -> Policy:
         if self.plan.mode == "reuse":

@@ -70,11 +70,10 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 def _checked(reward: str, values: Any, count: int) -> list[float]:
     try:
-        scores = torch.as_tensor(values, dtype=torch.float64).flatten()
+        scores = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RewardError(f"the reward {reward!r} returned {values!r}; expected one number per image") from error
-    if len(scores) != count or not scores.isfinite().all():
-        raise RewardError(
-            f"the reward {reward!r} returned {scores.tolist()} for {count} images; expected a finite number each"
-        )
-    return scores.tolist()
+    if scores.shape not in ((count,), (count, 1)) or not scores.isfinite().all():
+        what = "numbers that are not finite" if scores.numel() == count else f"numbers of shape {tuple(scores.shape)}"
+        raise RewardError(f"the reward {reward!r} returned {what} for {count} images; expected a finite number each")
+    return scores.flatten().tolist()

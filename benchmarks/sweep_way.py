@@ -1,67 +1,18 @@
-"""What the sweep benchmark runs: cases, the modes of the engine, and how one mode is run a share at a time."""
+"""A case of the sweep benchmark in one mode of the engine, run a share at a time."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep_pipelines import Shape
+from sweep_cases import Case
 from sweep_published import counting
 from torch import Tensor
 
-from deradiff import testbed
 from deradiff.realignment import realign
-from deradiff.sweep import Cell, Plan
+from deradiff.sweep import Cell
 from deradiff.sweep.encode import encoding_once
 from deradiff.sweep.sample import Sampler
-
-PROMPTS_SEED = 3000  # its captions were used for no tuning
-MODES: dict[str, dict[str, Any]] = {
-    "exact": {"mode": "exact"},
-    "reuse 2": {"mode": "reuse", "refresh": 2},
-    "reuse 3": {"mode": "reuse", "refresh": 3},
-    "adaptive 2 %": {"mode": "adaptive", "quality": 0.02},
-    "adaptive 1 %": {"mode": "adaptive", "quality": 0.01},
-    "adaptive .3 %": {"mode": "adaptive", "quality": 0.003},
-    "weights": {"mode": "weights"},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A sweep of lams from 0 to 2, of latents ``side`` wide and high, that is run in several modes."""
-
-    pipeline: Shape
-    anchor: str
-    modes: tuple[str, ...]
-    scheduler: str = "DDIMScheduler"
-    lams: int = 17
-    steps: int = 50
-    guidance: float = 1.0
-    side: int = 8
-    prompts: int = 8
-    seeds: int = 2
-    batch_size: int = 16
-    repeats: int = 3
-
-    def plan(self, mode: str, anchor: Path) -> Plan:
-        """The sweep in one mode."""
-        return Plan.of(
-            model=self.pipeline,
-            anchor=str(anchor),
-            prompts=testbed.prompts(self.prompts, PROMPTS_SEED),
-            seeds=range(self.seeds),
-            lams=torch.linspace(0, 2, self.lams).tolist(),
-            guidances=[self.guidance],
-            scheduler=self.scheduler,
-            steps=self.steps,
-            height=8 * self.side,
-            width=8 * self.side,
-            batch_size=self.batch_size,
-            diagnostics=False,
-            **MODES[mode],
-        )
 
 
 class Way:
