@@ -65,7 +65,9 @@ FINE, FAST = "adaptive .3 %", "adaptive 1 %"
 HEADLINE = Case(
     pipeline="embedded", anchor="warmth-beta0.0125-seed0", modes=("exact", "reuse 3", FAST, FINE, "weights")
 )
-ANCESTRAL = replace(HEADLINE, scheduler="EulerAncestralDiscreteScheduler", modes=("exact", "adaptive 2 %", FAST))
+ANCESTRAL = replace(
+    HEADLINE, scheduler="EulerAncestralDiscreteScheduler", modes=("exact", "reuse 3", "adaptive 2 %", FAST)
+)
 GUIDED = replace(HEADLINE, guidance=3.0, modes=ADAPTIVE, prompts=2)
 WIDER = (
     GUIDED,
@@ -89,7 +91,7 @@ def cases(device: str, quick: bool) -> Iterator[tuple[Case, int]]:
     if quick:
         few = {"prompts": 2, "batch_size": 4}
         yield replace(HEADLINE, modes=ADAPTIVE, **few), 1
-        yield replace(ANCESTRAL, modes=ANCESTRAL.modes[:2], **few), 1
+        yield replace(ANCESTRAL, modes=ANCESTRAL.modes[:3], **few), 1
         yield replace(SHAPED, lams=5, side=8), 5
         return
     yield from ((case, 1) for case in (HEADLINE, ANCESTRAL))

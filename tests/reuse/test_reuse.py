@@ -47,6 +47,14 @@ def test_the_ends_stay_exact_and_the_middle_near(name: str) -> None:
             assert calls == per_branch * IMAGES * (2 + 3 * (steps - 1) + len(own) - 1)
 
 
+def test_the_model_nearer_in_lam_is_run() -> None:
+    it, lams = known("sd"), (0.02, 0.98, 1.02)
+    with attach(it, lams) as handle:
+        plain = long(it, lams)
+        got, _ = through(handle, Reuse(4), lambda: long(it, lams))
+        assert 0 < error(got, plain).max() < 2e-3  # from the further one: 0.017
+
+
 def test_single_images_take_fewer_calls_and_follow_lam() -> None:
     it = known("sd")
     with deradiff.realign(it.pipe, it.anchors, lam=0.5) as handle:
@@ -55,13 +63,14 @@ def test_single_images_take_fewer_calls_and_follow_lam() -> None:
             handle.lam = lam
             exact[str(lam)] = it.run(num_inference_steps=STEPS)
     calls: list[int] = []
-    hook = it.pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = it.pipe.unet.register_forward_pre_hook(lambda network, args: calls.append(len(args[0]) // 2))
     with deradiff.realign(it.pipe, it.anchors, lam=0.5, policy=Reuse(3)) as handle:
-        for lam in (0.5, [0.0, 1.7], 1.0):
+        rows = it.run(num_inference_steps=STEPS).shape[0]
+        for lam, of_a_step, where_refreshed in ((0.5, rows, rows), ([0.0, 1.7], 2, 1), (1.0, rows, 0)):
             handle.lam = lam
             calls.clear()
             assert error(it.run(num_inference_steps=STEPS), exact[str(lam)]).max() < 0.1
-            assert len(calls) == (STEPS if lam == 1.0 else STEPS + 6)
+            assert sum(calls) == STEPS * of_a_step + 6 * where_refreshed
     hook.remove()
     assert torch.equal(it.run(), it.plain)
 
@@ -70,12 +79,12 @@ def test_single_images_take_fewer_calls_and_follow_lam() -> None:
 def test_runs_leave_nothing_to_the_next(policy: Policy) -> None:
     it = subject("sd")
     with deradiff.realign(it.pipe, it.anchors, lam=0.6, policy=policy) as handle:
-        once = it.run(num_inference_steps=STEPS)
-        assert torch.equal(it.run(num_inference_steps=STEPS), once)
+        once = it.run(num_inference_steps=8)
+        assert torch.equal(it.run(num_inference_steps=8), once)
         handle.lam = [0.0, 1.5]
         it.run(num_inference_steps=5)
         handle.lam = 0.6
-        assert torch.equal(it.run(num_inference_steps=STEPS), once)
+        assert torch.equal(it.run(num_inference_steps=8), once)
         calls = itertools.count()
 
         def fail(*_: Any) -> None:
@@ -84,9 +93,9 @@ def test_runs_leave_nothing_to_the_next(policy: Policy) -> None:
 
         hook = it.pipe.unet.register_forward_pre_hook(fail)
         with pytest.raises(KeyboardInterrupt):
-            it.run(num_inference_steps=STEPS)
+            it.run(num_inference_steps=8)
         hook.remove()
-        assert torch.equal(it.run(num_inference_steps=STEPS), once)
+        assert torch.equal(it.run(num_inference_steps=8), once)
     assert torch.equal(it.run(), it.plain)
 
 

@@ -12,7 +12,7 @@ from tests.sweep.drawing import PLAN, PROMPTS, counting, drawn, generators
 from tests.zoo import ZOO
 
 from deradiff.errors import PlanError
-from deradiff.sweep.models import call, decoding_one_by_one, load_pipeline, noise_seed
+from deradiff.sweep.models import call, decoding_one_by_one, load_pipeline, noise_seed, set_scheduler
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -33,6 +33,18 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     for offload in (False, True):
         with pytest.raises(PlanError, match="'nonsense' can't be used"):
             load_pipeline(str(tmp_path), device="nonsense", offload=offload)
+
+
+def test_any_scheduler_that_suits_can_be_had_and_others_are_told() -> None:
+    pipe: Any = ZOO["sd"].build()
+    for name in ("LCMScheduler", "UniPCMultistepScheduler", "DDIMScheduler"):
+        set_scheduler(pipe, name)
+        assert type(pipe.scheduler).__name__ == name
+        assert drawn(pipe, PROMPTS, 1.0, images=1).isfinite().all()
+    with pytest.raises(PlanError, match="'FlowMatchEulerDiscreteScheduler' is no scheduler for StableDiffusion"):
+        set_scheduler(pipe, "FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(PlanError, match="choose from .*LCMScheduler"):
+        set_scheduler(pipe, "Nonsense")
 
 
 def test_a_call_gives_each_row_its_generator_and_each_prompt_its_rows() -> None:

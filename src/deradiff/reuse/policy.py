@@ -57,6 +57,8 @@ class Predicted:
 
 Line = Callable[[Calls, Moment], Predicted]
 
+_HALFWAY = 0.5  # lams from which the anchor is the nearer model
+
 
 class Policy(Protocol):
     """A way of calling the networks."""
@@ -94,7 +96,7 @@ def weighty(calls: Calls, moment: Moment) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Reuse:
-    """The difference aligned - reference is computed every ``refresh`` steps, the reference at each.
+    """The difference aligned - reference is computed every ``refresh`` steps; at each, only the model nearer in lam.
 
     In between the difference is extrapolated linearly; what that got wrong is paid back when it is next computed
     (:meth:`Clock.payback`).  lam = 0 and lam = 1 take one call a step and stay exact.
@@ -130,14 +132,14 @@ def _refreshed(calls: Calls, moment: Moment, trail: Trail, clock: Clock, level: 
     own, mixture = convert_difference(difference, level, clock.source, clock.form), mixed(calls, *pair)
     if trail.steps:
         missed = trail.payback(clock, moment.step) * (own - trail.extrapolated(clock, moment.step))
-        owed = calls.weights() * convert_difference(missed, level, clock.form, clock.source)
+        owed = _from_nearer(calls) * convert_difference(missed, level, clock.form, clock.source)
         mixture = mixture + calls.where(inside, owed).to(mixture.dtype)
     trail.record(moment.step, own)
     return Predicted(mixture=mixture, pair=pair)
 
 
 def _extrapolated(calls: Calls, moment: Moment, trail: Trail, clock: Clock, level: NoiseLevel) -> Predicted:
-    anchor = calls.lams == 1
+    anchor = calls.lams > _HALFWAY
     reference, aligned = predictions(calls, ~anchor, anchor)
     guess = convert_difference(trail.extrapolated(clock, moment.step), level, clock.form, clock.source)
     difference, at_anchor = guess.to(reference.dtype), calls.over(anchor)
@@ -145,8 +147,13 @@ def _extrapolated(calls: Calls, moment: Moment, trail: Trail, clock: Clock, leve
         torch.where(at_anchor, aligned - difference, reference),
         torch.where(at_anchor, aligned, reference + difference),
     )
-    mixture = torch.where(at_anchor, aligned, reference + calls.weights().to(reference.dtype) * difference)
-    return Predicted(mixture=mixture, pair=pair)
+    nearer = torch.where(at_anchor, aligned, reference)
+    return Predicted(mixture=nearer + _from_nearer(calls).to(nearer.dtype) * difference, pair=pair)
+
+
+def _from_nearer(calls: Calls) -> Tensor:
+    """How many differences the mixture is away from the nearer model's prediction, signed."""
+    return calls.over(calls.lams - (calls.lams > _HALFWAY).to(calls.lams.dtype))
 
 
 def known(moment: Moment) -> tuple[Clock, NoiseLevel]:

@@ -52,7 +52,7 @@ class Checks:
 
     def wanted(self, batch: Batch) -> list[Check]:
         """The image of a batch to check, drawn by its index; none where enough were checked."""
-        if self.quality is None or len(self.ratios) >= _FIRST + self.pairs * _SHARE:
+        if self.quality is None or len(self.ratios) >= _FIRST + int(self.pairs * _SHARE):
             return []
         cells: list[Cell] = list(batch.cells(self.plan))
         cell = random.Random(batch.index).choice(cells)

@@ -48,6 +48,10 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
     return pipe
 
 
+# made for the models of the others, though diffusers doesn't list them among these
+_FOR_DISTILLED = {"LCMScheduler", "TCDScheduler"}
+
+
 def set_scheduler(pipe: Any, name: str | None) -> None:
     """Give a pipeline another scheduler of diffusers, built from the config of its own.
 
@@ -56,9 +60,13 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
     """
     if name is None or type(pipe.scheduler).__name__ == name:
         return
-    suited = sorted({cls.__name__ for cls in pipe.scheduler.compatibles} | {type(pipe.scheduler).__name__})
+    own = type(pipe.scheduler).__name__
+    like: Any = diffusers.DDIMScheduler() if own in _FOR_DISTILLED else pipe.scheduler
+    suited = {cls.__name__ for cls in like.compatibles} | {own}
+    if "DDIMScheduler" in suited:
+        suited |= _FOR_DISTILLED
     if name not in suited:
-        raise PlanError(f"{name!r} is no scheduler for {type(pipe).__name__}; choose from {suited}")
+        raise PlanError(f"{name!r} is no scheduler for {type(pipe).__name__}; choose from {sorted(suited)}")
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
 
 
