@@ -43,7 +43,7 @@ def test_any_scheduler_that_suits_can_be_had_and_others_are_told() -> None:
         assert drawn(pipe, PROMPTS, 1.0, images=1).isfinite().all()
     with pytest.raises(PlanError, match="'FlowMatchEulerDiscreteScheduler' is no scheduler for StableDiffusion"):
         set_scheduler(pipe, "FlowMatchEulerDiscreteScheduler")
-    with pytest.raises(PlanError, match="choose from .*LCMScheduler"):
+    with pytest.raises(PlanError, match=r"choose from .*LCMScheduler"):
         set_scheduler(pipe, "Nonsense")
 
 
