@@ -13,8 +13,9 @@ from sweep_quality import errors, relative_error, reward_changes, rewards
 from sweep_way import Way
 from torch import Tensor
 
+from deradiff.sampling import noise_seed
 from deradiff.sweep import Cell, Plan
-from deradiff.sweep.models import noise_seed, set_scheduler
+from deradiff.sweep.models import set_scheduler
 
 
 def measure(pipe: Any, case: Case, anchor: Path) -> list[dict[str, Any]]:

@@ -25,9 +25,17 @@ class ResultsError(DeradiffError, ValueError):
     """A table of results that can't answer the question asked: too few lams, missing pairs, nan scores."""
 
 
+class TableError(DeradiffError, ValueError):
+    """A table that can't be read: missing, damaged, of an unknown kind, or with splits that can't be told apart."""
+
+
 class PlanError(DeradiffError, ValueError):
     """A sweep that can't be planned or resumed: empty prompts, unknown scheduler, a changed plan."""
 
 
 class RewardError(DeradiffError, ValueError):
     """A reward that can't be found, or that doesn't return one finite score per image."""
+
+
+class AlignError(DeradiffError, ValueError):
+    """An alignment that can't be trained: unusable preferences, a pipeline that can't be taught."""

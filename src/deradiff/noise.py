@@ -141,7 +141,7 @@ def lowest_noise(scheduler: Any) -> NoiseLevel:
         A level of shape (), float64. No level set has a smaller sigma but 0, so SNR still grows up to it.
     """
     visited = noise_levels(scheduler)
-    trained = _trained(scheduler, torch.tensor([1.0 if is_flow(scheduler) else 0.0]))
+    trained = training_level(scheduler, torch.tensor([1.0 if is_flow(scheduler) else 0.0]))
     alpha, sigma = torch.cat([visited.alpha, trained.alpha]), torch.cat([visited.sigma, trained.sigma])
     lowest = torch.where(sigma > 0, sigma, torch.inf).argmin()
     return NoiseLevel(alpha[lowest], sigma[lowest])
@@ -164,11 +164,22 @@ def _level_of(scheduler: Any, levels: NoiseLevel, timestep: float, tolerance: fl
     for spelled in spellings:
         if matches(spelled).any():
             return levels[(steps - spelled).abs().argmin()]
-    return _trained(scheduler, torch.tensor(spellings[-1] if timestep <= 1 else timestep))
+    return training_level(scheduler, torch.tensor(spellings[-1] if timestep <= 1 else timestep))
 
 
-def _trained(scheduler: Any, timesteps: Tensor) -> NoiseLevel:
-    """Levels in training time: a flow's is linear, a table's is interpolated linearly in alpha²."""
+def training_level(scheduler: Any, timesteps: Tensor) -> NoiseLevel:
+    """Levels in training time: a flow's is linear, a table's is interpolated linearly in alpha².
+
+    Args:
+        scheduler: a diffusers scheduler; timesteps needn't be set.
+        timesteps: any shape, from 0 (for flows: no noise) to the number of training steps.
+
+    Returns:
+        Levels of the timesteps' shape, in float64 on the CPU.
+
+    Raises:
+        ScheduleError: the schedule can't be read.
+    """
     timesteps = timesteps.double()
     if _is_continuous(scheduler):
         return _of_alpha_bar(scheduler._alpha_cumprod(timesteps, timesteps.device).reshape(timesteps.shape))
@@ -182,7 +193,7 @@ def _trained(scheduler: Any, timesteps: Tensor) -> NoiseLevel:
 
 
 def _of_table(scheduler: Any) -> NoiseLevel:
-    visited = _trained(scheduler, _timesteps(scheduler))
+    visited = training_level(scheduler, _timesteps(scheduler))
     if _is_continuous(scheduler):  # Würstchen lists the N + 1
         return visited
     return _of_alpha_bar(torch.cat([visited.alpha.square(), _final_alpha_bar(scheduler).reshape(1)]))

@@ -66,6 +66,22 @@ def convert_difference(difference: Tensor, level: NoiseLevel, source: str, targe
     return over_trailing(scale, difference).to(difference.dtype) * difference
 
 
+def target(x_0: Tensor, eps: Tensor, level: NoiseLevel, form: str) -> Tensor:
+    """What a network of a form is trained to predict: ``p x_0 + q eps``, (B, ...).
+
+    Args:
+        x_0: (B, ...).
+        eps: (B, ...), the noise.
+        level: shape () or (B,).
+        form: as in `convert`.
+
+    Raises:
+        ScheduleError: an unknown form.
+    """
+    p, q = (over_trailing(weight, x_0).to(x_0.dtype) for weight in _weights(level, form))
+    return p * x_0 + q * eps
+
+
 def _weights(level: NoiseLevel, form: str) -> tuple[Tensor, Tensor]:
     """(p, q) of the form ``p x_0 + q eps``."""
     one, zero = level.alpha.new_ones(()), level.alpha.new_zeros(())

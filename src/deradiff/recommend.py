@@ -119,7 +119,9 @@ def paired_curve(results: Results, reward: str) -> Curve:
     """
     lams = results.lams
     if reward not in results.scores:
-        raise ResultsError(f"no reward {reward!r} in these results; there are: {', '.join(results.scores)}")
+        raise ResultsError(
+            f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none; run deradiff score'}"
+        )
     if len(lams) < 2:
         raise ResultsError(f"one lam only, {lams}: nothing to compare; sweep lam = 0 and at least one other")
     if 0 not in lams:
@@ -132,10 +134,10 @@ def paired_curve(results: Results, reward: str) -> Curve:
     return Curve(
         reward=reward,
         lams=lams,
-        score=tuple(_interval(scores[:, :, i]) for i in columns),
-        change=tuple(_interval(changes[:, :, i]) for i in columns),
+        score=tuple(interval(scores[:, :, i]) for i in columns),
+        change=tuple(interval(changes[:, :, i]) for i in columns),
         # A two-sided 90 % interval wholly below 0 is a one-sided t test that rejects at 5 %.
-        drops=tuple(_interval(changes[:, :, i], level=0.90).high < 0 for i in columns),
+        drops=tuple(interval(changes[:, :, i], level=0.90).high < 0 for i in columns),
     )
 
 
@@ -144,8 +146,8 @@ def equivalent_beta(results: Results, lam: float) -> float | None:
     return results.anchor_beta / lam if results.anchor_beta is not None and lam > 0 else None
 
 
-def _interval(values: NDArray[np.float64], level: float = 0.95) -> Interval:
-    """Student t interval of the mean over prompts, from values (P, S)."""
+def interval(values: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """Student t interval of the mean over P >= 2 prompts, from values (P, S)."""
     means = values.mean(axis=1)
     mean = float(means.mean())
     quantile = stdtrit(len(means) - 1, (1 + level) / 2)

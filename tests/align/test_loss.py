@@ -1,72 +1,73 @@
-"""The Diffusion-DPO loss against values worked by hand, and the direction of its gradient."""
+"""The preference losses against values worked by hand, and the direction of their gradients."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from deradiff.align import dpo_loss
+from deradiff.align import dpo_loss, ipo_loss
+from deradiff.align.loss import drift
 
 
-def _loss(
-    *, chosen: float, rejected: float, probability: float = 1.0, beta: float = 0.5, timestep_weight: float = 2.0
-) -> Tensor:
-    one = torch.ones(1, dtype=torch.float64)
-    return dpo_loss(
-        policy_chosen=chosen * one,
-        policy_rejected=rejected * one,
-        reference_chosen=3.0 * one,
-        reference_rejected=5.0 * one,
-        probability=probability,
-        beta=beta,
-        timestep_weight=timestep_weight,
-    )
+def one(value: float) -> Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def test_drift_by_hand() -> None:
+    policy = torch.tensor([[2.5, 3.0], [5.5, 5.0]])
+    reference = torch.tensor([[3.0, 3.0], [5.0, 5.0]])
+    assert drift(policy, reference).tolist() == [-1.0, 0.0]
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_policy_equal_to_reference_loses_log_two(probability: float) -> None:
-    assert _loss(chosen=3.0, rejected=5.0, probability=probability).item() == pytest.approx(math.log(2))
+    assert dpo_loss(one(0.0), beta=3.0, probability=probability).item() == pytest.approx(math.log(2))
 
 
-def test_hand_worked_value() -> None:
-    # drift = (2.5 - 3) - (5.5 - 5) = -1, h = -0.5 * 2 * -1 = 1
-    expected = -0.8 * math.log(1 / (1 + math.exp(-1))) - 0.2 * math.log(1 / (1 + math.exp(1)))
-    assert _loss(chosen=2.5, rejected=5.5, probability=0.8).item() == pytest.approx(expected)
+def test_dpo_by_hand() -> None:
+    # beta r = 0.5 * 2 = 1
+    expected = 0.8 * math.log(1 + math.exp(-1)) + 0.2 * math.log(1 + math.exp(1))
+    assert dpo_loss(one(2.0), beta=0.5, probability=0.8).item() == pytest.approx(expected)
 
 
-def test_mean_over_pairs_and_a_weight_for_each_timestep() -> None:
-    chosen, rejected = torch.tensor([2.5, 3.0]), torch.tensor([5.5, 5.0])
-    loss = dpo_loss(
-        policy_chosen=chosen,
-        policy_rejected=rejected,
-        reference_chosen=torch.full((2,), 3.0),
-        reference_rejected=torch.full((2,), 5.0),
-        probability=torch.tensor([1.0, 0.4]),
-        beta=0.5,
-        timestep_weight=torch.tensor([4.0, 100.0]),
-    )
-    assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log(2)) / 2)
+def test_ipo_by_hand() -> None:
+    # 1 / (2 beta) = 1: a hard label's (2 - 1)², and 0.8 (2 - 1)² + 0.2 (2 + 1)²
+    assert ipo_loss(one(2.0), beta=0.5).item() == pytest.approx(1.0)
+    assert ipo_loss(one(2.0), beta=0.5, probability=0.8).item() == pytest.approx(2.6)
+    assert ipo_loss(one(1.0), beta=0.5).item() == 0
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, ipo_loss])
+def test_label_smoothing_is_a_label_less_certain(loss: Callable[..., Tensor]) -> None:
+    smooth = loss(one(2.0), beta=0.5, probability=0.9, label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(loss(one(2.0), beta=0.5, probability=0.9 * 0.9 + 0.1 * 0.1).item())
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, ipo_loss])
+def test_mean_over_pairs_with_a_label_each(loss: Callable[..., Tensor]) -> None:
+    both = loss(torch.tensor([2.0, -1.0]), beta=0.5, probability=torch.tensor([1.0, 0.4]))
+    own = loss(one(2.0), beta=0.5), loss(one(-1.0), beta=0.5, probability=0.4)
+    assert both.item() == pytest.approx((own[0] + own[1]).item() / 2)
 
 
 @pytest.mark.parametrize(("probability", "sign"), [(1.0, 1.0), (0.0, -1.0)])
 def test_gradient_lowers_the_error_of_the_better_image(probability: float, sign: float) -> None:
-    chosen, rejected = torch.tensor([3.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
-    dpo_loss(
-        policy_chosen=chosen,
-        policy_rejected=rejected,
-        reference_chosen=torch.tensor([3.0]),
-        reference_rejected=torch.tensor([5.0]),
-        probability=probability,
-        beta=0.5,
-        timestep_weight=2.0,
-    ).backward()
-    assert chosen.grad is not None
-    assert rejected.grad is not None
-    # d/dh of -log sigmoid(h) at 0 is -1/2, and dh/d chosen = -beta * weight = -1
-    assert chosen.grad.item() == pytest.approx(sign * 0.5)
-    assert rejected.grad.item() == pytest.approx(-sign * 0.5)
+    policy = torch.tensor([[3.0], [5.0]], requires_grad=True)
+    log_ratio = -2.0 * drift(policy, torch.tensor([[3.0], [5.0]]))
+    dpo_loss(log_ratio, beta=0.5, probability=probability).backward()
+    # d/dh of -log sigmoid(h) at 0 is -1/2, and dh / d chosen = -beta * multiplier = -1
+    assert policy.grad is not None
+    assert policy.grad.flatten().tolist() == pytest.approx([sign * 0.5, -sign * 0.5])
 
 
 def test_even_odds_are_best_met_by_standing_still() -> None:
-    assert _loss(chosen=3.0, rejected=5.0, probability=0.5) < _loss(chosen=2.9, rejected=5.0, probability=0.5)
+    for loss in (dpo_loss, ipo_loss):
+        assert loss(one(0.0), beta=0.5, probability=0.5) < loss(one(0.1), beta=0.5, probability=0.5)
+
+
+def test_dpo_is_lowest_where_beta_times_the_log_ratio_is_the_logit_of_the_label() -> None:
+    r = one(0.0).requires_grad_()
+    (slope,) = torch.autograd.grad(dpo_loss(r + math.log(4) / 0.3, beta=0.3, probability=0.8), r)
+    assert slope.item() == pytest.approx(0, abs=1e-12)

@@ -59,7 +59,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
     ("words", "expected"),
     [
         (["sweep"], "no prompts"),
-        (["sweep", "--prompts", "missing.txt"], "no prompt file"),
+        (["sweep", "--prompts", "missing.txt"], "no file at"),
         (["sweep", "--prompt", "x", "--guidance", "much"], "guidances 'much'"),
         (["sweep", "--prompt", "x", "--refresh", "2"], "mode='reuse'"),
         (["sweep", "--prompt", "x", "--mode", "adaptive", "--quality", "200%"], "1%"),

@@ -174,3 +174,11 @@ def test_refresh_is_a_number_of_steps(given: Any) -> None:
 def test_tolerance_is_a_share(given: Any) -> None:
     with pytest.raises(RealignError, match="between 0 and 1"):
         Adaptive(given)
+
+
+@pytest.mark.parametrize("policy", ["adaptive", 0.01, Adaptive, Reuse])
+def test_what_is_no_policy_is_told_and_nothing_stays_attached(policy: Any) -> None:
+    it = known("sd")
+    with pytest.raises(RealignError, match=r"expected Exact\(\), Reuse\(3\) or Adaptive\(0.01\)"):
+        deradiff.realign(it.pipe, it.anchors, policy=policy)
+    assert torch.equal(it.run(), it.plain)

@@ -13,7 +13,7 @@ def test_numbers_and_betas() -> None:
     assert lams_for_betas("1000,4000,500", 2000) == [0, 0.5, 2, 4]
 
 
-@pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0,,1", "0:1:0"])
+@pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0,,1", "0:1:0", "0:1:1000000000"])
 def test_unreadable_numbers_are_refused(text: str) -> None:
     with pytest.raises(PlanError, match=r"guidance.*start:stop:count"):
         parse_numbers(text, "guidance")

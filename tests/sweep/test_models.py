@@ -12,7 +12,8 @@ from tests.sweep.drawing import PLAN, PROMPTS, counting, drawn, generators
 from tests.zoo import ZOO
 
 from deradiff.errors import PlanError
-from deradiff.sweep.models import call, decoding_one_by_one, load_pipeline, noise_seed, set_scheduler
+from deradiff.sampling import noise_seed
+from deradiff.sweep.models import call, decoding_one_by_one, load_pipeline, set_scheduler
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deradiff.errors import PlanError
+from deradiff.errors import DeradiffError, PlanError, TableError
 from deradiff.sweep.prompts import read_prompts
 
 SAVED = Path(__file__).parent / "saved_by_datasets"
@@ -25,7 +25,7 @@ def parquet(path: Path, **columns: Any) -> Path:
     ("name", "content"),
     [
         ("p.txt", "a red one\n\n a blue one \na red one\n"),
-        ("p.csv", "id,prompt\n1,a red one\n2,a blue one\n3,\n4\n"),
+        ("p.csv", "id,prompt\n1,a red one\n2,a blue one\n3,\n"),
         ("p.CSV", "\ufeffPrompts,Category\r\na red one,Colors\r\na blue one,Colors\r\n"),
         ("p.tsv", "Prompt\tCategory\na red one\tx\na blue one\tx\n"),
         ("p.jsonl", '{"prompt": "a red one"}\n\n{"prompt": "a blue one"}\n{"prompt": null}\n'),
@@ -62,7 +62,7 @@ def test_folders_saved_by_datasets() -> None:
     assert read_prompts(SAVED / "dict", split="train") == TWO
     assert read_prompts(SAVED / "dict" / "test") == ["a green one"]
     for split in (None, "other"):
-        with pytest.raises(PlanError, match=r"--split from \['test', 'train'\]"):
+        with pytest.raises(TableError, match=r"choose a split from \['test', 'train'\]"):
             read_prompts(SAVED / "dict", split=split)
 
 
@@ -83,7 +83,7 @@ def test_folders_as_the_hub_lays_them_out(tmp_path: Path, names: list[str]) -> N
 def test_splits_of_the_hub_are_told_apart(tmp_path: Path) -> None:
     for split in ("test", "test_unique", "train"):
         parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", caption=[f"of {split}"])
-    with pytest.raises(PlanError, match=r"\['test', 'test_unique', 'train'\]"):
+    with pytest.raises(TableError, match=r"\['test', 'test_unique', 'train'\]"):
         read_prompts(tmp_path)
     assert read_prompts(tmp_path, split="test_unique") == ["of test_unique"]
 
@@ -91,7 +91,7 @@ def test_splits_of_the_hub_are_told_apart(tmp_path: Path) -> None:
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
     shutil.copytree(SAVED / "saved", tmp_path / "saved")
     (tmp_path / "saved" / "data-00001-of-00002.arrow").unlink()
-    with pytest.raises(PlanError, match="lacks files"):
+    with pytest.raises(TableError, match="lacks files"):
         read_prompts(tmp_path / "saved")
 
 
@@ -102,24 +102,24 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
         ("p.txt", b"caf\xe9\n", "UTF-8"),
         ("p.csv", b"", "expected a column named"),
         ("p.csv", b"name\nx\n", "expected a column named"),
-        ("p.jsonl", b'{"prompt": "x"}\n{nonsense\n', "damaged"),
+        ("p.jsonl", b'{"prompt": "x"}\n{nonsense\n', "line 2, is no JSON"),
         ("p.jsonl", b'{"prompt": "x"}\n{"caption": "y"}\n', "same columns in every row"),
-        ("p.jsonl", b'{"prompt": "x"}\n"y"\n', "same columns in every row"),
-        ("p.jsonl", b'"x"\n', "expected a column named"),
+        ("p.jsonl", b'{"prompt": "x"}\n"y"\n', "line 2: expected an object"),
+        ("p.jsonl", b'"x"\n', "line 1: expected an object"),
         ("p.parquet", b"PAR1nonsense", "damaged"),
         ("p.arrow", b"nonsense", "damaged"),
-        ("p.docx", b"x", "are read from"),
+        ("p.docx", b"x", "is read from"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, word: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PlanError, match=word):
+    with pytest.raises(DeradiffError, match=word):
         read_prompts(tmp_path / name)
-    with pytest.raises(PlanError, match="has no splits"):
+    with pytest.raises(TableError, match="has no splits"):
         read_prompts(tmp_path / name, split="train")
 
 
 def test_nothing_there_is_told(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing.txt"):
-        with pytest.raises(PlanError, match="no prompt file"):
+    for path, word in ((tmp_path, "no table in"), (tmp_path / "missing.txt", "no file at")):
+        with pytest.raises(TableError, match=word):
             read_prompts(path)

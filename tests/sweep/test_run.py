@@ -16,10 +16,11 @@ from tests.sweep.subject import REWARD, contents, finished, make_plan
 
 from deradiff.errors import DeradiffError, PlanError, RewardError
 from deradiff.realignment import realign
+from deradiff.sampling import noise_seed
 from deradiff.sweep import Cell, Journal, Plan
 from deradiff.sweep.batches import Batch
 from deradiff.sweep.environment import CITATION
-from deradiff.sweep.models import call, load_pipeline, noise_seed, set_scheduler
+from deradiff.sweep.models import call, load_pipeline, set_scheduler
 from deradiff.sweep.path import PathKL
 from deradiff.sweep.run import run
 from deradiff.sweep.sample import Sampled, Sampler

@@ -1,14 +1,12 @@
-"""The Diffusion-DPO loss (Wallace et al. 2023, arXiv 2311.12908, equation 14), with soft labels.
+"""Losses that learn from preferences between two images: Diffusion-DPO and IPO, with soft labels.
 
-For a preferred image w and a rejected image l, noised to x_t with noise eps, let e be the squared error of a predicted
-eps, and
+For a chosen image w and a rejected image l, both noised to x_t with one noise, let e be a network's squared error on
+what it is trained to predict, summed over the latent, and
 
-    h = -beta * timestep_weight * [ (e_policy^w - e_reference^w) - (e_policy^l - e_reference^l) ]
-    loss = -p log sigmoid(h) - (1 - p) log sigmoid(-h)
+    drift = (e_policy^w - e_reference^w) - (e_policy^l - e_reference^l).
 
-where p is the probability that w is the better one: 1 for a hard label, sigmoid(r_w - r_l) under a Bradley-Terry model
-of a reward r. Beta is a convention: its size depends on whether e sums or averages over the latent, and on the
-timestep weight, T * omega in the paper. Record both with every model trained.
+``-multiplier * drift`` stands for the difference of the two images' log-ratios log p_policy / p_reference; what the
+multiplier is belongs to the convention of beta (:mod:`deradiff.align.convention`).
 """
 
 import torch
@@ -16,29 +14,53 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def dpo_loss(
-    *,
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    probability: Tensor | float,
-    beta: float,
-    timestep_weight: Tensor | float = 1.0,
-) -> Tensor:
-    """Mean loss over pairs, a scalar.
+def drift(policy: Tensor, reference: Tensor) -> Tensor:
+    """How much more the policy's error rose on chosen images than on rejected ones, (N,).
 
     Args:
-        policy_chosen: squared errors ``[N]`` of the model in training on the chosen images; to average several draws
-            of (t, eps) inside the sigmoid, average the four errors over them first.
-        policy_rejected: the same on the rejected images, at the same t and eps.
-        reference_chosen: squared errors of the frozen reference on the chosen images.
-        reference_rejected: and on the rejected ones.
-        probability: that the chosen image is the better one, in [0, 1].
-        beta: KL strength, positive.
-        timestep_weight: T * omega(t).
+        policy: (2, N), squared errors on chosen and on rejected images; to average several draws of (t, eps) inside
+            the loss, average the errors over them first.
+        reference: (2, N), those of the frozen reference at the same t and eps.
     """
-    drift = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
-    h = -beta * timestep_weight * drift
-    weight = torch.as_tensor(probability, dtype=h.dtype, device=h.device)
-    return -(weight * logsigmoid(h) + (1 - weight) * logsigmoid(-h)).mean()
+    change = policy - reference
+    return change[0] - change[1]
+
+
+def dpo_loss(
+    log_ratio: Tensor, *, beta: float, probability: Tensor | float = 1.0, label_smoothing: float = 0.0
+) -> Tensor:
+    """``-p log sigmoid(beta r) - (1 - p) log sigmoid(-beta r)``, mean over pairs, a scalar.
+
+    Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, equation 14); label smoothing as in conservative DPO.
+
+    Args:
+        log_ratio: r, (N,): the log-ratio of the chosen image less that of the rejected one.
+        beta: KL strength, positive.
+        probability: p, (N,) or one for all: that the chosen image is the better one, in [0, 1]; 1 is a hard label,
+            sigmoid(r_w - r_l) that of a Bradley-Terry model.
+        label_smoothing: share of labels believed to be wrong, in [0, 0.5).
+    """
+    p = _smoothed(probability, label_smoothing, log_ratio)
+    return -(p * logsigmoid(beta * log_ratio) + (1 - p) * logsigmoid(-beta * log_ratio)).mean()
+
+
+def ipo_loss(
+    log_ratio: Tensor, *, beta: float, probability: Tensor | float = 1.0, label_smoothing: float = 0.0
+) -> Tensor:
+    """``p (r - 1 / 2 beta)² + (1 - p) (r + 1 / 2 beta)²``, mean over pairs, a scalar.
+
+    IPO (Azar et al. 2023, arXiv 2310.12036, equation 17): bounded where DPO drives certain pairs apart without end.
+
+    Args:
+        log_ratio: as :func:`dpo_loss`.
+        beta: KL strength, positive.
+        probability: as :func:`dpo_loss`.
+        label_smoothing: as :func:`dpo_loss`.
+    """
+    p, goal = _smoothed(probability, label_smoothing, log_ratio), 1 / (2 * beta)
+    return (p * (log_ratio - goal).square() + (1 - p) * (log_ratio + goal).square()).mean()
+
+
+def _smoothed(probability: Tensor | float, smoothing: float, like: Tensor) -> Tensor:
+    given = torch.as_tensor(probability, dtype=like.dtype, device=like.device)
+    return (1 - smoothing) * given + smoothing * (1 - given)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import typer
 
-from deradiff.cli import demo, generate, report, sweep
+from deradiff.cli import align, compare, demo, generate, report, sweep
 from deradiff.errors import DeradiffError
+
+_INTERRUPTED = 130  # exit code by Ctrl-C
 
 app = typer.Typer(
     help="How strongly should I align my diffusion model? Align once, then choose the strength at sampling time.",
@@ -15,19 +17,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("align")(align.align)
 app.command("generate")(generate.generate)
 app.command("sweep")(sweep.sweep)
 app.command("score")(report.score)
 app.command("recommend")(report.recommend)
 app.command("report")(report.report)
 app.command("export")(report.export)
+app.command("compare")(compare.compare)
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit code 2."""
+    """Run the command line; an error of ours is one line on stderr and exit code 2, a stop by Ctrl-C is told too."""
     sys.path.append(str(Path.cwd()))  # rewards named module:function may lie in the working folder
     try:
         app()
     except DeradiffError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            sys.stderr.write("Stopped. What was made is kept: the same command goes on from there.\n")
+        raise

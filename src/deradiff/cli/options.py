@@ -34,6 +34,7 @@ Width = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's
 Dtype = Annotated[
     Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the weights.", rich_help_panel=MACHINE)
 ]
+BatchSize = Annotated[int, typer.Option(help="Images through a network at once.", min=1, rich_help_panel=MACHINE)]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.", rich_help_panel=MACHINE)]
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)

@@ -55,9 +55,7 @@ def sweep(
     steps: options.Steps = 25,
     height: options.Height = None,
     width: options.Width = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Images through a network at once.", min=1, rich_help_panel=options.MACHINE)
-    ] = 8,
+    batch_size: options.BatchSize = 8,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,

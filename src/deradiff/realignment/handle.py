@@ -94,8 +94,10 @@ class Handle:
         """Call the networks as a policy says, from now on.
 
         Raises:
-            RealignError: several anchors, or mixed weights.
+            RealignError: no policy, several anchors, or mixed weights.
         """
+        if isinstance(policy, type) or not hasattr(policy, "line"):
+            raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
             raise RealignError("mode='weights' runs one network a step, which no policy can save; leave it out")
         if several := [hook.component for hook in self._hooks if len(hook.anchors) > 1]:

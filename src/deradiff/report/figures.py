@@ -41,7 +41,7 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float) -> go.F
     high = [reference + change.high for change in curve.change]
     low = [reference + change.low for change in curve.change]
     outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
-    figure = _figure("lam", curve.reward)
+    figure = blank("lam", curve.reward)
     figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
     figure.add_trace(_path(curve, curve.lams, chosen=chosen))
     figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
@@ -63,14 +63,14 @@ def reward_against_kl(results: Results, curve: Curve, *, chosen: float) -> go.Fi
         return None
     root = np.sqrt(results.path_kl.mean(axis=(0, 1)))
     ticks = float(f"{root.max() / 5:.0e}") * np.arange(8)
-    figure = _figure("path KL to the reference (nats)", curve.reward)
+    figure = blank("path KL to the reference (nats)", curve.reward)
     figure.add_trace(_path(curve, root, chosen=chosen, error_y=_bars(curve.change)))
     return figure.update_xaxes(range=_padded(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
 
 
 def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) -> go.Figure:
     """The path of the two means along lam; where it bends down, the objective is over-optimised."""
-    figure = _figure(f"{objective.reward} (objective)", f"{guard.reward} (guard)")
+    figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (guard)")
     bars = {"error_x": _bars(objective.change), "error_y": _bars(guard.change)}
     path = _path(guard, [score.mean for score in objective.score], chosen=chosen, **bars)
     labelled = _labelled(guard.lams, chosen)
@@ -110,7 +110,8 @@ def _bars(changes: Sequence[Interval]) -> dict[str, Any]:
     return {"array": above, "arrayminus": below, "color": LINE, "thickness": 1, "width": 0}
 
 
-def _figure(x: str, y: str) -> go.Figure:
+def blank(x: str, y: str) -> go.Figure:
+    """An empty figure of the titles of its axes."""
     layout = {
         "template": go.layout.Template(),
         "font": FONT,

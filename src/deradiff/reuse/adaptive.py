@@ -8,6 +8,7 @@ after all is its surprise: it sets how long the cell may sleep, and is paid back
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Adaptive:
     needs_clock: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tolerance, float) or not 0 < self.tolerance < 1:
+        if not isinstance(self.tolerance, Real) or not 0 < self.tolerance < 1:
             raise RealignError(f"Adaptive: tolerance is a share between 0 and 1, such as 0.01; got {self.tolerance!r}")
 
     def line(self) -> Line:

@@ -5,6 +5,7 @@ A policy is a setting; its *line* carries the records of one run of a pipeline.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -109,7 +110,7 @@ class Reuse:
     needs_clock: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.refresh, int) or self.refresh < 1:
+        if isinstance(self.refresh, bool) or not isinstance(self.refresh, Integral) or self.refresh < 1:
             raise RealignError(f"Reuse: refresh is a number of steps, 1, 2, ...; got {self.refresh!r}")
 
     def line(self) -> Line:

@@ -5,6 +5,8 @@ import numpy as np
 from deradiff.errors import PlanError
 from deradiff.mixture import lam_from_beta
 
+_MOST = 10_000  # numbers of one range
+
 
 def parse_numbers(text: str, what: str = "lam") -> list[float]:
     """Ascending numbers from ``0,0.5,1``, ``start:stop:count`` (evenly spaced, with both ends), or a list of both.
@@ -22,13 +24,13 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
         try:
             if ":" in part:
                 start, stop, count = part.split(":")
-                if int(count) < 2:
-                    raise ValueError(f"{count} can't hold both ends")
+                if not 2 <= int(count) <= _MOST:
+                    raise ValueError(f"{count} must hold both ends, and be at most {_MOST}")
                 numbers += [round(float(number), 10) for number in np.linspace(float(start), float(stop), int(count))]
             else:
                 numbers.append(float(part))
         except ValueError as error:
-            raise PlanError(f"can't read {what}s {text!r}: {expected}") from error
+            raise PlanError(f"can't read {what}s {text!r} ({error}): {expected}") from error
     if not numbers:
         raise PlanError(f"there is no {what} in {text!r}: {expected}")
     return sorted(set(numbers))

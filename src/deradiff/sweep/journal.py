@@ -9,6 +9,9 @@ import reprlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from deradiff.errors import PlanError
 from deradiff.results import Results
@@ -18,6 +21,8 @@ from deradiff.sweep.plan import Plan
 from deradiff.sweep.records import BatchRecord, Records, ScoreRecord
 from deradiff.sweep.table import results
 from deradiff.sweep.writer import Writer, alone, hold, refuse_held, told
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class Journal:
@@ -40,7 +45,7 @@ class Journal:
         if not place.is_dir():
             raise PlanError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
         if (folder / "plan.json").exists():
-            _refuse_other(folder, _read_plan(folder), plan)
+            refuse_other(folder, _read_plan(folder), plan)
         elif self._journals():
             raise PlanError(f"{folder} has a journal but no plan.json to read it by; give another --out")
 
@@ -71,7 +76,7 @@ class Journal:
                 refuse_held(self.folder, [lock for lock in locks if lock.name.partition("-of-")[2] != ending])
                 writer = stack.enter_context(hold(self.folder, name))
                 if (self.folder / "plan.json").exists():
-                    _refuse_other(self.folder, _read_plan(self.folder), self.plan)
+                    refuse_other(self.folder, _read_plan(self.folder), self.plan)
                 else:
                     writer.save(self.folder / "plan.json", self.plan.model_dump_json(indent=1).encode())
             with told(self.folder):
@@ -133,11 +138,17 @@ def _read_plan(folder: Path) -> Plan:
         raise PlanError(f"{folder / 'plan.json'} is damaged ({error}); restore it, or give another --out") from error
 
 
-def _refuse_other(folder: Path, written: Plan, plan: Plan) -> None:
+def refuse_other(folder: Path, written: T, given: T) -> None:
+    """Refuse a folder of another plan, or of another comparison.
+
+    Raises:
+        PlanError: names what was changed.
+    """
     changed = "; ".join(
         f"{key} was {reprlib.repr(old)}, now {reprlib.repr(new)}"
-        for (key, old), (_, new) in zip(written, plan, strict=True)
+        for (key, old), (_, new) in zip(written, given, strict=True)
         if old != new
     )
     if changed:
-        raise PlanError(f"{folder} holds a run of another plan ({changed}); give another --out")
+        what = type(given).__name__.lower()
+        raise PlanError(f"{folder} holds a run of another {what} ({changed}); give another --out")

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +67,6 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
     if name not in suited:
         raise PlanError(f"{name!r} is no scheduler for {type(pipe).__name__}; choose from {sorted(suited)}")
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-
-
-def noise_seed(prompt: str, seed: int) -> int:
-    """Where the generator of an image starts: 63 bits of a hash of prompt and seed.
-
-    It starts from both, so that one seed means independent noise for each prompt: prompts stay independent when
-    results are averaged over them.
-    """
-    return int.from_bytes(sha256(f"{seed}\n{prompt}".encode()).digest()[:8], "big") >> 1
 
 
 def call(

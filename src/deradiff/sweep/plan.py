@@ -112,7 +112,8 @@ class Plan(BaseModel):
             return cls.model_validate(settings)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {reprlib.repr(e['input'])})" for e in error.errors()
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {reprlib.repr(e['input'])})" if e["loc"] else e["msg"]
+                for e in error.errors()
             )
             raise PlanError("the plan can't be run: " + problems.replace("Value error, ", "")) from error
 

@@ -99,4 +99,6 @@ class Records(Generic[R]):
         else:
             if problem is None:
                 return record
-        raise PlanError(f"{self.path}, {where}, is damaged ({problem}); delete that line and run the sweep again")
+        raise PlanError(
+            f"{self.path}, {where}, is damaged ({problem}); delete that line and run the same command again"
+        )

@@ -1,8 +1,6 @@
 """Sampling one batch of a plan: every lam of some prompts and seeds in one call of the pipeline."""
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +10,10 @@ from torch import Tensor
 
 from deradiff.realignment import Handle
 from deradiff.reuse import Adaptive, Budget, Exact, Policy, Reuse
+from deradiff.sampling import final_latents, noise_seed
 from deradiff.sweep.batches import Batch, Cell
 from deradiff.sweep.check import Check, Checks
-from deradiff.sweep.models import call, noise_seed
+from deradiff.sweep.models import call
 from deradiff.sweep.path import PathKL
 from deradiff.sweep.plan import Plan
 
@@ -82,7 +81,7 @@ class Sampler:
             stack.enter_context(self.handle.sweeping(len(plan.lams), policy, self.budget))
             if plan.diagnostics:
                 stack.enter_context(self.handle.observing(path))
-            final = stack.enter_context(_final_latents(self.pipe))
+            final = stack.enter_context(final_latents(self.pipe))
             images = self._call(batch.prompts, cells, settings)
         asked = info["checks"] if info else self.checks.wanted(batch)
         checks = [self._check(cells, place, final()) for place in _places(cells, asked)]
@@ -132,7 +131,7 @@ class Sampler:
     def _check(self, cells: list[Cell], place: int, final: Tensor) -> Check:
         """One cell once more, exactly."""
         cell, before = cells[place], self.budget.calls
-        with self.handle.sweeping(1, Exact(), self.budget), _final_latents(self.pipe) as exact:
+        with self.handle.sweeping(1, Exact(), self.budget), final_latents(self.pipe) as exact:
             self._call(range(cell.prompt, cell.prompt + 1), [cell], {"output_type": "latent"})
         truth = exact()[0].float()
         error = (final[place].float() - truth).norm() / truth.norm()
@@ -141,22 +140,3 @@ class Sampler:
 
 def _places(cells: list[Cell], checks: list[Check]) -> list[int]:
     return [cells.index(Cell(*check["cell"])) for check in checks]
-
-
-@contextmanager
-def _final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
-    """What the scheduler's last step in the block returned, which a pipeline that decodes doesn't tell."""
-    scheduler, last = pipe.scheduler, []
-    step = scheduler.step
-
-    @functools.wraps(step)  # pipelines read its signature
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        output = step(*args, **kwargs)
-        last[:] = [output[0] if isinstance(output, tuple) else output.prev_sample]
-        return output
-
-    scheduler.step = kept
-    try:
-        yield lambda: last[0]
-    finally:
-        del scheduler.step

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deradiff.errors import PlanError, RewardError
 from deradiff.rewards import load_reward
+from deradiff.sampling import to_pixels
 from deradiff.sweep.journal import Journal
 from deradiff.sweep.records import ScoreRecord
 from deradiff.sweep.table import lacking
@@ -61,11 +62,6 @@ def _read(file: Path, digest: str) -> Tensor:
     raise PlanError(
         f"the image {file} is missing or damaged ({problem}); run deradiff sweep --resume again, then score"
     )
-
-
-def to_pixels(image: Image.Image) -> Tensor:
-    """An image as pixels (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def _checked(reward: str, values: Any, count: int) -> list[float]:

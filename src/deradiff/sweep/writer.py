@@ -1,5 +1,6 @@
 """Writing to a run folder: one process a journal, files whole or not at all, a clear word where the disk refuses."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from deradiff.errors import PlanError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Writer:
@@ -33,7 +36,10 @@ class Writer:
         with told(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = self.parts / path.name
-            part.write_bytes(content)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
         return sha256(content).hexdigest()
 
@@ -100,6 +106,6 @@ def told(folder: Path) -> Iterator[None]:
         raise PlanError(f"another process writes to {folder}; wait for it, or give another --out") from error
     except OSError as error:
         raise PlanError(
-            f"can't write to {folder} ({error.strerror or error}); what is there is kept: make room, and run the "
-            "same command again"
+            f"can't write to {error.filename or folder} ({error.strerror or error}); what is in {folder} is kept: "
+            f"{'make room' if error.errno in _FULL else 'put that right'}, and run the same command again"
         ) from error

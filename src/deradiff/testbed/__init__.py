@@ -81,8 +81,15 @@ def anchor_path(name: str = DEFAULT_ANCHOR) -> Path:
     return _DATA / "anchors" / name
 
 
-def prompts(count: int, seed: int = 0) -> list[str]:
-    """``count`` different captions that name every attribute; the same for the same seed."""
+def prompts(count: int, seed: int = 0, *, drop: float = 0.0) -> list[str]:
+    """``count`` different captions; the same for the same seed.
+
+    Args:
+        count: how many.
+        seed: of the choice.
+        drop: probability that size and background each go unsaid.  Samples of captions that name every attribute
+            hardly differ in reward, so there is little to prefer between them: align on captions that leave some open.
+    """
     import numpy as np
 
     from deradiff.testbed.captions import random_caption
@@ -91,7 +98,7 @@ def prompts(count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     chosen: dict[str, None] = {}
     while len(chosen) < count:
-        chosen[random_caption(random_scene(rng, pair_share=0.5), rng, drop=0.0)] = None
+        chosen[random_caption(random_scene(rng, pair_share=0.5), rng, drop=drop)] = None
     return list(chosen)
 
 

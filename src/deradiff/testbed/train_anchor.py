@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deradiff.align import dpo_loss
+from deradiff.align.loss import dpo_loss, drift
 from deradiff.testbed.architecture import SCHEDULE, make_noise
 from deradiff.testbed.descend import descend
 from deradiff.testbed.pool import Pool
@@ -109,15 +109,8 @@ def _loss(
     with torch.no_grad():
         before = squared_error(reference)
     after = squared_error(policy)
-    return dpo_loss(
-        policy_chosen=after[0],
-        policy_rejected=after[1],
-        reference_chosen=before[0],
-        reference_rejected=before[1],
-        probability=torch.sigmoid(pool.rewards[prompt, first] - pool.rewards[prompt, second]),
-        beta=training.beta,
-        timestep_weight=weight,
-    )
+    probability = torch.sigmoid(pool.rewards[prompt, first] - pool.rewards[prompt, second])
+    return dpo_loss(-weight * drift(after, before), beta=training.beta, probability=probability)
 
 
 def save_anchor(policy: UNet2DConditionModel, config: LoraConfig, folder: Path, card: dict[str, Any]) -> None:

@@ -1,0 +1,86 @@
+"""How an anchor is trained."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deradiff.align.convention import NAMES
+from deradiff.errors import AlignError
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Settings(BaseModel):
+    """Everything that the trained weights depend on beside the pipeline and the preferences.
+
+    Attributes:
+        beta: KL strength in the units of ``convention``.
+        convention: ``kl``, ``sdxl-script`` or ``sd15-script`` (:mod:`deradiff.align.convention`).
+        loss: ``dpo`` or ``ipo``.
+        label_smoothing: share of labels believed to be wrong, in [0, 0.5).
+        steps: of the optimizer.
+        pairs: a step, over all processes.
+        draws: of (t, eps) a pair whose errors are averaged inside the loss.
+        accumulation: parts in which a step's pairs go through the network.
+        learning_rate: of AdamW at its highest; it rises over the first fifteenth of the steps and falls as a cosine.
+        full: train all weights of the denoiser instead of a LoRA.
+        rank: of the LoRA.
+        targets: names of the layers that the LoRA changes.
+        ema: decay of an exponential moving average that is written instead of the last weights; None for none.
+        seed: of batches, times, noise and the LoRA's first weights.
+        component: the denoiser, where it can't be told.
+        height: pixels; None keeps the pipeline's default.
+        width: pixels; None keeps the pipeline's default.
+        guidance: what a guidance-distilled denoiser (FLUX) is told; there is no classifier-free guidance in training.
+        precision: of the forward and backward passes.
+        checkpointing: recompute activations, for less memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    beta: float = Field(gt=0, allow_inf_nan=False)
+    convention: str = "kl"
+    loss: Literal["dpo", "ipo"] = "dpo"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    steps: int = Field(default=1000, ge=1)
+    pairs: int = Field(default=16, ge=1)
+    draws: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    full: bool = False
+    rank: int = Field(default=16, ge=1)
+    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    component: str | None = None
+    height: int | None = Field(default=None, ge=8)
+    width: int | None = Field(default=None, ge=8)
+    guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Settings":
+        if self.convention not in NAMES:
+            raise ValueError(f"convention is {self.convention!r}; expected one of {', '.join(NAMES)}")
+        if self.pairs % self.accumulation:
+            raise ValueError(f"pairs ({self.pairs}) must be a multiple of accumulation ({self.accumulation})")
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: give both or neither")
+        return self
+
+    @staticmethod
+    def of(**given: Any) -> "Settings":
+        """Validated settings.
+
+        Raises:
+            AlignError: a value that can't be used, named.
+        """
+        try:
+            return Settings(**given)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}".removeprefix(": Value error, ")
+                for item in error.errors()
+            )
+            raise AlignError(f"these settings can't be trained with: {wrong}") from error

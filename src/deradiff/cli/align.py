@@ -1,0 +1,176 @@
+"""``deradiff align``: train an anchor by Diffusion-DPO, on given preferences or on the reference's own samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deradiff.cli import options
+from deradiff.cli.common import EMBEDDED
+
+if TYPE_CHECKING:
+    from deradiff.align import Pairs
+    from deradiff.rewards import Reward
+
+DATA, OWN, TRAINING, RUN = "Preferences", "Preferences of a reward", "Training", "The run"  # panels of the help
+
+_OWN_PROMPTS = 48
+
+
+def align(
+    beta: Annotated[float, typer.Option(help="KL strength, in the units of --convention.", rich_help_panel=TRAINING)],
+    out: Annotated[Path, typer.Option(help="Folder of the anchor; a stopped training goes on.", rich_help_panel=RUN)],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table or folder: prompt, chosen, rejected[, probability], or Pick-a-Pic's.", rich_help_panel=DATA
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=DATA)] = None,
+    self_label: Annotated[
+        str | None,
+        typer.Option(help="Instead of --data: a reward that judges the model's own samples.", rich_help_panel=OWN),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="To sample; default for 'embedded': some of its captions.", rich_help_panel=OWN),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Samples a prompt.", min=2, rich_help_panel=OWN)] = 8,
+    sampling_steps: Annotated[int, typer.Option(help="Of each sample.", min=1, rich_help_panel=OWN)] = 20,
+    sampling_guidance: Annotated[
+        float | None, typer.Option(help="Default: the pipeline's, 1 for 'embedded'.", rich_help_panel=OWN)
+    ] = None,
+    model: options.Model = EMBEDDED,
+    component: options.Component = None,
+    convention: Annotated[
+        str, typer.Option(help="Of beta: kl, sdxl-script, sd15-script (docs/align.md).", rich_help_panel=TRAINING)
+    ] = "kl",
+    loss: Annotated[Literal["dpo", "ipo"], typer.Option(rich_help_panel=TRAINING)] = "dpo",
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of labels believed wrong.", rich_help_panel=TRAINING)
+    ] = 0.0,
+    steps: Annotated[int, typer.Option(help="Of the optimizer.", rich_help_panel=TRAINING)] = 1000,
+    pairs: Annotated[int, typer.Option(help="A step, over all processes.", rich_help_panel=TRAINING)] = 16,
+    draws: Annotated[
+        int, typer.Option(help="Of time and noise a pair, averaged inside the loss.", rich_help_panel=TRAINING)
+    ] = 1,
+    accumulation: Annotated[
+        int, typer.Option(help="Parts in which a step's pairs are run.", rich_help_panel=TRAINING)
+    ] = 1,
+    learning_rate: Annotated[float, typer.Option(rich_help_panel=TRAINING)] = 1e-4,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train all weights, not a LoRA.", rich_help_panel=TRAINING)
+    ] = False,
+    rank: Annotated[int, typer.Option(help="Of the LoRA.", rich_help_panel=TRAINING)] = 16,
+    targets: Annotated[
+        str, typer.Option(help="Layers that the LoRA changes, separated by commas.", rich_help_panel=TRAINING)
+    ] = "to_q,to_k,to_v,to_out.0",
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of an average of the weights to write.", rich_help_panel=TRAINING)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of training and of own samples.", rich_help_panel=TRAINING)] = 0,
+    guidance: Annotated[
+        float, typer.Option(help="Told to guidance-distilled models (FLUX).", rich_help_panel=TRAINING)
+    ] = 1.0,
+    height: options.Height = None,
+    width: options.Width = None,
+    precision: Annotated[
+        Literal["no", "fp16", "bf16"], typer.Option(help="Mixed precision.", rich_help_panel=options.MACHINE)
+    ] = "no",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations.", rich_help_panel=options.MACHINE)
+    ] = False,
+    dtype: options.Dtype = "float32",
+    tracker: Annotated[
+        str | None, typer.Option(help="tensorboard or wandb, if installed.", rich_help_panel=RUN)
+    ] = None,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)] = 100,
+) -> None:
+    """Train an anchor: a LoRA (or, with --full, a checkpoint) that diffusers loads and realign, sweep and report read.
+
+    Several GPUs or processes: accelerate launch --num_processes N -m deradiff align ...
+    """
+    from accelerate import PartialState
+
+    from deradiff.align import Settings
+    from deradiff.cli.common import hush, model_path, own_guidance
+    from deradiff.errors import AlignError
+    from deradiff.sweep.models import load_pipeline
+
+    hush()
+    if (data is None) == (self_label is None):
+        raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
+    settings = Settings.of(
+        beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps, pairs=pairs,
+        draws=draws, accumulation=accumulation, learning_rate=learning_rate, full=full, rank=rank,
+        targets=tuple(name.strip() for name in targets.split(",") if name.strip()), ema=ema, seed=seed,
+        component=component, height=height, width=width, guidance=guidance, precision=precision,
+        checkpointing=checkpointing,
+    )  # fmt: skip
+    judge = None if self_label is None else _judge(self_label, model, prompts)
+    preferences = None if data is None else _read(data, split)
+    state = PartialState()
+    pipe = load_pipeline(model_path(model), device=str(state.device), dtype=dtype)
+    if judge is not None:
+        guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
+        with state.main_process_first():
+            preferences = _own(
+                pipe, *judge, out / "pairs", images=images, seed=seed, steps=sampling_steps, guidance=guided
+            )
+    assert preferences is not None
+    _train(pipe, preferences, out, settings, tracker, save_every, {"reference": model, "reward": self_label})
+    typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
+
+
+def _read(data: Path, split: str | None) -> "Pairs":
+    from deradiff.align import read_pairs
+
+    pairs = read_pairs(data, split)
+    typer.echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
+    for reason, count in pairs.skipped.items():
+        typer.echo(f"  skipped {count:,}: {reason}", err=True)
+    return pairs
+
+
+def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "Reward"]:
+    """What is to be sampled, and what judges it."""
+    from deradiff import testbed
+    from deradiff.errors import AlignError
+    from deradiff.rewards import load_reward
+    from deradiff.sweep.prompts import read_prompts
+
+    if prompts is None and model != EMBEDDED:
+        raise AlignError(f"--self-label needs --prompts, what to sample {model} with")
+    texts = testbed.prompts(_OWN_PROMPTS, seed=0, drop=0.5) if prompts is None else read_prompts(prompts)
+    return texts, load_reward(reward)
+
+
+def _own(pipe: Any, prompts: list[str], reward: "Reward", folder: Path, *, images: int, **settings: Any) -> "Pairs":
+    from deradiff.align import self_label
+    from deradiff.cli.common import progress
+
+    with progress("own samples", images * len(prompts)) as advance:
+        return self_label(pipe, prompts, reward, folder, images=images, advance=advance, **settings)
+
+
+def _train(
+    pipe: Any, pairs: "Pairs", out: Path, settings: Any, tracker: str | None, save_every: int, card: dict[str, Any]
+) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from deradiff.align import Step, align
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task, loss = bar.add_task("making ready", total=None), [0.0]
+
+        def advance(step: Step) -> None:
+            loss[0] += 0.05 * (step.loss - loss[0]) if step.step > 1 else step.loss - loss[0]
+            bar.update(task, completed=step.step, total=settings.steps, description=f"loss {loss[0]:.4f}")
+
+        align(
+            pipe, pairs, out, settings, card=card, tracker=tracker, save_every=save_every, advance=advance,
+            cached=lambda count: bar.advance(task, count),
+        )  # fmt: skip

@@ -1,0 +1,155 @@
+"""``deradiff compare``: an anchor's lam against models aligned from scratch, on the same prompts, seeds and noise."""
+
+from fnmatch import fnmatch
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deradiff.cli import options
+from deradiff.cli.common import EMBEDDED
+
+if TYPE_CHECKING:
+    from deradiff.compare import Aligned
+    from deradiff.compare.outcome import Table
+
+WHAT = "What to compare"
+WIDTH = 132  # of a table
+
+
+def compare(
+    rewards: Annotated[
+        str, typer.Option(help="Rewards, separated by commas; the first gives the headline.", rich_help_panel=WHAT)
+    ],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts: .txt, .csv, .tsv, .jsonl, .parquet, or a folder.", rich_help_panel=WHAT),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Images per prompt and arm: seeds 0, 1, ...", min=1, rich_help_panel=WHAT)
+    ] = 4,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Aligned model whose lam is judged; may be given several times; default: the embedded one.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    scratch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Aligned model, or a pattern such as 'runs/align-*' or 'embedded:*'; may be given several times. "
+            "Give several betas, and two training seeds at one or more; default: embedded:*.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    model: options.Model = EMBEDDED,
+    component: options.Component = None,
+    schedulers: Annotated[
+        str | None,
+        typer.Option(
+            help="diffusers scheduler classes, separated by commas; default: the pipeline's own.",
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    steps: options.Steps = 25,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=options.SAMPLING
+        ),
+    ] = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = False,
+    out: Annotated[Path, typer.Option(help="Folder; an interrupted comparison goes on there.")] = Path("runs/compare"),
+) -> None:
+    """Measure how well lam emulates models aligned from scratch, and write a page of it."""
+    from deradiff.cli.common import anchor_name, hush, model_path, own_guidance, progress
+    from deradiff.compare import Comparison
+    from deradiff.compare import compare as run_comparison
+    from deradiff.errors import PlanError
+    from deradiff.sweep.models import load_pipeline
+    from deradiff.sweep.prompts import read_prompts
+
+    hush()
+    names = _listed(rewards)
+    if not names:
+        raise PlanError(f"no rewards in {rewards!r}; give names, or module:function, separated by commas")
+    comparison = Comparison.of(
+        _aligned(anchor or [EMBEDDED]),
+        _aligned(scratch or [f"{EMBEDDED}:*"]),
+        _listed(schedulers) if schedulers else [None],
+        model=model,
+        prompts=[*(read_prompts(prompts) if prompts else []), *(prompt or [])],
+        seeds=range(seeds),
+        guidances=[own_guidance(model) if guidance is None else guidance],
+        component=component,
+        steps=steps,
+        height=height,
+        width=width,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+    pipe = load_pipeline(model_path(model), device=device, dtype=dtype, offload=offload)
+    with progress("sampling", sum(plan.count for plan in comparison.plans().values())) as advance:
+        found = run_comparison(out, comparison, pipe, names, anchor_name, advance)
+    for table in found:
+        show(table)
+    typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
+    for name, value in found[0].headline.items():
+        typer.echo(f"{name}: {_percent(value)}")
+
+
+def show(table: "Table") -> None:
+    """Print a table: each arm's error by beta, in the units of the reward and as a share of the spread."""
+    from rich.console import Console
+    from rich.table import Table as Drawn
+
+    from deradiff.compare.figures import NAMES
+
+    drawn = Drawn("beta", "from scratch", *NAMES.values(), title=table.title, title_justify="left")
+    for place, beta in enumerate(table.betas):
+        found = [table.of(arm)[place] for arm in NAMES]
+        errors = (f"{row.error.figures[0]} ({_percent(row.share_of_spread)})" for row in found)
+        drawn.add_row(f"{beta:g}", f"{found[0].scratch_mean:.3g}", *errors)
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(drawn)
+    for warning in table.warnings:
+        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _aligned(given: list[str]) -> "list[Aligned]":
+    from deradiff.cli.common import anchor_name
+    from deradiff.compare import Aligned
+
+    return [Aligned.read(name, anchor_name(name)) for text in given for name in _matching(text)]
+
+
+def _matching(text: str) -> list[str]:
+    """The models that a pattern names."""
+    from deradiff import testbed
+    from deradiff.errors import PlanError
+
+    if not any(mark in text for mark in "*?["):
+        return [text]
+    embedded = [f"{EMBEDDED}:{name}" for name in testbed.anchor_names()]
+    if not (found := [name for name in embedded if fnmatch(name, text)] or sorted(glob(text))):
+        raise PlanError(f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several")
+    return found
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"

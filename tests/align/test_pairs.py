@@ -1,0 +1,253 @@
+"""Pairs from real files in every layout: each image is found again, and what can't be learnt from is counted."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from deradiff.align.pairs import Pair, Pairs, read_pairs, write_pairs
+from deradiff.errors import AlignError, TableError
+
+SCHEMA = pa.schema(
+    {
+        "caption": pa.string(),
+        "jpg_0": pa.binary(),
+        "jpg_1": pa.binary(),
+        "label_0": pa.float64(),
+        "label_1": pa.float64(),
+    }
+)
+
+
+def grey(level: int, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (level,) * 3).save(file, kind)
+    return file.getvalue()
+
+
+def noise(kind: str) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def levels(data: Pairs) -> list[tuple[str, Any, Any, float]]:
+    """What is read, with the grey of each image."""
+    grey_of = {key: data.image(key).getpixel((5, 5))[0] for pair in data.pairs for key in (pair.chosen, pair.rejected)}  # pyright: ignore
+    return [(pair.prompt, grey_of[pair.chosen], grey_of[pair.rejected], pair.probability) for pair in data.pairs]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images, grey as their names, and whatever else a test needs."""
+    for level in (10, 20, 30):
+        (tmp_path / f"{level}.png").write_bytes(grey(level))
+    return tmp_path
+
+
+ROWS = [("a red one", "10.png", "20.png", 0.75), ("a blue one", "30.png", "10.png", 1.0)]
+READ = [("a red one", 10, 20, 0.75), ("a blue one", 30, 10, 1.0)]
+NAMES = ("prompt", "chosen", "rejected", "probability")
+
+
+def write_table(file: Path, rows: list[tuple[Any, ...]], names: tuple[str, ...] = NAMES) -> Path:
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), file)
+    elif file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    else:
+        file.write_text("".join(",".join(map(str, row)) + "\n" for row in [names, *rows]))
+    return file
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "any.csv", "other.parquet"])
+def test_a_folder_of_a_table_and_images(folder: Path, name: str) -> None:
+    file = write_table(folder / name, ROWS)
+    assert levels(read_pairs(folder)) == levels(read_pairs(str(file))) == READ
+    write_table(file, [row[:3] for row in ROWS], NAMES[:3])
+    assert [pair.probability for pair in read_pairs(folder).pairs] == [1, 1]
+
+
+def test_two_tables_are_one_too_many(folder: Path) -> None:
+    write_table(folder / "pairs.jsonl", ROWS)
+    write_table(folder / "pairs.csv", ROWS)
+    with pytest.raises(TableError, match=r"pairs\.csv, pairs\.jsonl"):
+        read_pairs(folder)
+    (folder / "pairs.csv").rename(folder / "others.csv")
+    with pytest.raises(TableError, match=r"choose a split from \['others', 'pairs'\]"):
+        read_pairs(folder)
+    assert levels(read_pairs(folder, split="others")) == READ
+
+
+def picked(start: int, count: int) -> list[dict[str, Any]]:
+    """Rows in Pick-a-Pic's layout: the brighter image is the first in even rows, and is preferred."""
+    rows = []
+    for place in range(start, start + count):
+        bright, dark = grey(100 + place), grey(place)
+        first, second, label = (dark, bright, 0.0) if place % 2 else (bright, dark, 1.0)
+        rows.append(
+            {"caption": f"p{place}", "jpg_0": first, "jpg_1": second, "label_0": label, "label_1": 1 - label, "user": 7}
+        )
+    return rows
+
+
+def as_structs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | {name: {"bytes": row[name], "path": None} for name in ("jpg_0", "jpg_1")} for row in rows]
+
+
+def write_arrow(file: Path, rows: list[dict[str, Any]]) -> None:
+    """A stream of batches of two rows."""
+    table = pa.Table.from_pylist(rows)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=2)
+
+
+@pytest.mark.parametrize("form", [list, as_structs])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_pick_a_pic_in_shards(tmp_path: Path, kind: str, form: Any) -> None:
+    for shard in range(2):
+        rows = form(picked(5 * shard, 5))
+        if kind == "parquet":
+            file = tmp_path / "data" / f"train-0000{shard}-of-00002-ab.parquet"
+            file.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=2)
+        else:
+            write_arrow(tmp_path / f"data-0000{shard}-of-00002.arrow", rows)
+            (tmp_path / "state.json").write_text("{}")
+    counted = []
+    data = read_pairs(tmp_path, advance=counted.append)
+    assert levels(data) == [(f"p{place}", 100 + place, place, 1) for place in range(10)]
+    assert not data.skipped
+    assert sum(counted) == 10
+
+
+def test_a_struct_may_name_its_file_and_each_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    structs = [(*row[:1], *({"bytes": None, "path": name} for name in row[1:3]), row[3]) for row in ROWS]
+    write_table(folder / "pairs.parquet", structs)
+    read, reads = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda file: reads.append(file.name) or read(file))
+    data = read_pairs(folder)
+    assert sorted(reads) == ["10.png", "20.png", "30.png"]
+    assert levels(data) == READ
+
+
+@pytest.mark.parametrize("name", ["bytes", "images"])
+def test_pick_a_pic_saved_by_datasets(name: str) -> None:
+    data = read_pairs(Path(__file__).parent / "saved_by_datasets" / name)
+    assert levels(data) == [("a red one", 10, 40, 1), ("a blue one", 50, 20, 1)]
+    assert data.skipped == {"tie": 1}
+
+
+def test_what_cannot_be_learnt_from_is_counted(folder: Path) -> None:
+    (folder / "same.png").write_bytes(grey(10))
+    (folder / "torn.png").write_bytes(noise("png")[:-2000])
+    (folder / "torn.jpg").write_bytes(noise("jpeg")[:-1000])  # which PIL's verify does not see
+    flipped = bytearray(noise("png"))
+    flipped[6000] ^= 1
+    (folder / "flipped.png").write_bytes(flipped)
+    (folder / "text.png").write_text("no picture")
+    broken = ("torn.png", "torn.jpg", "flipped.png", "text.png", "missing.png", "", ".", None, 5)
+    write_table(
+        folder / "pairs.jsonl",
+        [
+            *ROWS,
+            *(("x", name, "10.png", 1) for name in broken),
+            ("x", "10.png", "same.png", 1),
+            *((prompt, "10.png", "20.png", 1) for prompt in ("", " \n", None)),
+            ("x", "10.png", "20.png", 0.5),
+            *(("x", "10.png", "20.png", value) for value in (1.5, -0.1, float("nan"), float("inf"))),
+            *(("x", "10.png", "20.png", value) for value in ("much", None)),
+        ],
+    )
+    data = read_pairs(folder)
+    assert levels(data) == READ
+    assert data.skipped == {
+        "broken image": 9,
+        "equal images": 1,
+        "empty prompt": 3,
+        "tie": 1,
+        "probability outside [0, 1]": 4,
+        "probability that is no number": 2,
+    }
+
+
+def test_labels_of_pick_a_pic(tmp_path: Path) -> None:
+    images = {"caption": "x", "jpg_0": grey(1), "jpg_1": grey(2)}
+    labels = [(1, 0, True), (0.25, 0.75, True), (0.5, 0.5, True), (1, 0, False), (1, 1, True), (None, None, False)]
+    rows = [images | {"label_0": a, "label_1": b, "has_label": known} for a, b, known in labels]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    data = read_pairs(tmp_path)
+    assert levels(data) == [("x", 1, 2, 1), ("x", 2, 1, 0.75)]
+    assert data.skipped == {"tie": 1, "no label": 2, "labels that don't add up to 1": 1}
+
+
+def test_nothing_to_learn_from_is_refused_with_counts(folder: Path) -> None:
+    write_table(folder / "pairs.jsonl", [("x", "10.png", "10.png", 1), ("", "10.png", "20.png", 1)])
+    with pytest.raises(AlignError, match=r"no pair that can be learnt from \(1 equal images, 1 empty prompt\)"):
+        read_pairs(folder)
+
+
+def test_missing_columns_are_told(folder: Path) -> None:
+    file = write_table(folder / "pairs.csv", [("x", "10.png")], ("prompt", "winner"))
+    with pytest.raises(
+        AlignError, match=rf"{re.escape(str(file))} has .*'winner'\]; expected prompt, chosen, rejected"
+    ):
+        read_pairs(folder)
+
+
+def test_images_are_read_when_asked_for_and_known_by_their_bytes(folder: Path) -> None:
+    write_table(folder / "pairs.jsonl", ROWS)
+    data = read_pairs(folder)
+    assert data.pairs[0].chosen == data.pairs[1].rejected
+    for change in (lambda file: file.write_bytes(grey(11)), Path.unlink):
+        change(folder / "10.png")
+        with pytest.raises(AlignError, match=r"10\.png was changed or removed"):
+            data.image(data.pairs[0].chosen)
+
+
+def test_an_image_in_a_table_that_was_changed_is_told(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(picked(0, 3)), tmp_path / "p.parquet")
+    data = read_pairs(tmp_path)
+    for rows in (picked(1, 3), picked(0, 1)):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+        with pytest.raises(AlignError, match=r"row 2, jpg_0 of .*p\.parquet was changed or removed"):
+            data.image(data.pairs[2].chosen)
+
+
+def test_the_fingerprint_follows_prompts_images_order_and_probabilities(folder: Path) -> None:
+    def fingerprint(rows: list[tuple[Any, ...]], name: str = "pairs.jsonl") -> str:
+        file = write_table(folder / name, rows)
+        value = read_pairs(file).fingerprint
+        file.unlink()
+        return value
+
+    (folder / "copy.png").write_bytes(grey(20))
+    (prompt, chosen, rejected, _), other = ROWS
+    same = [fingerprint(ROWS), fingerprint(ROWS, "p.csv"), fingerprint([(prompt, chosen, "copy.png", 0.75), other])]
+    changes = [("y", chosen, rejected, 0.75), (prompt, rejected, chosen, 0.75), (prompt, chosen, rejected, 0.7)]
+    changed = [*([first, other] for first in changes), ROWS[::-1], ROWS[:1]]
+    assert len(set(same)) == 1
+    assert len({*same, *map(fingerprint, changed)}) == 6
+
+
+def test_what_is_written_is_read(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    out = tmp_path_factory.mktemp("out") / "new"
+    pairs = [Pair("a red one, \n “quoted”", "a", "b", 1 / 3), Pair("x", "c", "a")]
+    images = {"a": folder / "10.png", "b": folder / "20.png", "c": out / "images" / "c.png"}
+    images["c"].parent.mkdir(parents=True)
+    images["c"].write_bytes(grey(30))
+    write_pairs(out, pairs, images)
+    assert levels(read_pairs(out)) == [("a red one, \n “quoted”", 10, 20, 1 / 3), ("x", 30, 10, 1)]
+    assert len(list((out / "images").iterdir())) == 3
+    with pytest.raises(FileNotFoundError):
+        write_pairs(out / "torn", pairs, images | {"b": folder / "missing.png"})
+    with pytest.raises(TableError, match="no table"):
+        read_pairs(out / "torn")

@@ -1,0 +1,177 @@
+"""Training on tiny pipelines in the real classes: what is learnt, what is written, and that it goes on exactly."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+import deradiff
+from deradiff import testbed
+from deradiff.align import Step, align
+from deradiff.anchor.source import card_of
+from deradiff.errors import AlignError
+
+from .subject import PROMPTS, pipeline, preferences, settings
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Accelerate keeps a process's precision for good."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def trained(folder: Path, name: str = "sd", *, pipe: Any = None, stop: int | None = None, **changes: Any) -> list[Step]:
+    """Train into a folder; ``stop`` raises after so many steps, as a killed process would."""
+    steps: list[Step] = []
+
+    def advance(step: Step) -> None:
+        steps.append(step)
+        if step.step == stop:
+            raise KeyboardInterrupt
+
+    given = {"card": {"reference": name}, "save_every": 2, "advance": advance}
+    pairs = preferences(folder.parent / "pairs")
+    align(pipe or pipeline(name), pairs, folder, settings(**changes), **given)
+    return steps
+
+
+def image(pipe: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a red circle", num_inference_steps=3, output_type="pt", generator=generator).images
+
+
+@pytest.mark.parametrize("name", ["sd", "sd_v", "sdxl"])
+def test_the_policy_begins_as_the_reference(tmp_path: Path, name: str) -> None:
+    steps = trained(tmp_path / "anchor", name)
+    assert steps[0].loss == pytest.approx(math.log(2))
+    assert steps[-1].loss != steps[0].loss
+
+
+def test_red_pictures_are_preferred_to_blue_ones_after_a_while(tmp_path: Path) -> None:
+    changes = {"beta": 0.01, "steps": 30, "learning_rate": 3e-3, "pairs": 6, "height": 64, "width": 64, "rank": 4}
+    steps = trained(tmp_path / "anchor", pipe=testbed.load_pipeline(), **changes)
+    assert sum(step.loss for step in steps[-10:]) / 10 < 0.9 * math.log(2)
+    assert sum(step.accuracy for step in steps[-10:]) / 10 > 0.8
+    redness = []
+    for lam in (0.0, 1.0):
+        pipe: Any = testbed.load_pipeline()
+        with deradiff.realign(pipe, str(tmp_path / "anchor"), lam=lam):
+            generator = torch.Generator().manual_seed(0)
+            made = pipe(PROMPTS[1], num_inference_steps=8, guidance_scale=1.0, output_type="pt", generator=generator)
+            redness.append(float((made.images[:, 0] - made.images[:, 2]).mean()))
+    assert redness[1] > redness[0] + 0.005
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_anchor_loads_in_plain_diffusers_and_says_what_it_is(tmp_path: Path, full: bool) -> None:
+    folder = tmp_path / "anchor"
+    trained(folder, full=full)
+    plain, taught = pipeline(), pipeline()
+    if full:
+        taught.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    else:
+        taught.load_lora_weights(folder)
+    before, after = image(plain), image(taught)
+    assert not torch.allclose(before, after, atol=1e-4)
+    card = card_of(folder)
+    assert (card["beta"], card["seed"], card["steps"], card["reference"]) == (0.01, 0, 6, "sd")
+    assert card["beta_convention"]["reduction"] == "sum"
+    assert card["data"] == preferences(tmp_path / "pairs").fingerprint
+    with deradiff.realign(plain, str(folder), lam=1.0):
+        assert torch.allclose(image(plain), after, atol=1e-4)
+    assert torch.equal(image(plain), before)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.5}, {"full": True}], ids=["lora", "ema", "full"])
+def test_a_training_that_was_stopped_takes_the_same_steps(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    trained(whole, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        trained(cut, stop=5, **changes)  # after the checkpoint of step 4
+    assert len((cut / "log.jsonl").read_text().splitlines()) == 5
+    again = trained(cut, **changes)
+    assert [step.step for step in again] == [5, 6]
+    assert (cut / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    name = "unet/diffusion_pytorch_model.safetensors" if changes.get("full") else WEIGHTS
+    first, second = load_file(whole / name), load_file(cut / name)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", accumulation=2)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_an_average_of_the_weights_lags_behind_them(tmp_path: Path) -> None:
+    trained(tmp_path / "last")
+    trained(tmp_path / "average", ema=0.9)
+    last, average = (load_file(tmp_path / name / WEIGHTS) for name in ("last", "average"))
+    grown = [key for key in last if "lora_B" in key]
+    assert grown
+    assert sum(average[key].norm() for key in grown) < sum(last[key].norm() for key in grown)
+
+
+def test_a_smaller_beta_moves_further_from_the_reference(tmp_path: Path) -> None:
+    moved = []
+    for beta in (1e-5, 3e-3):
+        trained(tmp_path / str(beta), beta=beta, loss="ipo", steps=12, learning_rate=1e-3)
+        weights = load_file(tmp_path / str(beta) / WEIGHTS)
+        moved.append(float(sum(weights[key].float().norm() ** 2 for key in weights if "lora_B" in key)))
+    assert moved[0] > moved[1]
+
+
+def test_another_beta_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "anchor")
+    kept = (tmp_path / "anchor" / WEIGHTS).read_bytes()
+    with pytest.raises(AlignError, match=r"beta was 0\.01, now 0\.02"):
+        trained(tmp_path / "anchor", beta=0.02)
+    assert (tmp_path / "anchor" / WEIGHTS).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"beta": -1.0}, "beta"),
+        ({"pairs": 3, "accumulation": 2}, "multiple"),
+        ({"convention": "dpo"}, "sdxl-script"),
+        ({"height": 32}, "both or neither"),
+        ({"targets": ("no_such_layer",)}, "no_such_layer"),
+        ({"learning_rate": 1e30}, "not a number|the loss is nan|the loss is inf"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(AlignError, match=told):
+        trained(tmp_path / "anchor", **changes)
+    assert not (tmp_path / "anchor" / WEIGHTS).exists()
+
+
+def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:
+    steps = trained(tmp_path / "anchor")
+    logged = [json.loads(line) for line in (tmp_path / "anchor" / "log.jsonl").read_text().splitlines()]
+    assert logged == [vars(step) for step in steps]
+    rates = [step.learning_rate for step in steps]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(("tracker", "told"), [("nonsense", "nonsense"), ("comet_ml", "pip install comet_ml")])
+def test_trackers_that_cannot_be_had_are_told(tmp_path: Path, tracker: str, told: str) -> None:
+    pairs = preferences(tmp_path / "pairs")
+    with pytest.raises(AlignError, match=told):
+        align(pipeline(), pairs, tmp_path / "anchor", settings(), card={}, tracker=tracker)
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    steps = trained(tmp_path / "anchor", precision="bf16")
+    assert steps[0].loss == pytest.approx(math.log(2), rel=1e-3)
+    weights = load_file(tmp_path / "anchor" / WEIGHTS)
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights.values())

@@ -1,0 +1,73 @@
+"""``deradiff align`` from the shell."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from tests.align.subject import preferences
+
+from .shell import deradiff
+
+FEW = ("--steps", "2", "--pairs", "2", "--rank", "2")
+
+
+def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na large blue square\n")
+    own = (
+        "--self-label",
+        "warmth",
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--images",
+        "2",
+        "--sampling-steps",
+        "2",
+    )
+    made = deradiff("align", "--beta", "0.1", *own, *FEW, "--out", str(tmp_path / "anchor"))
+    assert f"deradiff sweep --model embedded --anchor {tmp_path / 'anchor'}" in made.stdout
+    with safe_open(tmp_path / "anchor" / "pytorch_lora_weights.safetensors", "pt") as file:
+        card = json.loads(file.metadata()["deradiff"])
+    assert (card["beta"], card["reward"], card["reference"]) == (0.1, "warmth", "embedded")
+    sweep = (
+        "--prompt",
+        "a red circle",
+        "--seeds",
+        "1",
+        "--steps",
+        "2",
+        "--betas",
+        "0.1,0.2",
+        "--anchor",
+        str(tmp_path / "anchor"),
+    )
+    deradiff("sweep", *sweep, "--out", str(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["lams"] == [0, 0.5, 1]
+
+
+def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
+    preferences(tmp_path / "pairs")
+    with (tmp_path / "pairs" / "pairs.jsonl").open("a") as file:
+        file.write('{"prompt": " ", "chosen": "chosen0.png", "rejected": "rejected0.png", "probability": 1}\n')
+    made = deradiff(
+        "align", "--beta", "0.1", "--data", str(tmp_path / "pairs"), *FEW, "--out", str(tmp_path / "anchor")
+    )
+    assert "6 pairs in" in made.stderr
+    assert "skipped 1: empty prompt" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((), "give either --data"),
+        (("--data", "pairs", "--self-label", "warmth"), "give either --data"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--self-label", "warmth", "--model", "some/model"), "some/model"),
+        (("--self-label", "nonsense"), "no reward is called 'nonsense'"),
+        (("--data", "pairs", "--pairs", "0"), "pairs"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, given: tuple[str, ...], told: str) -> None:
+    failed = deradiff("align", "--beta", "0.1", *given, "--out", str(tmp_path / "anchor"), code=2)
+    assert told in failed.stderr
+    assert not (tmp_path / "anchor").exists()

@@ -1,0 +1,147 @@
+"""A real comparison on the embedded pipeline: every arm is what it says it is."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.compare.subject import ANCHOR, PROMPTS, REWARDS, SISTER, WEAKER, aligned, comparison, locate
+from tests.sweep.subject import contents
+
+from deradiff import testbed
+from deradiff.compare import compare
+from deradiff.compare.images import rms_distances
+from deradiff.compare.outcome import ANCHOR as ANCHOR_ARM
+from deradiff.compare.outcome import DERADIFF, REFERENCE, WEIGHTS, Table
+from deradiff.errors import PlanError, ResultsError, RewardError
+from deradiff.sampling import noise_seed, to_pixels
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return testbed.load_pipeline()
+
+
+@pytest.fixture(scope="module")
+def done(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Table]:
+    folder = tmp_path_factory.mktemp("comparison") / "run"
+    [table] = compare(folder, comparison(), pipe, REWARDS, locate)
+    return folder, table
+
+
+def plain(pipe: Any, lora: str | None) -> list[float]:
+    """Warmth of the same images, drawn by diffusers alone."""
+    if lora is not None:
+        pipe.load_lora_weights(locate(lora))
+    scores: list[float] = []
+    for prompt in PROMPTS:
+        generators = [torch.Generator().manual_seed(noise_seed(prompt, seed)) for seed in (0, 1)]
+        settings = {"num_images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 1.0}
+        images = pipe(prompt, generator=generators, **settings).images
+        scores += testbed.warmth(torch.stack([to_pixels(image) for image in images]), [prompt] * 2).tolist()
+    if lora is not None:
+        pipe.unload_lora_weights()
+    return scores
+
+
+def test_from_scratch_is_each_model_alone(pipe: Any, done: tuple[Path, Table]) -> None:
+    for means, names in zip(done[1].scratch_means, [(ANCHOR, SISTER), (WEAKER,)], strict=True):
+        assert means == pytest.approx([np.mean(plain(pipe, name)) for name in names], abs=2e-3)
+
+
+def test_arms_that_ignore_beta_are_the_models_alone(pipe: Any, done: tuple[Path, Table]) -> None:
+    for arm, name in ((REFERENCE, None), (ANCHOR_ARM, ANCHOR)):
+        assert [row.mean for row in done[1].of(arm)] == pytest.approx([np.mean(plain(pipe, name))] * 2, abs=2e-3)
+
+
+def test_at_the_anchors_beta_all_lams_are_the_anchor(done: tuple[Path, Table]) -> None:
+    """At beta .05 lam is 1; at .1 it is .5, and the two ways of mixing are neither the anchor nor each other."""
+    table = done[1]
+    anchored, *_ = table.of(ANCHOR_ARM)
+    for arm in (DERADIFF, WEIGHTS):
+        assert table.of(arm)[0].mean == pytest.approx(anchored.mean, abs=2e-3)
+        assert abs(table.of(arm)[1].mean - anchored.mean) > 2e-3
+        assert table.image_distances[arm][0] == pytest.approx(table.image_distances[ANCHOR_ARM][0], abs=1e-3)
+    assert table.image_distances[DERADIFF][1] != table.image_distances[WEIGHTS][1]
+    assert table.own_model
+
+
+def test_half_of_the_anchors_seed_noise_is_its_error_against_both(done: tuple[Path, Table]) -> None:
+    table = done[1]
+    row = table.of(DERADIFF)[0]
+    assert row.seed_noise_ratio == pytest.approx(0.5, abs=0.02)
+    assert table.seed_image_distance is not None
+    assert table.image_distances[DERADIFF][0] == pytest.approx(table.seed_image_distance / 2, rel=0.02)
+
+
+def test_the_same_again_changes_nothing_and_mends_what_is_gone(pipe: Any, done: tuple[Path, Table]) -> None:
+    folder, _ = done
+    before = contents(folder)
+    compare(folder, comparison(), pipe, REWARDS, locate)
+    assert contents(folder) == before
+    shutil.rmtree(next(folder.glob("scratch-*")) / "images")
+    compare(folder, comparison(), pipe, REWARDS, locate)
+    assert contents(folder) == before
+    shutil.rmtree(folder / "weights-beta0.05-seed0-own")
+    compare(folder, comparison(), pipe, REWARDS, locate)
+    assert contents(folder) == before
+
+
+def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[Path, Table], tmp_path: Path) -> None:
+    folder = shutil.copytree(done[0], tmp_path / "run")
+    images = {name for name in contents(folder) if name.endswith(".png")}
+    both = compare(folder, comparison(), pipe, ["faithfulness", *REWARDS], locate)
+    assert [table.reward for table in both] == ["faithfulness", "warmth"]
+    assert both[1].rows == done[1].rows
+    assert {name for name in contents(folder) if name.endswith(".png")} == images
+    changed: list[tuple[dict[str, Any], str]] = [
+        ({"steps": 3}, "another plan .steps was 2, now 3"),
+        ({"seeds": [0]}, "another plan .seeds"),
+        ({"scratch": [aligned(ANCHOR), aligned(WEAKER)]}, "another comparison .scratch"),
+        ({"schedulers": [None, "DDIMScheduler"]}, "another comparison .schedulers"),
+    ]
+    for changes, expected in changed:
+        with pytest.raises(PlanError, match=expected):
+            compare(folder, comparison(**changes), pipe, REWARDS, locate)
+    (folder / "compare.json").write_text("{")
+    with pytest.raises(PlanError, match=r"compare\.json is damaged"):
+        compare(folder, comparison(), pipe, REWARDS, locate)
+
+
+def test_an_unknown_reward_is_told_before_anything_is_sampled(pipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match="nonsense"):
+        compare(tmp_path / "run", comparison(), pipe, ["warmth", "nonsense"], locate)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_json_holds_the_table(done: tuple[Path, Table]) -> None:
+    found = json.loads((done[0] / "results.json").read_text())
+    assert found["betas"] == [0.05, 0.1]
+    assert found["share_of_spread_deradiff"] == done[1].headline["share_of_spread_deradiff"]
+    assert len(found["rows"]) == 5 * 2
+
+
+def test_image_distances_are_rms_over_pixels_in_unit_range(tmp_path: Path) -> None:
+    def drawn(name: str, *levels: int) -> Any:
+        files = np.empty((1, len(levels)), dtype=object)
+        for place, level in enumerate(levels):
+            files[0, place] = str(tmp_path / f"{name}{place}.png")
+            image = Image.new("RGB", (4, 4), (level, level, level))
+            image.putpixel((0, 0), (255, 255, 255))
+            image.save(files[0, place])
+        return files
+
+    files = {"black": drawn("black", 0, 0), "mixed": drawn("mixed", 51, 0)}
+    pair = ("black", "mixed")
+    expected = 0.2 * (15 / 16) ** 0.5 / 2  # one of two images differs, by 51 of 255 in all pixels but one
+    assert rms_distances(files, [pair])[pair] == pytest.approx(expected)
+    Image.new("RGB", (2, 2)).save(tmp_path / "mixed1.png")
+    with pytest.raises(ResultsError, match="several sizes"):
+        rms_distances(files, [pair])
+    (tmp_path / "mixed1.png").unlink()
+    with pytest.raises(ResultsError, match=r"mixed1\.png"):
+        rms_distances(files, [pair])

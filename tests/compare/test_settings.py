@@ -1,0 +1,76 @@
+"""What can be compared, and the plans that come of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.compare.subject import ANCHOR, SISTER, WEAKER, aligned, comparison
+
+from deradiff.compare import Aligned, Comparison
+from deradiff.errors import AnchorError, PlanError
+
+
+def test_every_arm_is_a_plan_on_the_same_prompts_and_seeds() -> None:
+    own = comparison(schedulers=["DDIMScheduler", None])
+    plans = own.plans()
+    arms = ["scratch-beta0.05-seed0", "scratch-beta0.05-seed1", "scratch-beta0.1-seed0"]
+    arms += ["deradiff-beta0.05-seed0", "weights-beta0.05-seed0"]
+    assert list(plans) == [f"{arm}-{scheduler}" for scheduler in ("DDIMScheduler", "own") for arm in arms]
+    assert len({(plan.prompts, plan.seeds, plan.steps, plan.guidances) for plan in plans.values()}) == 1
+    assert plans["scratch-beta0.1-seed0-own"].lams == (1.0,)
+    assert plans["scratch-beta0.1-seed0-own"].anchor == WEAKER
+    assert plans["deradiff-beta0.05-seed0-own"].lams == (0.0, 0.5, 1.0)  # lam = .05 / .1
+    assert plans["weights-beta0.05-seed0-own"].lams == (0.5, 1.0)
+    assert {plan.mode for name, plan in plans.items() if "weights" in name} == {"weights"}
+    assert plans["deradiff-beta0.05-seed0-DDIMScheduler"].scheduler == "DDIMScheduler"
+    assert plans["deradiff-beta0.05-seed0-own"].scheduler is None
+
+
+def test_each_anchor_extrapolates_from_its_own_beta() -> None:
+    own = comparison(anchors=[aligned(ANCHOR), aligned(WEAKER)])
+    assert own.plans()["deradiff-beta0.1-seed0-own"].lams == (0.0, 1.0, 2.0)
+    assert own.betas == (0.05, 0.1)
+
+
+def test_settings_survive_the_disk() -> None:
+    own = comparison(schedulers=["DDIMScheduler"])
+    assert Comparison.model_validate_json(own.model_dump_json()) == own
+
+
+def test_betas_of_other_conventions_are_refused() -> None:
+    mine = aligned(WEAKER)
+    other = mine.model_copy(update={"name": "other", "convention": {**mine.convention, "reduction": "mean"}})
+    with pytest.raises(PlanError, match=f"{ANCHOR} and other.*reduction.*'sum over the latent', 'mean'"):
+        comparison(scratch=[aligned(ANCHOR), other])
+    lacking = mine.model_copy(update={"convention": {}})
+    with pytest.raises(PlanError, match=r"factor: 1\.0, None"):
+        comparison(scratch=[aligned(ANCHOR), lacking])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scratch": [ANCHOR, SISTER]}, "two or more betas, got .0.05."),
+        ({"scratch": [ANCHOR, WEAKER, WEAKER]}, "from scratch of beta0.1-seed0"),
+        ({"anchors": [ANCHOR, ANCHOR]}, "an anchor of beta0.05-seed0"),
+        ({"schedulers": [None, None]}, "scheduler None"),
+        ({"prompts": ["alone"]}, "two or more prompts, got 1"),
+        ({"prompts": []}, "prompts"),
+        ({"guidances": [1.0, 3.0]}, "one guidance"),
+        ({"steps": 0}, "steps"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_what_can_not_be_answered_is_refused(changes: dict[str, Any], expected: str) -> None:
+    models = {key: [aligned(name) for name in changes[key]] for key in ("anchors", "scratch") if key in changes}
+    with pytest.raises(PlanError, match=expected):
+        comparison(**{**changes, **models})
+
+
+def test_a_card_must_say_beta_and_seed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "deradiff.json").write_text('{"beta": 1}')
+    with pytest.raises(AnchorError, match="card of mine lacks seed, beta_convention"):
+        Aligned.read("mine", str(tmp_path))
+    with pytest.raises(AnchorError, match="lacks beta, seed, beta_convention"):
+        Aligned.read("someone/on-the-hub", "someone/on-the-hub")

@@ -1,0 +1,154 @@
+"""Laws of the figures, on scores whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from tests.compare.synthetic import PROMPTS, SEEDS, scores
+
+from deradiff.compare.statistics import NULL, Row, Scores, rows, seed_noise, spread, win_rate
+from deradiff.errors import ResultsError
+
+RNG = np.random.default_rng(7)
+
+
+def at(found: Scores, arm: str) -> list[Row]:
+    return [row for row in rows(found) if row.arm == arm]
+
+
+def test_an_arm_that_is_the_truth_errs_by_nothing() -> None:
+    for row in at(scores({"same": [0.0] * 6}), "same"):
+        assert row.error.mean == pytest.approx(0)
+        assert row.share_of_spread == pytest.approx(0)
+        assert row.seed_noise_ratio == pytest.approx(0)
+        assert row.percent_of_mean == pytest.approx(0, abs=1e-9)
+        assert row.win_rate is not None
+        assert row.win_rate.mean == 0.5  # above one training seed, below the other
+
+
+def test_known_errors_are_found() -> None:
+    errors = [1.0, -0.5, 0.25, 0.0, 0.1, -2.0]
+    found = scores({"off": errors}, seed_gap=0.5)
+    for row, error in zip(at(found, "off"), errors, strict=True):
+        assert row.error.mean == pytest.approx(error)
+        assert row.share_of_spread == pytest.approx(error / 5)  # means from scratch are 5 to 0
+        assert row.seed_noise_ratio == pytest.approx(abs(error) / 0.5)
+        assert row.mean - row.scratch_mean == pytest.approx(error)
+        assert row.percent_of_mean == pytest.approx(100 * abs(error) / abs(row.scratch_mean))
+
+
+def test_the_null_predictor_errs_by_half_the_spread_at_the_ends() -> None:
+    shares = [row.share_of_spread for row in at(scores({}), NULL)]
+    assert shares == pytest.approx([-0.5, -0.3, -0.1, 0.1, 0.3, 0.5])
+    assert all(row.win_rate is None for row in at(scores({}), NULL))
+
+
+def test_the_order_of_prompts_and_training_seeds_does_not_matter() -> None:
+    found = scores({"off": [0.3] * 6})
+    noise = RNG.normal(size=found.arms["off"].shape)
+    found = replace(found, arms={"off": found.arms["off"] + noise})
+    order = RNG.permutation(PROMPTS)
+    mixed = Scores(
+        betas=found.betas,
+        scratch=tuple(table[::-1][:, order] for table in found.scratch),
+        arms={"off": found.arms["off"][:, order]},
+    )
+    for one, other in zip(rows(found), rows(mixed), strict=True):
+        assert one.error.low == pytest.approx(other.error.low)
+        assert one.share_of_spread == pytest.approx(other.share_of_spread)
+        assert one.win_rate == other.win_rate
+
+
+def test_pairs_matter() -> None:
+    """With the same scores dealt to other seeds the interval is that of unpaired images: far wider."""
+    found = scores({"off": [0.3] * 6})
+    shuffled = replace(found, arms={"off": found.arms["off"][:, ::-1, ::-1]})
+    narrow, wide = (at(own, "off")[0].error for own in (found, shuffled))
+    assert narrow.high - narrow.low < 0.01 * (wide.high - wide.low)
+
+
+def test_the_unit_of_the_reward_does_not_matter() -> None:
+    found = scores({"off": [0.3, 0.2, 0.1, 0, -0.1, -0.2]})
+    scaled = Scores(
+        betas=found.betas,
+        scratch=tuple(40 * table for table in found.scratch),
+        arms={arm: 40 * table for arm, table in found.arms.items()},
+    )
+    for one, other in zip(rows(found), rows(scaled), strict=True):
+        assert other.error.mean == pytest.approx(40 * one.error.mean)
+        assert other.share_of_spread == pytest.approx(one.share_of_spread)
+        assert other.seed_noise_ratio == pytest.approx(one.seed_noise_ratio)
+        assert other.percent_of_mean == pytest.approx(one.percent_of_mean)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """Errors that differ by prompt (the clusters) more than by seed; a tally of 1,500 experiments."""
+    covered, trials = 0, 750
+    for _ in range(trials):
+        noise = RNG.normal(size=(2, 8, SEEDS))
+        effect = RNG.normal(size=(2, 8, 1))
+        found = Scores(
+            betas=(1.0, 2.0),
+            scratch=tuple(noise[:, None]),
+            arms={"off": noise + 0.3 + effect + 0.5 * RNG.normal(size=noise.shape)},
+        )
+        covered += sum(row.error.low <= 0.3 <= row.error.high for row in at(found, "off"))
+    assert binomtest(covered, 2 * trials, 0.95).pvalue > 1e-3
+
+
+def test_a_spread_that_is_noise_is_seldom_called_significant() -> None:
+    """The largest less the smallest of five means is above 0 by chance alone."""
+    trials = 600
+    false = sum(
+        spread(Scores(betas=(1, 2, 3, 4, 5), scratch=tuple(RNG.normal(size=(5, 1, 8, 2))), arms={})).significant
+        for _ in range(trials)
+    )
+    assert false / trials < 0.08
+    assert spread(scores({})).significant
+
+
+def test_seed_noise_is_the_mean_difference_of_two_training_seeds() -> None:
+    assert seed_noise(scores({}, seed_gap=0.5)) == pytest.approx(0.5)
+    three = np.stack([np.full((3, 2), value) for value in (0.0, 1.0, 4.0)])  # differences 1, 3, 4
+    alone = np.zeros((1, 3, 2))
+    assert seed_noise(Scores(betas=(1, 2), scratch=(three, alone), arms={})) == pytest.approx(8 / 3)
+    # Images that differ either way by seed, and means that don't: nothing that an error of means is held against.
+    wild = RNG.normal(size=(1, 3, 2))
+    both = np.concatenate([wild, wild[:, :, ::-1]])
+    assert seed_noise(Scores(betas=(1, 2), scratch=(both, alone), arms={})) == pytest.approx(0)
+    unknown = Scores(betas=(1, 2), scratch=(alone, alone + 1), arms={"off": np.zeros((2, 3, 2))})
+    assert seed_noise(unknown) is None
+    assert all(row.seed_noise_ratio is None for row in rows(unknown))
+
+
+@pytest.mark.parametrize("wins", [0, 1, 7, 12])
+def test_win_rates_have_clopper_pearson_intervals(wins: int) -> None:
+    table = np.where(np.arange(12) < wins, 1.0, -1.0).reshape(4, 3)
+    found = win_rate(table, np.zeros((2, 4, 3)))
+    known = binomtest(wins, 12).proportion_ci(method="exact")
+    assert (found.mean, found.low, found.high) == pytest.approx((wins / 12, known.low, known.high))
+
+
+def test_ties_are_half_a_win() -> None:
+    scratch = np.zeros((1, 4, 1))
+    assert win_rate(np.array([[0.0], [0.0], [1.0], [-1.0]]), scratch).mean == 0.5
+    assert win_rate(np.array([[0.0], [0.0], [1.0], [1.0]]), scratch).mean == 0.75
+
+
+def test_no_spread_no_share() -> None:
+    found = scores({"off": [1.0] * 6}, means=(0,) * 6)
+    assert not spread(found).significant
+    assert all(row.share_of_spread is None for row in at(found, "off"))
+
+
+def test_tables_that_answer_nothing_are_refused() -> None:
+    one = np.zeros((1, 3, 2))
+    with pytest.raises(ResultsError, match="2 betas"):
+        Scores(betas=(1,), scratch=(one,), arms={})
+    with pytest.raises(ResultsError, match="2 prompts"):
+        Scores(betas=(1, 2), scratch=(one[:, :1], one[:, :1]), arms={})
+    with pytest.raises(ResultsError, match=r"from scratch.*\(3, 1\)"):
+        Scores(betas=(1, 2), scratch=(one, one[:, :, :1]), arms={})
+    with pytest.raises(ResultsError, match=r"off.*\(3, 3, 2\)"):
+        Scores(betas=(1, 2), scratch=(one, one), arms={"off": np.zeros((3, 3, 2))})
