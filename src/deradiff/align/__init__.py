@@ -11,8 +11,8 @@ from deradiff.align.pairs import read_pairs as read_pairs
 from deradiff.align.pairs import write_pairs as write_pairs
 from deradiff.align.self_label import self_label as self_label
 from deradiff.align.settings import Settings as Settings
-from deradiff.align.trainer import Step as Step
 from deradiff.align.trainer import align as align
+from deradiff.align.training import Step as Step
 
 __all__ = [
     "Convention",

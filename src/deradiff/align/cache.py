@@ -14,6 +14,8 @@ from deradiff.align.latents import encode
 from deradiff.align.pairs import Pairs
 from deradiff.align.settings import Settings
 
+_MOST_HELD = 2 << 30  # bytes of files kept in memory
+
 
 class Cache:
     """A folder of latents and conditions of one pipeline at one size.
@@ -27,7 +29,7 @@ class Cache:
 
     def __init__(self, folder: Path, pipe: Any, denoiser: nn.Module, settings: Settings) -> None:
         self.folder, self.pipe, self.denoiser, self.settings = folder, pipe, denoiser, settings
-        self.kept = dict[str, Any]()
+        self.kept, self.held = dict[Path, Any](), 0
         for part in ("latents", "conditions"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -82,14 +84,14 @@ class Cache:
         return self.folder / "latents" / f"{_hash(key)}.safetensors"
 
     def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
-        if path.name not in self.kept:
-            if len(self.kept) >= _KEPT:
-                self.kept.pop(next(iter(self.kept)))
-            self.kept[path.name] = read(path)
-        return self.kept[path.name]
-
-
-_KEPT = 4096  # in memory
+        if path not in self.kept:
+            self.held += path.stat().st_size
+            while self.kept and self.held > _MOST_HELD:
+                oldest = next(iter(self.kept))
+                self.held -= oldest.stat().st_size
+                del self.kept[oldest]
+            self.kept[path] = read(path)
+        return self.kept[path]
 
 
 def _hash(text: str) -> str:

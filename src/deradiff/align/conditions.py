@@ -133,8 +133,15 @@ def _condition(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cond
         raise AlignError(
             f"{type(pipe).__name__} tells its denoiser time {told:g} at the scheduler's {own:g}: not known"
         )
-    kept = map_tensors([args, kwargs], lambda tensor: tensor.detach().cpu())
+    kept = map_tensors([args, kwargs], _kept)
     return Condition(tuple(kept[0]), kept[1], tuple(sample.shape[1:]), scales[0])
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """On the CPU; equal rows share the memory of one, on disk too."""
+    if tensor.ndim and len(tensor) == _ROWS:
+        return tensor[:1].detach().cpu().clone().expand_as(tensor)
+    return tensor.detach().cpu()
 
 
 def _near(told: float, own: float, scale: float) -> bool:

@@ -1,0 +1,71 @@
+"""Latents and conditions made once, found again, and held within bounds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deradiff.align import cache
+from deradiff.align.cache import Cache
+from deradiff.align.latents import encode
+from deradiff.errors import AlignError
+
+from .subject import PROMPTS, pipeline, preferences, settings
+
+
+def filled(tmp_path: Path, pipe: Any) -> Cache:
+    made = Cache(tmp_path / "cache", pipe, pipe.unet, settings())
+    made.fill(preferences(tmp_path / "pairs"))
+    return made
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = pipeline()
+    first = filled(tmp_path, pipe)
+    for name in ("encode", "capture"):
+        monkeypatch.setattr(cache, name, None)  # would fail if called
+    again = filled(tmp_path, pipe)
+    for pair in preferences(tmp_path / "pairs").pairs:
+        assert torch.equal(first.latent(pair.chosen), again.latent(pair.chosen))
+        assert first.condition(pair.prompt).form == again.condition(pair.prompt).form
+
+
+def test_rows_of_a_condition_are_stored_once(tmp_path: Path) -> None:
+    made = filled(tmp_path, pipeline())
+    states = made.condition(PROMPTS[0]).kwargs["encoder_hidden_states"]
+    assert len(states) == 3
+    assert states.untyped_storage().nbytes() == states[0].numel() * states.element_size()
+
+
+def test_memory_is_bounded_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = filled(tmp_path, pipeline())
+    pairs = preferences(tmp_path / "pairs").pairs
+    before = [made.latent(pair.chosen) for pair in pairs]
+    sizes = [path.stat().st_size for path in (tmp_path / "cache" / "latents").iterdir()]
+    monkeypatch.setattr(cache, "_MOST_HELD", 2 * max(sizes))
+    made.kept.clear()
+    made.held = 0
+    for _ in range(3):
+        for pair, latent in zip(pairs, before, strict=True):
+            assert torch.equal(made.latent(pair.chosen), latent)
+            assert len(made.kept) <= 2
+    assert made.held == sum(path.stat().st_size for path in made.kept)
+
+
+def test_encoded_pictures_decode_to_themselves(tmp_path: Path) -> None:
+    from deradiff import testbed
+    from deradiff.sampling import to_pixels
+
+    pipe: Any = testbed.load_pipeline()
+    with torch.no_grad():
+        made = pipe(testbed.prompts(1)[0], num_inference_steps=10, guidance_scale=1.0).images[0]
+        latent = encode(pipe, made, (8, 8, 8), 64, 64)
+        again = pipe.vae.decode(latent[None] / pipe.vae.config.scaling_factor).sample / 2 + 0.5
+    assert (again[0].clamp(0, 1) - to_pixels(made)).abs().mean() < 0.02
+
+
+def test_latents_of_another_shape_are_refused(tmp_path: Path) -> None:
+    picture = preferences(tmp_path / "pairs").image(preferences(tmp_path / "pairs").pairs[0].chosen)
+    with pytest.raises(AlignError, match="--self-label"):
+        encode(pipeline(), picture, (5, 8, 8), 32, 32)
