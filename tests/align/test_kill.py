@@ -17,7 +17,7 @@ from tests.zoo import ZOO
 from .subject import preferences
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
-STEPS = 40
+STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("align")
     ZOO["sd"].build().save_pretrained(folder / "model")
     preferences(folder / "pairs")
+    run(folder, "whole")
     return folder
 
 
@@ -50,10 +51,9 @@ def losses(place: Path, out: str) -> list[float]:
 
 
 def test_a_training_that_is_killed_again_and_again_ends_the_same(place: Path) -> None:
-    run(place, "whole")
     rng, kills, reached = random.Random(0), 0, set[int]()
     log = place / "cut" / "log.jsonl"
-    while kills < 3:
+    while kills < 2:
         process = subprocess.Popen(command(place, "cut"), stderr=subprocess.DEVNULL, env=environment())
         begun, wanted = len(log.read_text().splitlines()) if log.exists() else 0, rng.randint(4, 9)
         while process.poll() is None:
@@ -64,7 +64,7 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(place: Path) ->
             time.sleep(0.005)
         process.wait()
         reached.add(len(log.read_bytes().splitlines()))
-    assert len(reached) == 3
+    assert len(reached) == 2
     assert not (place / "cut" / WEIGHTS).exists()
     run(place, "cut")
     assert (place / "cut" / "log.jsonl").read_bytes() == (place / "whole" / "log.jsonl").read_bytes()
@@ -73,8 +73,7 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(place: Path) ->
 
 
 def test_two_processes_share_each_step(place: Path) -> None:
-    run(place, "alone")
     run(place, "two", *["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"])
-    assert losses(place, "two") == pytest.approx(losses(place, "alone"), rel=1e-3)
-    first, second = (load_file(place / out / WEIGHTS) for out in ("alone", "two"))
+    assert losses(place, "two") == pytest.approx(losses(place, "whole"), rel=1e-3)
+    first, second = (load_file(place / out / WEIGHTS) for out in ("whole", "two"))
     assert all(torch.allclose(first[key], second[key], atol=1e-3) for key in first)

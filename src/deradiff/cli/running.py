@@ -37,6 +37,7 @@ def run_and_report(
 
     hush()
     journal = Journal(out, plan)
+    journal.index()  # a damaged one is told before models are loaded
     for reward in rewards:
         load_reward(reward)
     _refuse_unanswerable(plan, rewards, objective, guard, shard)
