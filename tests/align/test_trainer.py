@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,26 @@ def test_bf16_trains(tmp_path: Path) -> None:
     assert steps[0].loss == pytest.approx(math.log(2), rel=1e-3)
     weights = load_file(tmp_path / "anchor" / WEIGHTS)
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_disk_that_refuses_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The largest file that may be written shrinks: too small for the checkpoint, then for the anchor."""
+    trained(tmp_path / "whole")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from tests.align.test_trainer import trained
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))
+try:
+    trained(Path({str(tmp_path / "cut")!r}))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"AlignError can't write {tmp_path / 'cut' / 'checkpoint.pt'}"), told
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    trained(tmp_path / "cut")
+    first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "cut"))
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -12,3 +12,10 @@ def deradiff(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+def mistaken(*words: str, expected: str) -> None:
+    """A mistake ends in one clear line and code 2."""
+    error = deradiff(*words, code=2).stderr
+    assert expected in error
+    assert "Error" in error

@@ -1,12 +1,10 @@
 """The page in a real browser, offline."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from tests.compare.synthetic import scores, table
 
 from deradiff.compare import figures
@@ -14,17 +12,6 @@ from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS
 from deradiff.compare.page import render
 
 HOSTILE = "<b onclick='window.hacked=1'>a</b></script><script>window.hacked=1</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

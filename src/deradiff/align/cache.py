@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from deradiff.align.conditions import Condition, capture
+from deradiff.align.files import put, writing
 from deradiff.align.latents import encode
-from deradiff.align.pairs import Pairs
+from deradiff.align.pairs import Pairs, latent_file
 from deradiff.align.settings import Settings
 
 _MOST_HELD = 2 << 30  # bytes of files kept in memory
@@ -30,29 +32,28 @@ class Cache:
     def __init__(self, folder: Path, pipe: Any, denoiser: nn.Module, settings: Settings) -> None:
         self.folder, self.pipe, self.denoiser, self.settings = folder, pipe, denoiser, settings
         self.kept, self.held = dict[Path, Any](), 0
-        for part in ("latents", "conditions"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
 
     @torch.no_grad()
     def fill(self, pairs: Pairs, advance: Callable[[int], None] = lambda count: None) -> None:
         """Make what is missing; ``advance`` is told of each prompt and image.
 
         Raises:
-            AlignError: the pipeline can't be taught, or its images not be encoded.
+            AlignError: the pipeline can't be taught, its images not be encoded, or a file not be written.
         """
         images = dict.fromkeys(key for pair in pairs.pairs for key in (pair.chosen, pair.rejected))
         prompts = list(dict.fromkeys(pair.prompt for pair in pairs.pairs))
         for prompt in prompts:
             if not (path := self._condition(prompt)).exists():
-                _put(path, lambda at, prompt=prompt: torch.save(vars(self._captured(prompt)), at))
+                with writing(path) as file:
+                    torch.save(vars(self._captured(prompt)), file)
             advance(1)
         shape = self.condition(prompts[0]).shape
         for key in images:
-            if not (path := self._latent(key)).exists():
+            if not (path := latent_file(self.folder, key)).exists():
                 latent = pairs.latent(key)
                 if latent is None or tuple(latent.shape) != shape:
                     latent = encode(self.pipe, pairs.image(key), shape, *self._size(shape))
-                _put(path, lambda at, latent=latent: save_file({"latent": latent.contiguous()}, at))
+                put(path, to_safetensors({"latent": latent.contiguous()}))
             advance(1)
 
     def condition(self, prompt: str) -> Condition:
@@ -61,7 +62,7 @@ class Cache:
 
     def latent(self, key: str) -> Tensor:
         """Of an image that was filled in, without a row."""
-        return self._read(self._latent(key), lambda path: load_file(path)["latent"])
+        return self._read(latent_file(self.folder, key), lambda path: load_file(path)["latent"])
 
     def _captured(self, prompt: str) -> Condition:
         given = self.settings
@@ -78,10 +79,7 @@ class Cache:
         return side, side
 
     def _condition(self, prompt: str) -> Path:
-        return self.folder / "conditions" / f"{_hash(prompt)}.pt"
-
-    def _latent(self, key: str) -> Path:
-        return self.folder / "latents" / f"{_hash(key)}.safetensors"
+        return self.folder / "conditions" / f"{sha256(prompt.encode()).hexdigest()}.pt"
 
     def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
         if path not in self.kept:
@@ -92,14 +90,3 @@ class Cache:
                 del self.kept[oldest]
             self.kept[path] = read(path)
         return self.kept[path]
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:32]
-
-
-def _put(path: Path, write: Callable[[Path], None]) -> None:
-    """Written beside and renamed, so that a file that is there is whole."""
-    beside = path.with_suffix(".part")
-    write(beside)
-    beside.replace(path)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deradiff import tables
+from deradiff.align.files import put
 from deradiff.align.pictures import Cell, Pictures
 from deradiff.align.preference import SkipError, preference, rows
 from deradiff.errors import AlignError
@@ -120,22 +121,14 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path])
         else:
             content = file.read_bytes()
             names[key] = f"images/{sha256(content).hexdigest()}{file.suffix}"
-            save(folder / names[key], content)
+            put(folder / names[key], content)
     named = (replace(pair, chosen=names[pair.chosen], rejected=names[pair.rejected]) for pair in pairs)
-    save(folder / "pairs.jsonl", "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode())
+    put(folder / "pairs.jsonl", "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode())
 
 
 def latent_file(folder: Path, key: str) -> Path:
     """Where the latent of an image is stored, as ``latent``."""
     return folder / "latents" / f"{key}.safetensors"
-
-
-def save(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _pair(row: dict[str, Any], pictures: Pictures, file: Path, number: int) -> Pair:

@@ -1,25 +1,25 @@
 """Where a training stands: a checkpoint that any later process goes on from, and the log of its steps."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deradiff.align.files import put, told, writing
 from deradiff.errors import AlignError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint, whole or not at all."""
-    beside = folder / f"{CHECKPOINT}.part"
-    with beside.open("wb") as file:
+    """Replace the checkpoint, whole or not at all.
+
+    Raises:
+        AlignError: it can't be written.
+    """
+    with writing(folder / CHECKPOINT) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(folder / CHECKPOINT)
 
 
 def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -35,8 +35,8 @@ def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     before = state["settings"]
     changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
     if changed:
-        told = ", ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in sorted(changed))
-        raise AlignError(f"{folder} holds a training with other settings ({told}); give them again, or another folder")
+        what = ", ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in sorted(changed))
+        raise AlignError(f"{folder} holds a training with other settings ({what}); give them again, or another folder")
     return state
 
 
@@ -48,9 +48,9 @@ class Log:
         lines = self.path.read_text().splitlines(keepends=True)[:steps] if self.path.exists() else []
         if len(lines) < steps or not all(line.endswith("\n") for line in lines):
             raise AlignError(f"{self.path} has fewer than the {steps} steps of the checkpoint; take another folder")
-        self.path.write_text("".join(lines))
+        put(self.path, "".join(lines).encode())
 
     def add(self, **values: Any) -> None:
         """Append a step."""
-        with self.path.open("a") as file:
+        with told(self.path), self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")

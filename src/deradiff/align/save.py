@@ -10,6 +10,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from deradiff.align.files import told
 from deradiff.align.policy import NAME, Policy
 
 _LORA = "pytorch_lora_weights.safetensors"
@@ -24,22 +25,26 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
         policy: what was trained.
         folder: of the anchor; its weights and card are replaced.
         card: what the anchor says of itself, JSON-able: a LoRA's metadata ``deradiff``, a checkpoint's deradiff.json.
+
+    Raises:
+        AlignError: it can't be written.
     """
-    beside = folder / "writing"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    if policy.config is None:
-        policy.denoiser.save_pretrained(beside / component)
-        pipe.scheduler.save_pretrained(beside / "scheduler")
-        (beside / "deradiff.json").write_text(json.dumps(card, indent=1))
-    else:
-        _save_lora(pipe, component, policy, beside, card)
-    for made in sorted(beside.iterdir()):
-        target = folder / made.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(made, target)
-    beside.rmdir()
+    with told(folder):
+        beside = folder / "writing"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        if policy.config is None:
+            policy.denoiser.save_pretrained(beside / component)
+            pipe.scheduler.save_pretrained(beside / "scheduler")
+            (beside / "deradiff.json").write_text(json.dumps(card, indent=1))
+        else:
+            _save_lora(pipe, component, policy, beside, card)
+        for made in sorted(beside.iterdir()):
+            target = folder / made.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(made, target)
+        beside.rmdir()
 
 
 def _save_lora(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:

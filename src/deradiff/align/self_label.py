@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from deradiff.align.pairs import Pair, Pairs, latent_file, read_pairs, save, write_pairs
+from deradiff.align.files import put
+from deradiff.align.pairs import Pair, Pairs, latent_file, read_pairs, write_pairs
 from deradiff.errors import AlignError
 from deradiff.sampling import final_latents, noise_seed, to_pixels
 
@@ -91,8 +92,8 @@ def _sample(
         content = io.BytesIO()
         picture.save(content, "png")
         key = sha256(content.getvalue()).hexdigest()
-        save(latent_file(folder, key), to_safetensors({"latent": latent.cpu().contiguous()}))
-        save(file, content.getvalue())  # last, as it tells that the sample is done
+        put(latent_file(folder, key), to_safetensors({"latent": latent.cpu().contiguous()}))
+        put(file, content.getvalue())  # last, as it tells that the sample is done
 
 
 def _scores(reward: Callable[[Tensor, Sequence[str]], Tensor], prompt: str, files: list[Path]) -> list[float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED
+from deradiff.cli.common import EMBEDDED, listed
 
 if TYPE_CHECKING:
     from deradiff.align import Pairs
@@ -103,7 +103,7 @@ def align(
     settings = Settings.of(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps, pairs=pairs,
         draws=draws, accumulation=accumulation, learning_rate=learning_rate, full=full, rank=rank,
-        targets=tuple(name.strip() for name in targets.split(",") if name.strip()), ema=ema, seed=seed,
+        targets=tuple(listed(targets)), ema=ema, seed=seed,
         component=component, height=height, width=width, guidance=guidance, precision=precision,
         checkpointing=checkpointing,
     )  # fmt: skip

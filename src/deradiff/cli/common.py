@@ -40,6 +40,11 @@ def own_guidance(model: str) -> float | None:
     return 1.0 if model == EMBEDDED else None
 
 
+def listed(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left, on stderr."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED
+from deradiff.cli.common import EMBEDDED, listed
 
 if TYPE_CHECKING:
     from deradiff.compare import Aligned
@@ -57,12 +57,7 @@ def compare(
         ),
     ] = None,
     steps: options.Steps = 25,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=options.SAMPLING
-        ),
-    ] = None,
+    guidance: options.Guidance = None,
     height: options.Height = None,
     width: options.Width = None,
     batch_size: options.BatchSize = 8,
@@ -80,13 +75,13 @@ def compare(
     from deradiff.sweep.prompts import read_prompts
 
     hush()
-    names = _listed(rewards)
+    names = listed(rewards)
     if not names:
         raise PlanError(f"no rewards in {rewards!r}; give names, or module:function, separated by commas")
     comparison = Comparison.of(
         _aligned(anchor or [EMBEDDED]),
         _aligned(scratch or [f"{EMBEDDED}:*"]),
-        _listed(schedulers) if schedulers else [None],
+        listed(schedulers) if schedulers else [None],
         model=model,
         prompts=[*(read_prompts(prompts) if prompts else []), *(prompt or [])],
         seeds=range(seeds),
@@ -145,10 +140,6 @@ def _matching(text: str) -> list[str]:
     if not (found := [name for name in embedded if fnmatch(name, text)] or sorted(glob(text))):
         raise PlanError(f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several")
     return found
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _percent(value: float | None) -> str:

@@ -21,12 +21,7 @@ def generate(
     component: options.Component = None,
     scheduler: options.Scheduler = None,
     steps: options.Steps = 25,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=options.SAMPLING
-        ),
-    ] = None,
+    guidance: options.Guidance = None,
     height: options.Height = None,
     width: options.Width = None,
     device: options.Device = "cpu",

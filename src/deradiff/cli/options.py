@@ -29,6 +29,10 @@ Scheduler = Annotated[
     typer.Option(help="diffusers scheduler class; default: the pipeline's own.", rich_help_panel=SAMPLING),
 ]
 Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1, rich_help_panel=SAMPLING)]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=SAMPLING),
+]
 Height = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
 Width = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
 Dtype = Annotated[

@@ -20,12 +20,12 @@ def score(
     run: Run, rewards: Annotated[str, typer.Option(help="Names, or module:function, separated by commas.")]
 ) -> None:
     """Score the images of a run after the fact."""
-    from deradiff.cli.common import progress
+    from deradiff.cli.common import listed, progress
     from deradiff.sweep import Journal
     from deradiff.sweep.score import score as score_run
 
     journal = Journal.open(run)
-    for name in [part.strip() for part in rewards.split(",") if part.strip()]:
+    for name in listed(rewards):
         with progress(name, journal.plan.count) as advance:
             score_run(journal, name, advance)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED
+from deradiff.cli.common import EMBEDDED, listed
 
 WHAT, CALLS, RUN = "What to sweep", "Network calls", "The run"  # panels of the help
 
@@ -108,7 +108,6 @@ def sweep(
     if list_cells:
         list_images(plan, part or (0, 1))
         return
-    names = [name.strip() for name in rewards.split(",") if name.strip()]
     run_and_report(
-        plan, out, rewards=names, objective=objective, guard=guard, shard=part, device=device, offload=offload
+        plan, out, rewards=listed(rewards), objective=objective, guard=guard, shard=part, device=device, offload=offload
     )
