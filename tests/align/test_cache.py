@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from deradiff import testbed
 from deradiff.align import cache
 from deradiff.align.cache import Cache
 from deradiff.align.latents import encode
 from deradiff.errors import AlignError
+from deradiff.sampling import to_pixels
 
-from .subject import PROMPTS, pipeline, preferences, settings
+from .subject import PROMPTS, SIDE, pipeline, preferences, settings
 
 
 def filled(tmp_path: Path, pipe: Any) -> Cache:
@@ -54,15 +56,23 @@ def test_memory_is_bounded_and_nothing_is_lost(tmp_path: Path, monkeypatch: pyte
 
 
 def test_encoded_pictures_decode_to_themselves(tmp_path: Path) -> None:
-    from deradiff import testbed
-    from deradiff.sampling import to_pixels
-
     pipe: Any = testbed.load_pipeline()
     with torch.no_grad():
         made = pipe(testbed.prompts(1)[0], num_inference_steps=10, guidance_scale=1.0).images[0]
         latent = encode(pipe, made, (8, 8, 8), 64, 64)
         again = pipe.vae.decode(latent[None] / pipe.vae.config.scaling_factor).sample / 2 + 0.5
     assert (again[0].clamp(0, 1) - to_pixels(made)).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
+def test_latents_are_scaled_as_the_denoiser_takes_them(tmp_path: Path, name: str) -> None:
+    pipe, pairs = pipeline(name), preferences(tmp_path / "pairs")
+    vae, picture = pipe.vae, pairs.image(pairs.pairs[0].chosen)
+    vae.register_to_config(scaling_factor=0.5, shift_factor=0.25 if name == "sd3" else None)
+    with torch.no_grad():
+        plain = vae.encode(2 * to_pixels(picture)[None] - 1).latent_dist.mode()[0]
+    latent = encode(pipe, picture, tuple(plain.shape), SIDE, SIDE)
+    torch.testing.assert_close(latent, (plain - (0.25 if name == "sd3" else 0)) * 0.5, atol=1e-5, rtol=1e-4)
 
 
 def test_latents_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from safetensors import safe_open
 from tests.align.subject import preferences
 from typer.testing import CliRunner
 
+from deradiff import testbed
+from deradiff.anchor.source import card_of
 from deradiff.cli import app
 from deradiff.errors import DeradiffError
 
@@ -32,6 +34,7 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
     assert f"deradiff sweep --model embedded --anchor {tmp_path / 'anchor'}" in made.stdout
     with safe_open(tmp_path / "anchor" / "pytorch_lora_weights.safetensors", "pt") as file:
         card = json.loads(file.metadata()["deradiff"])
+    assert card["beta_convention"] == card_of(testbed.anchor_path())["beta_convention"]  # so that both can be compared
     assert (card["beta"], card["reward"], card["reference"]) == (0.1, "warmth", "embedded")
     sweep = (
         "--prompt",

@@ -40,7 +40,7 @@ def test_settings_survive_the_disk() -> None:
 def test_betas_of_other_conventions_are_refused() -> None:
     mine = aligned(WEAKER)
     other = mine.model_copy(update={"name": "other", "convention": {**mine.convention, "reduction": "mean"}})
-    with pytest.raises(PlanError, match=f"{ANCHOR} and other.*reduction.*'sum over the latent', 'mean'"):
+    with pytest.raises(PlanError, match=f"{ANCHOR} and other.*reduction.*'sum', 'mean'"):
         comparison(scratch=[aligned(ANCHOR), other])
     lacking = mine.model_copy(update={"convention": {}})
     with pytest.raises(PlanError, match=r"factor: 1\.0, None"):

@@ -1,16 +1,18 @@
 """Make the embedded testbed again from nothing: ``python -m deradiff.testbed.build --out DIR``.
 
-Stages: autoencoder, text encoder, denoiser, pool of samples, anchors. A stage whose result is already in DIR is
+Stages: autoencoder, text encoder, denoiser, own samples, anchors. A stage whose result is already in DIR is
 skipped, so an interrupted build goes on where it stopped. Every stage reads what the one before wrote, rounded, so
 that the anchors are trained on exactly the reference that is shipped. One thread is fastest on networks this small.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -20,14 +22,28 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from deradiff.align import Settings, Step, align, self_label
+from deradiff.testbed import prompts
 from deradiff.testbed.architecture import make_sampler, make_tokenizer
-from deradiff.testbed.pool import sample_pool
-from deradiff.testbed.train_anchor import Training, train_anchor
+from deradiff.testbed.judge import warmth
 from deradiff.testbed.train_text import train_text_encoder
 from deradiff.testbed.train_unet import train_unet
 from deradiff.testbed.train_vae import sharpen_decoder, train_vae
 
 console = Console()
+
+POOL_IMAGES = 8  # of each caption
+TRAINING: dict[str, Any] = {
+    "pairs": 12,
+    "draws": 2,
+    "learning_rate": 1e-3,
+    "rank": 4,
+    "targets": (
+        *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"),
+        *("ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
+    ),
+}
+WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +127,10 @@ def build_reference(folder: Path, plan: Plan) -> None:
 
 
 def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
-    """Train and write the anchors that ``folder`` still lacks, all on one pool of samples."""
+    """Train and write the anchors that ``folder`` still lacks, all on the same samples of the reference.
+
+    Their captions leave size and background open half the time: that is where warmth has something to prefer.
+    """
     missing = [
         (beta, seed, target)
         for beta, seed in plan.anchors
@@ -119,15 +138,33 @@ def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
     ]
     if not missing:
         return
+    work, captions, done = folder.parent / "training", prompts(plan.pool_prompts, drop=0.5), 0
+    with _stage("own samples", POOL_IMAGES * len(captions)) as report:
+
+        def sampled(count: int) -> None:
+            nonlocal done
+            done += count
+            report(done - 1)
+
+        pool = {"images": POOL_IMAGES, "steps": 20, "guidance": 1.0, "advance": sampled}
+        pairs = self_label(_load(reference), captions, warmth, work / "pairs", **pool)
+    card = {"reference": "deradiff.testbed", "reward": "deradiff.testbed.warmth"}
+    for beta, seed, target in missing:
+        settings = Settings.of(beta=beta, seed=seed, steps=plan.anchor_steps, **TRAINING)
+        with _stage(target.name, plan.anchor_steps) as report:
+
+            def stepped(step: Step, report: Callable[..., None] = report) -> None:
+                report(step.step - 1, step.loss)
+
+            align(_load(reference), pairs, work / target.name, settings, card=card, advance=stepped)
+        target.mkdir(parents=True)
+        shutil.copy(work / target.name / WEIGHTS, target)
+
+
+def _load(reference: Path) -> StableDiffusionPipeline:
     pipe = StableDiffusionPipeline.from_pretrained(reference, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.eval().requires_grad_(False)
-    with _stage("pool of samples", plan.pool_prompts) as report:
-        pool = sample_pool(pipe, prompts=plan.pool_prompts, report=report)
-    for beta, seed, target in missing:
-        with _stage(target.name, plan.anchor_steps) as report:
-            train_anchor(pipe, pool, target, Training(beta=beta, seed=seed, steps=plan.anchor_steps), report=report)
+    return pipe
 
 
 def main() -> None:
