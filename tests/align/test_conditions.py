@@ -121,3 +121,15 @@ def test_times_are_uniform_on_a_table_and_shifted_for_flows() -> None:
     unshifted = times / (shift - (shift - 1) * times)
     assert 0 < times.min() < times.max() <= 1
     assert unshifted.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["sd", "flux"])
+def test_the_times_of_a_pair_are_spread_over_the_range(name: str) -> None:
+    """Of eight draws one falls into each eighth, in no order: each draw alone is uniform."""
+    scheduler: Any = ZOO[name].build().scheduler
+    drawn = torch.stack([random_times(scheduler, 8, torch.Generator().manual_seed(seed)) for seed in range(200)])
+    shift = getattr(scheduler.config, "shift", None) or 1.0
+    share = drawn / (shift * 1000 - (shift - 1) * drawn)
+    eighths = (8 * share).long()
+    assert torch.equal(eighths.sort(1).values, torch.arange(8).expand(200, 8))
+    assert all(len(set(column.tolist())) == 8 for column in eighths.T)

@@ -19,6 +19,7 @@ from deradiff.compare.outcome import ANCHOR as ANCHOR_ARM
 from deradiff.compare.outcome import DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.errors import PlanError, ResultsError, RewardError
 from deradiff.sampling import noise_seed, to_pixels
+from deradiff.sweep import Journal
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,35 @@ def test_the_json_holds_the_table(done: tuple[Path, Table]) -> None:
     assert found["betas"] == [0.05, 0.1]
     assert found["share_of_spread_deradiff"] == done[1].headline["share_of_spread_deradiff"]
     assert len(found["rows"]) == 5 * 2
+
+
+def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any, tmp_path: Path) -> None:
+    """At such betas nothing is weighed down, so the reference's other images are the optimum: their warmth."""
+    own = {"scratch": [aligned(name).model_copy(update={"beta": 1e3}) for name in (ANCHOR, SISTER)]}
+    own["scratch"].append(aligned(WEAKER).model_copy(update={"beta": 2e3}))
+    [table] = compare(tmp_path / "run", comparison(**own, optimum=16), pipe, REWARDS, locate)
+    pool = Journal.open(tmp_path / "run/pool-own")
+    assert pool.plan.seeds == tuple(range(2, 18))  # the arms have 0 and 1
+    assert pool.plan.lams == (0.0,)
+    assert table.optimum is not None
+    mean = pool.results().scores["warmth"].mean()
+    assert [row.optimum for row in table.optimum.of(REFERENCE)] == pytest.approx([mean] * 2, abs=1e-3)
+    for arm in (DERADIFF, REFERENCE, ANCHOR_ARM):
+        assert [row.mean for row in table.optimum.of(arm)] == pytest.approx([row.mean for row in table.of(arm)])
+    scratch = [sum(means) / len(means) for means in table.scratch_means]
+    assert [row.mean for row in table.optimum.of("scratch")] == pytest.approx(scratch)
+    assert json.loads((tmp_path / "run/results.json").read_text())["tables"][0]["optimum"]["prompts"] == 2
+
+
+def test_an_optimum_of_other_units_or_few_samples_is_refused(pipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="15 or more samples"):
+        comparison(optimum=3)
+    mean = {"convention": {"reduction": "mean", "factor": 0.5, "timestep_weight": 1.0}}
+    models = [aligned(name).model_copy(update=mean) for name in (ANCHOR, WEAKER)]
+    other = comparison(anchors=models[:1], scratch=models, optimum=16)
+    with pytest.raises(PlanError, match="units of the reward"):
+        compare(tmp_path / "run", other, pipe, REWARDS, locate)
+    assert not (tmp_path / "run").exists()
 
 
 def test_image_distances_are_rms_over_pixels_in_unit_range(tmp_path: Path) -> None:

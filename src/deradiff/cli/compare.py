@@ -1,9 +1,10 @@
 """``deradiff compare``: an anchor's lam against models aligned from scratch, on the same prompts, seeds and noise."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +48,15 @@ def compare(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    optimum: Annotated[
+        int,
+        typer.Option(
+            help="Further samples of the reference a prompt, from which the optimum of the first reward is weighed; "
+            "0 for none. Needs models aligned to that reward with beta in its units (kl).",
+            min=0,
+            rich_help_panel=WHAT,
+        ),
+    ] = 0,
     model: options.Model = EMBEDDED,
     component: options.Component = None,
     schedulers: Annotated[
@@ -82,6 +92,7 @@ def compare(
         _aligned(anchor or [EMBEDDED]),
         _aligned(scratch or [f"{EMBEDDED}:*"]),
         listed(schedulers) if schedulers else [None],
+        optimum=optimum,
         model=model,
         prompts=[*(read_prompts(prompts) if prompts else []), *(prompt or [])],
         seeds=range(seeds),
@@ -104,22 +115,34 @@ def compare(
 
 
 def show(table: "Table") -> None:
-    """Print a table: each arm's error by beta, in the units of the reward and as a share of the spread."""
+    """Print each arm's error by beta, in the units of the reward and as a share of the spread."""
     from rich.console import Console
+
+    from deradiff.compare.figures import EMULATIONS
+    from deradiff.compare.optimum import SCRATCH
+
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    means = [row.scratch_mean for row in table.of(EMULATIONS[0])]
+    console.print(_drawn(table.title, "from scratch", means, {arm: table.of(arm) for arm in EMULATIONS}))
+    if table.optimum and (own := table.optimum.of(SCRATCH)):
+        rows = {arm: table.optimum.of(arm) for arm in (SCRATCH, *EMULATIONS[:-1])}
+        title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
+        console.print(_drawn(title, "optimum", [row.optimum for row in own], rows))
+    for warning in table.warnings:
+        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _drawn(title: str, goal: str, means: list[float], rows: "Mapping[str, list[Any]]") -> Any:
     from rich.table import Table as Drawn
 
     from deradiff.compare.figures import NAMES
 
-    drawn = Drawn("beta", "from scratch", *NAMES.values(), title=table.title, title_justify="left")
-    for place, beta in enumerate(table.betas):
-        found = [table.of(arm)[place] for arm in NAMES]
+    drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=title, title_justify="left")
+    for mean, *found in zip(means, *rows.values(), strict=True):
         errors = (f"{row.error.figures[0]} ({_percent(row.share_of_spread)})" for row in found)
-        drawn.add_row(f"{beta:g}", f"{found[0].scratch_mean:.3g}", *errors)
-    console = Console()
-    console.width = max(console.width, WIDTH)
-    console.print(drawn)
-    for warning in table.warnings:
-        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+        drawn.add_row(f"{found[0].beta:g}", f"{mean:.3g}", *errors)
+    return drawn
 
 
 def _aligned(given: list[str]) -> "list[Aligned]":

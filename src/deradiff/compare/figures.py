@@ -1,20 +1,32 @@
 """The figures of a comparison's page as plotly specs."""
 
+from collections.abc import Mapping, Sequence
+
 import plotly.graph_objects as go
 
+from deradiff.compare.optimum import SCRATCH
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.statistics import NULL
+from deradiff.recommend import Interval
 from deradiff.report.figures import ACCENT, BAND, LINE, blank
 
 NAMES = {
+    SCRATCH: "from scratch",
     DERADIFF: "DeRaDiff",
     WEIGHTS: "weight interpolation",
     ANCHOR: "the anchor",
     REFERENCE: "the reference",
     NULL: "null predictor",
 }
-COLOURS = {DERADIFF: ACCENT, WEIGHTS: "#3d84c6", ANCHOR: "#8a63b8", REFERENCE: "#3f9d6b", NULL: "#8c8c8c"}
-SCRATCH = "from scratch"
+COLOURS = {
+    SCRATCH: LINE,
+    DERADIFF: ACCENT,
+    WEIGHTS: "#3d84c6",
+    ANCHOR: "#8a63b8",
+    REFERENCE: "#3f9d6b",
+    NULL: "#8c8c8c",
+}
+EMULATIONS = (DERADIFF, WEIGHTS, ANCHOR, REFERENCE, NULL)  # what is held against models from scratch
 HEIGHT = 420  # px, with room for the legend
 
 
@@ -22,7 +34,7 @@ def rewards(table: Table) -> go.Figure:
     """Mean reward against beta: every arm with the paired interval of its error, and each model from scratch."""
     figure = _against_beta(table, f"mean {table.reward}")
     means = [sum(seeds) / len(seeds) for seeds in table.scratch_means]
-    figure.add_scatter(x=table.betas, y=means, name=SCRATCH, mode="lines", line={"color": LINE, "width": 5})
+    figure.add_scatter(x=table.betas, y=means, name=NAMES[SCRATCH], mode="lines", line={"color": LINE, "width": 5})
     figure.add_scatter(
         x=[beta for beta, seeds in zip(table.betas, table.scratch_means, strict=True) for _ in seeds],
         y=[mean for seeds in table.scratch_means for mean in seeds],
@@ -30,7 +42,7 @@ def rewards(table: Table) -> go.Figure:
         mode="markers",
         marker={"color": LINE, "size": 9, "symbol": "line-ew-open", "line_width": 2},
     )
-    return _arms(figure, table, means, scale=1)
+    return _arms(figure, table.betas, _errors(table), means, scale=1)
 
 
 def errors(table: Table) -> go.Figure | None:
@@ -42,16 +54,39 @@ def errors(table: Table) -> go.Figure | None:
     noise = table.headline["seed_noise_share"]
     if noise is not None:
         figure.add_hrect(y0=-100 * noise, y1=100 * noise, fillcolor=BAND, line_width=0, layer="below")
-    return _arms(figure, table, [0.0] * len(table.betas), scale=100 / table.spread.size)
+    return _arms(figure, table.betas, _errors(table), [0.0] * len(table.betas), scale=100 / table.spread.size)
 
 
-def _arms(figure: go.Figure, table: Table, zero: list[float], scale: float) -> go.Figure:
+def to_optimum(table: Table) -> go.Figure | None:
+    """Error against the optimum in % of its spread, of models from scratch too; None where the optimum isn't known."""
+    own = table.optimum
+    if (
+        own is None
+        or not (shown := {arm: own.of(arm) for arm in (SCRATCH, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)})[SCRATCH]
+    ):
+        return None
+    means = [row.optimum for row in shown[SCRATCH]]
+    if not (spread := max(means) - min(means)):
+        return None
+    figure = _against_beta(table, "error against the optimum, % of its spread")
+    figure.add_hline(y=0, line={"color": LINE, "width": 1})
+    betas = [row.beta for row in shown[SCRATCH]]
+    errors = {arm: [row.error for row in rows] for arm, rows in shown.items()}
+    return _arms(figure, betas, errors, [0.0] * len(betas), scale=100 / spread)
+
+
+def _errors(table: Table) -> dict[str, list[Interval]]:
+    return {arm: [row.error for row in table.of(arm)] for arm in EMULATIONS}
+
+
+def _arms(
+    figure: go.Figure, betas: Sequence[float], errors: Mapping[str, list[Interval]], zero: list[float], scale: float
+) -> go.Figure:
     """A line for each arm at its error, times ``scale``, above ``zero``."""
-    for place, (arm, name) in enumerate(NAMES.items()):
-        found = [row.error for row in table.of(arm)]
+    for place, (arm, found) in enumerate(errors.items()):
         figure.add_scatter(
             # Side by side, so that no interval hides another.
-            x=[beta * 1.025 ** (place - 2) for beta in table.betas],
+            x=[beta * 1.025 ** (place - 2) for beta in betas],
             y=[base + scale * error.mean for base, error in zip(zero, found, strict=True)],
             error_y={
                 "array": [scale * (error.high - error.mean) for error in found],
@@ -59,12 +94,12 @@ def _arms(figure: go.Figure, table: Table, zero: list[float], scale: float) -> g
                 "thickness": 1,
                 "width": 0,
             },
-            name=name,
+            name=NAMES[arm],
             mode="lines+markers",
-            line={"color": COLOURS[arm], "width": 1.5, "dash": "solid" if arm in (DERADIFF, WEIGHTS) else "dot"},
+            line={"color": COLOURS[arm], "width": 1.5, "dash": "dot" if arm in (ANCHOR, REFERENCE, NULL) else "solid"},
             marker={"size": 7},
-            customdata=[f"{beta:g}" for beta in table.betas],
-            hovertemplate=f"{name}, beta %{{customdata}}<br>%{{y:.3g}}<extra></extra>",
+            customdata=[f"{beta:g}" for beta in betas],
+            hovertemplate=f"{NAMES[arm]}, beta %{{customdata}}<br>%{{y:.3g}}<extra></extra>",
         )
     return figure
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from deradiff.compare.optimum import Optimum
 from deradiff.compare.statistics import NULL, Row, Spread
 from deradiff.recommend import FEW_PROMPTS
 
@@ -31,6 +32,7 @@ class Table:
         seed_image_distance: the same between two training seeds at one beta, mean over betas; None as ``seed_noise``.
         own_model: whether the anchor is itself among the models from scratch.
         rows: each arm at each beta.
+        optimum: every arm against the optimum of the first reward; None where no samples were drawn for it.
     """
 
     anchor: str
@@ -46,6 +48,7 @@ class Table:
     seed_image_distance: float | None
     own_model: bool
     rows: tuple[Row, ...]
+    optimum: Optimum | None = None
 
     @property
     def title(self) -> str:
@@ -102,6 +105,8 @@ class Table:
                 f"The anchor is among the models from scratch at beta = {self.anchor_beta:g}, where its error is "
                 "therefore less than that of another training seed."
             )
+        if self.optimum and self.optimum.warning:
+            yield self.optimum.warning
         null, own = self.percent(NULL), self.percent(DERADIFF)
         if null is not None and own is not None:
             yield (

@@ -24,9 +24,13 @@ def render(tables: Sequence[Table], facts: Mapping[str, str]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HOUSES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    drawn = [(table, figures.rewards(table).to_json(), _json(figures.errors(table))) for table in tables]
+    drawn = [
+        (table, *map(_json, (figures.rewards(table), figures.errors(table), figures.to_optimum(table))))
+        for table in tables
+    ]
+    names = {arm: figures.NAMES[arm] for arm in figures.EMULATIONS}
     template = environment.get_template("page.html")
-    return template.render(tables=tables, drawn=drawn, facts=facts, names=figures.NAMES, plotly=Markup(get_plotlyjs()))
+    return template.render(tables=tables, drawn=drawn, facts=facts, names=names, plotly=Markup(get_plotlyjs()))
 
 
 def _json(figure: figures.go.Figure | None) -> str | None:

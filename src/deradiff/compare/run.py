@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deradiff.compare.aligned import refuse_other_units
 from deradiff.compare.settings import Comparison
 from deradiff.errors import PlanError
 from deradiff.rewards import load_reward
@@ -49,11 +50,13 @@ class Runs:
             progress: told how many more images are sampled, those found on disk first.
 
         Raises:
-            PlanError: as the sweep's ``run`` and ``score``.
+            PlanError: as the sweep's ``run`` and ``score``, or an optimum is asked for and beta isn't in its units.
             RewardError: as ``score``.
         """
         for reward in rewards:
             load_reward(reward)
+        if self.comparison.optimum:
+            refuse_other_units(self.comparison.anchors[0], pipe.scheduler)
         with hold(self.folder, "compare") as writer:
             self._refuse_other()  # once more, now that no other process can write it
             if not self._settings.exists():

@@ -2,51 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from deradiff.anchor.source import card_of
-from deradiff.errors import AnchorError, PlanError
+from deradiff.compare.aligned import Aligned, refuse_other_conventions
+from deradiff.compare.optimum import LEAST_ESS
+from deradiff.errors import PlanError
 from deradiff.mixture import lam_from_beta
 from deradiff.sweep import Plan
-
-_CONFIG = ConfigDict(frozen=True, extra="forbid")
-
-
-class Aligned(BaseModel):
-    """An aligned model and what its card says of it.
-
-    Attributes:
-        name: as the user gives it.
-        beta: KL strength it was aligned at.
-        seed: of its training.
-        convention: what beta means.
-    """
-
-    model_config = _CONFIG
-    name: str
-    beta: float
-    seed: int
-    convention: dict[str, Any]
-
-    @classmethod
-    def read(cls, name: str, path: str) -> "Aligned":
-        """The aligned model in a folder or file.
-
-        Raises:
-            AnchorError: nothing there, or a card that lacks beta, seed or beta_convention.
-        """
-        card = card_of(path)
-        if lacking := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
-            raise AnchorError(
-                f"the card of {name} lacks {', '.join(lacking)}; expected a local model with a deradiff.json beside "
-                "it, or a LoRA with that in its metadata, which says beta, seed and beta_convention"
-            )
-        return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
-
-    def __str__(self) -> str:
-        return f"beta{self.beta:g}-seed{self.seed}"
 
 
 class Comparison(BaseModel):
@@ -57,13 +20,15 @@ class Comparison(BaseModel):
         scratch: models aligned from scratch, one or more (training seeds) a beta.
         schedulers: diffusers class names; None is the pipeline's own.
         plan: of the first anchor under the first scheduler; the others change its anchor, lams, scheduler and mode.
+        optimum: further samples of the reference, for each prompt, from which the optimum at each beta is weighed.
     """
 
-    model_config = _CONFIG
+    model_config = ConfigDict(frozen=True, extra="forbid")
     anchors: tuple[Aligned, ...]
     scratch: tuple[Aligned, ...]
     schedulers: tuple[str | None, ...]
     plan: Plan
+    optimum: int = 0
 
     @classmethod
     def of(
@@ -71,24 +36,28 @@ class Comparison(BaseModel):
         anchors: Sequence[Aligned],
         scratch: Sequence[Aligned],
         schedulers: Sequence[str | None] = (None,),
+        *,
+        optimum: int = 0,
         **sampling: object,
     ) -> "Comparison":
         """A comparison from aligned models and the other settings of :class:`Plan`.
 
         Raises:
-            PlanError: fewer than two betas or prompts, one thing given twice, betas of several conventions, or a
-                setting that no plan takes.
+            PlanError: fewer than two betas or prompts, one thing given twice, betas of several conventions, too few
+                samples for an optimum, or a setting that no plan takes.
         """
         _refuse_twice([f"the scheduler {scheduler}" for scheduler in schedulers])
         _refuse_twice([f"an anchor of {anchor}" for anchor in anchors])
         _refuse_twice([f"a model from scratch of {model}" for model in scratch])
-        _refuse_other_conventions([*anchors, *scratch])
+        refuse_other_conventions([*anchors, *scratch])
         betas = {model.beta for model in scratch}
         if len(betas) < 2:
             raise PlanError(
                 f"expected models from scratch at two or more betas, got {sorted(betas)}: errors are told as a share "
                 "of the spread between betas"
             )
+        if optimum and optimum < LEAST_ESS:
+            raise PlanError(f"expected {LEAST_ESS} or more samples of the reference for the optimum, got {optimum}")
         first = anchors[0]
         plan = Plan.of(
             **sampling,
@@ -102,7 +71,8 @@ class Comparison(BaseModel):
             raise PlanError("expected two or more prompts, got 1: intervals need the spread between prompts")
         if len(plan.guidances) > 1:
             raise PlanError(f"expected one guidance, got {plan.guidances}; compare each in a folder of its own")
-        return cls(anchors=tuple(anchors), scratch=tuple(scratch), schedulers=tuple(schedulers), plan=plan)
+        own = {"anchors": tuple(anchors), "scratch": tuple(scratch), "schedulers": tuple(schedulers)}
+        return cls(**own, plan=plan, optimum=optimum)
 
     @property
     def betas(self) -> tuple[float, ...]:
@@ -121,12 +91,19 @@ class Comparison(BaseModel):
         """Folder name and plan of a model aligned from scratch."""
         return self._arm("scratch", model, scheduler, {1.0})
 
+    def pool(self, scheduler: str | None) -> tuple[str, Plan]:
+        """Folder name and plan of the reference's samples for the optimum, of seeds that no arm has."""
+        first = max(self.plan.seeds) + 1
+        own = {"lams": {0.0}, "seeds": range(first, first + self.optimum), "scheduler": scheduler}
+        return f"pool-{scheduler or 'own'}", Plan.of(**{**dict(self.plan), **own})
+
     def plans(self) -> dict[str, Plan]:
         """Folder name -> plan, of every arm."""
         return dict(
             arm
             for scheduler in self.schedulers
             for arm in (
+                *([self.pool(scheduler)] if self.optimum else []),
                 *(self.from_scratch(model, scheduler) for model in self.scratch),
                 *(make(anchor, scheduler) for anchor in self.anchors for make in (self.deradiff, self.weights)),
             )
@@ -146,15 +123,3 @@ def _lams(anchor: Aligned, betas: Iterable[float]) -> set[float]:
 def _refuse_twice(given: list[str]) -> None:
     if twice := [what for what, count in Counter(given).items() if count > 1]:
         raise PlanError(f"given twice: {', '.join(twice)}; leave one out")
-
-
-def _refuse_other_conventions(models: Sequence[Aligned]) -> None:
-    first = models[0]
-    for model in models:
-        keys = first.convention.keys() | model.convention.keys()
-        if apart := [key for key in sorted(keys) if first.convention.get(key) != model.convention.get(key)]:
-            told = "; ".join(f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in apart)
-            raise PlanError(
-                f"beta doesn't mean the same in {first.name} and {model.name} ({told}); compare models aligned under "
-                "one convention"
-            )

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from deradiff.compare.aligned import Aligned
 from deradiff.compare.images import Files, rms_distances
+from deradiff.compare.optimum import SCRATCH, Optimum, optimum
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.run import Runs
-from deradiff.compare.settings import Aligned
 from deradiff.compare.statistics import Scores, rows, seed_noise, spread
 from deradiff.mixture import lam_from_beta
 from deradiff.results import Results
@@ -50,6 +51,7 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
         REFERENCE: (realigned, [0.0] * len(betas)),
     }
     images = {arm: [_column(own, own.images, lam) for lam in at] for arm, (own, at) in columns.items()}
+    pool = read(comparison.pool(scheduler)) if comparison.optimum else None
     distances, between_seeds = _distances(images, [[own.images[:, :, 0] for _, own in group] for group in groups])
     for reward in rewards:
         scores = Scores(
@@ -74,7 +76,14 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
             seed_image_distance=between_seeds,
             own_model=anchor in comparison.scratch,
             rows=tuple(rows(scores)),
+            optimum=None if pool is None else _optimum(pool, rewards[0], reward, scores),
         )
+
+
+def _optimum(pool: Results, objective: str, reward: str, scores: Scores) -> Optimum:
+    first, own = (pool.scores[name][:, :, 0] for name in (objective, reward))
+    arms = {SCRATCH: list(scores.scratch)} | {arm: list(table) for arm, table in scores.arms.items()}
+    return optimum(objective, scores.betas, first, own, arms)
 
 
 def _column(results: Results, table: Any, lam: float) -> Any:

@@ -1,0 +1,79 @@
+"""Aligned models by what their cards say."""
+
+from collections.abc import Sequence
+from math import isclose, nan
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from deradiff.align.convention import convention
+from deradiff.anchor.source import card_of
+from deradiff.errors import AnchorError, PlanError
+
+
+class Aligned(BaseModel):
+    """An aligned model and what its card says of it.
+
+    Attributes:
+        name: as the user gives it.
+        beta: KL strength it was aligned at.
+        seed: of its training.
+        convention: what beta means.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    beta: float
+    seed: int
+    convention: dict[str, Any]
+
+    @classmethod
+    def read(cls, name: str, path: str) -> "Aligned":
+        """The aligned model in a folder or file.
+
+        Raises:
+            AnchorError: nothing there, or a card that lacks beta, seed or beta_convention.
+        """
+        card = card_of(path)
+        if lacking := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
+            raise AnchorError(
+                f"the card of {name} lacks {', '.join(lacking)}; expected a local model with a deradiff.json beside "
+                "it, or a LoRA with that in its metadata, which says beta, seed and beta_convention"
+            )
+        return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
+
+    def __str__(self) -> str:
+        return f"beta{self.beta:g}-seed{self.seed}"
+
+
+def refuse_other_conventions(models: Sequence[Aligned]) -> None:
+    """Refuse models whose betas don't mean the same.
+
+    Raises:
+        PlanError: they don't.
+    """
+    first = models[0]
+    for model in models:
+        keys = first.convention.keys() | model.convention.keys()
+        if apart := [key for key in sorted(keys) if first.convention.get(key) != model.convention.get(key)]:
+            told = "; ".join(f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in apart)
+            raise PlanError(
+                f"beta doesn't mean the same in {first.name} and {model.name} ({told}); compare models aligned under "
+                "one convention"
+            )
+
+
+def refuse_other_units(model: Aligned, scheduler: Any) -> None:
+    """Refuse a model whose beta isn't in units of the reward, as that of an optimum must be.
+
+    Raises:
+        PlanError: it isn't.
+    """
+    own, expected = model.convention, convention("kl", scheduler).card()
+    weight = own.get("factor", nan) * own.get("timestep_weight", 1.0)
+    alike = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=1e-6)
+    if own.get("reduction") != expected["reduction"] or not alike:
+        raise PlanError(
+            f"the optimum needs betas in units of the reward, as the convention kl has them ({expected}); "
+            f"{model.name} has {own}; leave the optimum out, or align with --convention kl"
+        )
