@@ -84,6 +84,9 @@ def test_the_anchor_loads_in_plain_diffusers_and_says_what_it_is(tmp_path: Path,
         taught.load_lora_weights(folder)
     before, after = image(plain), image(taught)
     assert not torch.allclose(before, after, atol=1e-4)
+    (tmp_path / "plain").touch()
+    written = [path for path in folder.rglob("*") if path.is_file() and "cache" not in path.parts]
+    assert {path.stat().st_mode for path in written} == {(tmp_path / "plain").stat().st_mode}  # who may read it
     card = card_of(folder)
     assert (card["beta"], card["seed"], card["steps"], card["reference"]) == (0.01, 0, 6, "sd")
     assert card["beta_convention"]["reduction"] == "sum"

@@ -39,6 +39,8 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
             (beside / "deradiff.json").write_text(json.dumps(card, indent=1))
         else:
             _save_lora(pipe, component, policy, beside, card)
+        for weights in beside.rglob("*.safetensors"):  # the library makes them their owner's alone
+            weights.chmod(beside.stat().st_mode & 0o666)
         for made in sorted(beside.iterdir()):
             target = folder / made.name
             if target.is_dir():

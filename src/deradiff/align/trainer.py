@@ -39,7 +39,7 @@ def align(
     Args:
         pipe: the reference pipeline; its denoiser is trained in place.
         pairs: preferences.
-        folder: gets the anchor, ``log.jsonl`` and, until it is done, ``checkpoint.pt`` and ``cache/``.
+        folder: gets the anchor, ``log.jsonl``, ``checkpoint.pt`` and ``cache/``.
         settings: of training.
         card: what else the anchor's card should say, such as the model's name.
         tracker: of accelerate's: ``tensorboard``, ``wandb``.

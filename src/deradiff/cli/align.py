@@ -7,6 +7,7 @@ import typer
 
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
     from deradiff.align import Pairs
@@ -85,6 +86,7 @@ def align(
         str | None, typer.Option(help="tensorboard or wandb, if installed.", rich_help_panel=RUN)
     ] = None,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)] = 100,
+    config: Config = None,
 ) -> None:
     """Train an anchor: a LoRA (or, with --full, a checkpoint) that diffusers loads and realign, sweep and report read.
 

@@ -10,6 +10,7 @@ import typer
 
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
     from deradiff.compare import Aligned
@@ -75,6 +76,7 @@ def compare(
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
     out: Annotated[Path, typer.Option(help="Folder; an interrupted comparison goes on there.")] = Path("runs/compare"),
+    config: Config = None,
 ) -> None:
     """Measure how well lam emulates models aligned from scratch, and write a page of it."""
     from deradiff.cli.common import anchor_name, hush, model_path, own_guidance, progress
