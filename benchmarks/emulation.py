@@ -1,49 +1,87 @@
-"""How well lam emulates anchors that were aligned from scratch at other betas, on the embedded pipeline.
+"""How well lam emulates models aligned from scratch at other betas, on the embedded pipeline.
 
-    python benchmarks/emulation.py [--json FILE] [--out FOLDER]
+    python benchmarks/emulation.py [--full] [--json FILE] [--out FOLDER]
 
-The anchor of beta 0.05 emulates its sisters from 0.2 down to 0.0125, of two training seeds each, on prompts that no
-training saw. A stopped run goes on in --out. ``deradiff compare`` is the same at any size and for any pipeline.
+The model of beta 0.1 and training seed 0 emulates those of benchmarks/ladder/, from 0.8 down to 0.025, of two training
+seeds each, on captions that no training saw; all are held against the optimum too. --full: four times the images, three
+samplers, and the weakest and the strongest model as anchors. A stopped run goes on in --out; ``deradiff compare`` is
+the same for any pipeline.
 """
 
 import argparse
-import shutil
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from deradiff import testbed
-from deradiff.cli.common import anchor_name, progress
-from deradiff.cli.compare import show
-from deradiff.compare import Aligned, Comparison, compare
+from ladder import CAPTIONS, LADDER
 
-ANCHOR = "embedded:warmth-beta0.05-seed0"
-SCHEDULER = "EulerAncestralDiscreteScheduler"
+from deradiff import testbed
+from deradiff.cli.common import progress
+from deradiff.cli.compared import show
+from deradiff.compare import Aligned, Comparison, compare
+from deradiff.compare.outcome import Table, as_json
+
 REWARDS = ("warmth", "faithfulness")
-PROMPTS, SEEDS, STEPS, BATCH = 32, 2, 20, 32
+PROMPTS, STEPS, BATCH = 32, 20, 32
+SEEDS, SAMPLES = 4, 96  # images of each prompt and arm; of the reference, for the optimum
+FULL_SEEDS, FULL_SAMPLES = 16, 192
+MIDDLE, WEAKEST, STRONGEST = "warmth-beta0.1-seed0", "warmth-beta0.8-seed0", "warmth-beta0.025-seed0"
+ANCESTRAL = "EulerAncestralDiscreteScheduler"
+OTHERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+
+
+def comparisons(full: bool) -> dict[str, Comparison]:
+    """Folder -> what is compared there; the first gives the headline."""
+    if not full:
+        return {"quick": comparison([MIDDLE], [ANCESTRAL], SEEDS, SAMPLES)}
+    return {
+        "ancestral": comparison([MIDDLE, WEAKEST, STRONGEST], [ANCESTRAL], FULL_SEEDS, FULL_SAMPLES),
+        "others": comparison([MIDDLE], OTHERS, FULL_SEEDS, FULL_SAMPLES),
+    }
+
+
+def comparison(anchors: list[str], schedulers: list[str] | tuple[str, ...], seeds: int, samples: int) -> Comparison:
+    """Anchors against the whole ladder."""
+    seen = set(testbed.prompts(CAPTIONS, drop=1.0))
+    fresh = [caption for caption in testbed.prompts(10 * PROMPTS, seed=3000, drop=1.0) if caption not in seen]
+    return Comparison.of(
+        [Aligned.read(name, locate(name)) for name in anchors],
+        [Aligned.read(path.name, str(path)) for path in sorted(LADDER.iterdir())],
+        schedulers,
+        optimum=samples,
+        model="embedded",
+        prompts=fresh[:PROMPTS],
+        seeds=range(seeds),
+        guidances=[1.0],
+        steps=STEPS,
+        batch_size=BATCH,
+    )
+
+
+def locate(name: str) -> str:
+    """A model of the ladder."""
+    return str(LADDER / name)
+
+
+def measured(folder: Path, full: bool) -> Iterator[Table]:
+    """Sample what is missing, and the tables."""
+    for name, own in comparisons(full).items():
+        with progress(name, sum(plan.count for plan in own.plans().values())) as advance:
+            yield from compare(folder / name, own, testbed.load_pipeline(), REWARDS, locate, advance)
 
 
 def main() -> None:
     """Measure, print tables, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/emulation"))
     given = parser.parse_args()
-    comparison = Comparison.of(
-        [Aligned.read(ANCHOR, anchor_name(ANCHOR))],
-        [Aligned.read(f"embedded:{name}", str(testbed.anchor_path(name))) for name in testbed.anchor_names()],
-        [SCHEDULER],
-        model="embedded",
-        prompts=testbed.prompts(PROMPTS, seed=3000),
-        seeds=range(SEEDS),
-        guidances=[1.0],
-        steps=STEPS,
-        batch_size=BATCH,
-    )
-    with progress("sampling", sum(plan.count for plan in comparison.plans().values())) as advance:
-        tables = compare(given.out, comparison, testbed.load_pipeline(), REWARDS, anchor_name, advance)
+    tables = list(measured(given.out, given.full))
     for table in tables:
         show(table)
     if given.json:
-        shutil.copy(given.out / "results.json", given.json)
+        given.json.write_text(json.dumps(as_json(tables), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,10 @@ def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[P
         compare(folder, comparison(), pipe, REWARDS, locate)
 
 
-def test_an_unknown_reward_is_told_before_anything_is_sampled(pipe: Any, tmp_path: Path) -> None:
+def test_an_unknown_reward_or_scheduler_is_told_before_anything_is_sampled(pipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="'NoScheduler' is no scheduler for StableDiffusionPipeline"):
+        compare(tmp_path / "run", comparison(schedulers=[None, "NoScheduler"]), pipe, REWARDS, locate)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(RewardError, match="nonsense"):
         compare(tmp_path / "run", comparison(), pipe, ["warmth", "nonsense"], locate)
     assert not (tmp_path / "run").exists()

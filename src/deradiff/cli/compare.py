@@ -1,10 +1,9 @@
 """``deradiff compare``: an anchor's lam against models aligned from scratch, on the same prompts, seeds and noise."""
 
-from collections.abc import Mapping
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +13,8 @@ from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
     from deradiff.compare import Aligned
-    from deradiff.compare.outcome import Table
 
 WHAT = "What to compare"
-WIDTH = 132  # of a table
 
 
 def compare(
@@ -80,6 +77,7 @@ def compare(
 ) -> None:
     """Measure how well lam emulates models aligned from scratch, and write a page of it."""
     from deradiff.cli.common import anchor_name, hush, model_path, own_guidance, progress
+    from deradiff.cli.compared import percent, show
     from deradiff.compare import Comparison
     from deradiff.compare import compare as run_comparison
     from deradiff.errors import PlanError
@@ -113,38 +111,7 @@ def compare(
         show(table)
     typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
     for name, value in found[0].headline.items():
-        typer.echo(f"{name}: {_percent(value)}")
-
-
-def show(table: "Table") -> None:
-    """Print each arm's error by beta, in the units of the reward and as a share of the spread."""
-    from rich.console import Console
-
-    from deradiff.compare.figures import EMULATIONS
-    from deradiff.compare.optimum import SCRATCH
-
-    console = Console()
-    console.width = max(console.width, WIDTH)
-    means = [row.scratch_mean for row in table.of(EMULATIONS[0])]
-    console.print(_drawn(table.title, "from scratch", means, {arm: table.of(arm) for arm in EMULATIONS}))
-    if table.optimum and (own := table.optimum.of(SCRATCH)):
-        rows = {arm: table.optimum.of(arm) for arm in (SCRATCH, *EMULATIONS[:-1])}
-        title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
-        console.print(_drawn(title, "optimum", [row.optimum for row in own], rows))
-    for warning in table.warnings:
-        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _drawn(title: str, goal: str, means: list[float], rows: "Mapping[str, list[Any]]") -> Any:
-    from rich.table import Table as Drawn
-
-    from deradiff.compare.figures import NAMES
-
-    drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=title, title_justify="left")
-    for mean, *found in zip(means, *rows.values(), strict=True):
-        errors = (f"{row.error.figures[0]} ({_percent(row.share_of_spread)})" for row in found)
-        drawn.add_row(f"{found[0].beta:g}", f"{mean:.3g}", *errors)
-    return drawn
+        typer.echo(f"{name}: {percent(value)}")
 
 
 def _aligned(given: list[str]) -> "list[Aligned]":
@@ -165,7 +132,3 @@ def _matching(text: str) -> list[str]:
     if not (found := [name for name in embedded if fnmatch(name, text)] or sorted(glob(text))):
         raise PlanError(f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several")
     return found
-
-
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1%}"

@@ -11,6 +11,7 @@ from deradiff.errors import PlanError
 from deradiff.rewards import load_reward
 from deradiff.sweep import Journal
 from deradiff.sweep.journal import refuse_other
+from deradiff.sweep.models import check_scheduler
 from deradiff.sweep.run import Progress, run
 from deradiff.sweep.score import score
 from deradiff.sweep.writer import hold
@@ -55,6 +56,8 @@ class Runs:
         """
         for reward in rewards:
             load_reward(reward)
+        for scheduler in self.comparison.schedulers:
+            check_scheduler(pipe, scheduler)
         if self.comparison.optimum:
             refuse_other_units(self.comparison.anchors[0], pipe.scheduler)
         with hold(self.folder, "compare") as writer:

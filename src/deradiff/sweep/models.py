@@ -55,18 +55,28 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
     """Give a pipeline another scheduler of diffusers, built from the config of its own.
 
     Raises:
+        PlanError: as :func:`check_scheduler`.
+    """
+    check_scheduler(pipe, name)
+    if name is not None and type(pipe.scheduler).__name__ != name:
+        pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+
+
+def check_scheduler(pipe: Any, name: str | None) -> None:
+    """Refuse a name that :func:`set_scheduler` couldn't set.
+
+    Raises:
         PlanError: no scheduler of that name, or one that doesn't suit the pipeline.
     """
-    if name is None or type(pipe.scheduler).__name__ == name:
-        return
     own = type(pipe.scheduler).__name__
+    if name in (None, own):
+        return
     like: Any = diffusers.DDIMScheduler() if own in _FOR_DISTILLED else pipe.scheduler
     suited = {cls.__name__ for cls in like.compatibles} | {own}
     if "DDIMScheduler" in suited:
         suited |= _FOR_DISTILLED
     if name not in suited:
         raise PlanError(f"{name!r} is no scheduler for {type(pipe).__name__}; choose from {sorted(suited)}")
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
 
 
 def call(

@@ -1,0 +1,40 @@
+"""What a comparison found, as tables in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Drawn
+
+from deradiff.compare.figures import EMULATIONS, NAMES
+from deradiff.compare.optimum import SCRATCH
+from deradiff.compare.outcome import Table
+
+WIDTH = 132  # of a table
+
+
+def show(table: Table) -> None:
+    """Print each arm's error by beta, in the units of the reward and as a share of the spread."""
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    means = [row.scratch_mean for row in table.of(EMULATIONS[0])]
+    console.print(_drawn(table.title, "from scratch", means, {arm: table.of(arm) for arm in EMULATIONS}))
+    if table.optimum and (own := table.optimum.of(SCRATCH)):
+        rows = {arm: table.optimum.of(arm) for arm in (SCRATCH, *EMULATIONS[:-1])}
+        title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
+        console.print(_drawn(title, "optimum", [row.optimum for row in own], rows))
+    for warning in table.warnings:
+        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _drawn(title: str, goal: str, means: list[float], rows: Mapping[str, list[Any]]) -> Any:
+    drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=title, title_justify="left")
+    for mean, *found in zip(means, *rows.values(), strict=True):
+        errors = (f"{row.error.figures[0]} ({percent(row.share_of_spread)})" for row in found)
+        drawn.add_row(f"{found[0].beta:g}", f"{mean:.3g}", *errors)
+    return drawn
+
+
+def percent(value: float | None) -> str:
+    """A share in words."""
+    return "unknown" if value is None else f"{value:.1%}"
