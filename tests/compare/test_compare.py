@@ -130,32 +130,41 @@ def test_the_json_holds_the_table(done: tuple[Path, Table]) -> None:
 
 
 def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any, tmp_path: Path) -> None:
-    """At such betas nothing is weighed down, so the reference's other images are the optimum: their warmth."""
-    own = {"scratch": [aligned(name).model_copy(update={"beta": 1e3}) for name in (ANCHOR, SISTER)]}
-    own["scratch"].append(aligned(WEAKER).model_copy(update={"beta": 2e3}))
-    [table] = compare(tmp_path / "run", comparison(**own, optimum=16), pipe, REWARDS, locate)
+    """By the first reward, whichever reward is looked at."""
+    weak = {ANCHOR: 10.0, WEAKER: 20.0}  # betas at which 16 samples weigh nearly alike
+    models = [aligned(name).model_copy(update={"beta": beta}) for name, beta in weak.items()]
+    own = comparison(anchors=models[:1], scratch=models, optimum=16)
+    tables = compare(tmp_path / "run", own, pipe, [*REWARDS, "scene_distance"], locate)
     pool = Journal.open(tmp_path / "run/pool-own")
     assert pool.plan.seeds == tuple(range(2, 18))  # the arms have 0 and 1
     assert pool.plan.lams == (0.0,)
-    assert table.optimum is not None
-    mean = pool.results().scores["warmth"].mean()
-    assert [row.optimum for row in table.optimum.of(REFERENCE)] == pytest.approx([mean] * 2, abs=1e-3)
-    for arm in (DERADIFF, REFERENCE, ANCHOR_ARM):
-        assert [row.mean for row in table.optimum.of(arm)] == pytest.approx([row.mean for row in table.of(arm)])
-    scratch = [sum(means) / len(means) for means in table.scratch_means]
-    assert [row.mean for row in table.optimum.of("scratch")] == pytest.approx(scratch)
+    scores = {name: table[:, :, 0] for name, table in pool.results().scores.items()}
+    for table in tables:
+        assert table.optimum is not None
+        for row in table.optimum.of(REFERENCE):
+            weights = np.exp(scores["warmth"] / row.beta)
+            expected = ((weights * scores[table.reward]).sum(1) / weights.sum(1)).mean()
+            assert row.optimum == pytest.approx(expected)
+        betas = [row.beta for row in table.optimum.of(REFERENCE)]
+        assert (table.optimum.prompts, betas) == (2, [10.0, 20.0])
+        for arm in (DERADIFF, REFERENCE, ANCHOR_ARM):
+            means = {row.beta: row.mean for row in table.of(arm)}
+            assert [row.mean for row in table.optimum.of(arm)] == pytest.approx([means[beta] for beta in betas])
+        scratch = {beta: np.mean(means) for beta, means in zip(table.betas, table.scratch_means, strict=True)}
+        assert [row.mean for row in table.optimum.of("scratch")] == pytest.approx([scratch[beta] for beta in betas])
     assert json.loads((tmp_path / "run/results.json").read_text())["tables"][0]["optimum"]["prompts"] == 2
 
 
 def test_an_optimum_of_other_units_or_few_samples_is_refused(pipe: Any, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="15 or more samples"):
         comparison(optimum=3)
-    mean = {"convention": {"reduction": "mean", "factor": 0.5, "timestep_weight": 1.0}}
-    models = [aligned(name).model_copy(update=mean) for name in (ANCHOR, WEAKER)]
-    other = comparison(anchors=models[:1], scratch=models, optimum=16)
-    with pytest.raises(PlanError, match="units of the reward"):
-        compare(tmp_path / "run", other, pipe, REWARDS, locate)
-    assert not (tmp_path / "run").exists()
+    for reduction in ("mean", "sum"):
+        convention = {"convention": {"reduction": reduction, "factor": 0.5, "timestep_weight": 1.0}}
+        models = [aligned(name).model_copy(update=convention) for name in (ANCHOR, WEAKER)]
+        other = comparison(anchors=models[:1], scratch=models, optimum=16)
+        with pytest.raises(PlanError, match="units of the reward"):
+            compare(tmp_path / "run", other, pipe, REWARDS, locate)
+        assert not (tmp_path / "run").exists()
 
 
 def test_image_distances_are_rms_over_pixels_in_unit_range(tmp_path: Path) -> None:

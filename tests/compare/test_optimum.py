@@ -84,5 +84,9 @@ def test_prompts_and_betas_of_too_few_effective_samples_are_left_out_of_all_arms
     assert [row.beta for row in found.rows] == [1000.0]
     assert found.warning is not None
     assert "at beta 1 (1." in found.warning
+    enough = optimum("own", (1.0, 2.0), calm[:, :LEAST_ESS], calm[:, :LEAST_ESS], {"off": [np.zeros((4, 2))] * 2})
+    assert (enough.prompts, enough.refused) == (4, ())
+    alone = optimum("own", (1.0, 2.0), pool[3:5], pool[3:5], {"off": [own[3:5] for own in arms["off"]]})
+    assert (alone.prompts, alone.refused, alone.rows) == (0, (1.0, 2.0), ())  # one prompt has no interval
     few = optimum("own", (1.0, 2.0), pool[:, : LEAST_ESS - 1], pool[:, : LEAST_ESS - 1], arms)
     assert (few.prompts, few.refused, few.rows) == (0, (1.0, 2.0), ())

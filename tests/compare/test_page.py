@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
-from tests.compare.synthetic import scores, table
+from tests.compare.synthetic import BETAS, scores, table
 
 from deradiff.compare import figures
+from deradiff.compare.optimum import SCRATCH, optimum
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS
 from deradiff.compare.page import render
 
@@ -69,6 +71,21 @@ def test_errors_are_drawn_as_shares_of_the_spread() -> None:
     assert [(band.y0, band.y1) for band in drawn.layout.shapes if band.type == "rect"] == [(-10, 10)]
     means = lines(figures.rewards(table()))
     assert means["DeRaDiff"][0] - means["from scratch"][0] == pytest.approx(1.5)
+
+
+def test_errors_against_the_optimum_are_drawn_where_it_is_known() -> None:
+    assert figures.to_optimum(table()) is None
+    pool = np.tile(np.repeat([0.0, 1.0], 20), (3, 1))
+    arms = (SCRATCH, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)
+    best = [1 / (1 + np.exp(-1 / beta)) for beta in BETAS[:2]]  # of a coin
+    off = {arm: [np.full((3, 2), mean + 0.1 * place) for mean in best] for place, arm in enumerate(arms)}
+    known = optimum("warmth", BETAS[:2], pool, pool, off)
+    drawn = lines(figures.to_optimum(table(optimum=known)))
+    shares = [10 * place / (best[0] - best[1]) for place in range(5)]
+    assert [drawn[figures.NAMES[arm]] for arm in arms] == [pytest.approx([share] * 2, abs=1e-6) for share in shares]
+    none = optimum("warmth", BETAS[:2], pool[:, :14], pool[:, :14], off)
+    assert figures.to_optimum(table(optimum=none)) is None
+    assert "isn't known at beta 0.25 (14.0), 0.5 (14.0)" in table(optimum=none).warnings[0]
 
 
 def lines(figure: Any) -> dict[str, list[float]]:
