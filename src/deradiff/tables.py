@@ -62,7 +62,11 @@ def rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> It
         TableError: an unknown kind, a damaged file, or a row without these columns.
     """
     with _told(file), _opened(file) as (names, read):
-        for row in read([name for name in names if name in {*columns, *optional}]):
+        for number, row in enumerate(read([name for name in names if name in {*columns, *optional}]), start=1):
+            if lacking := [name for name in columns if name not in row]:
+                raise TableError(
+                    f"{file}, row {number}: expected {', '.join(columns)}; {', '.join(lacking)} is missing"
+                )
             yield {name: row[name] for name in columns} | {name: row[name] for name in optional if name in row}
 
 

@@ -72,6 +72,21 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(place: Path) ->
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_ctrl_c_loses_no_step(place: Path) -> None:
+    words = [*command(place, "paused"), "--save-every", "1000"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        log = place / "paused" / "log.jsonl"
+        while not (log.exists() and len(log.read_bytes().splitlines()) >= 4):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        assert "Stopped. What was made is kept" in process.communicate()[1]
+    steps = len(losses(place, "paused"))
+    assert 4 <= steps < STEPS
+    assert torch.load(place / "paused" / "checkpoint.pt", weights_only=True)["step"] == steps
+    run(place, "paused")
+    assert losses(place, "paused") == losses(place, "whole")
+
+
 def test_two_processes_share_each_step(place: Path) -> None:
     run(place, "two", *["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"])
     assert losses(place, "two") == pytest.approx(losses(place, "whole"), rel=1e-3)

@@ -14,7 +14,7 @@ from torch import Tensor
 from deradiff import testbed
 from deradiff.align.pairs import Pairs, read_pairs
 from deradiff.align.self_label import self_label
-from deradiff.errors import AlignError
+from deradiff.errors import AlignError, RewardError
 from deradiff.sampling import noise_seed, to_pixels
 
 PROMPTS = ["a red circle", "a blue square"]
@@ -110,8 +110,13 @@ def test_other_settings_and_pipelines_share_no_samples(tmp_path: Path) -> None:
     other = tiny()
     other.scheduler = type(other.scheduler).from_config(other.scheduler.config, timestep_spacing="trailing")
     label(tmp_path)
-    for place, changes in enumerate([{}, {"seed": 1}, {"steps": 3}, {"guidance": 1.0}, {"pipe": other}]):
+    others = [{}, {"seed": 1}, {"steps": 3}, {"guidance": 1.0}, {"size": (32, 48)}, {"pipe": other}]
+    for place, changes in enumerate(others):
         before = stamps(tmp_path)
+        if place:  # an anchor may have learnt from these
+            with pytest.raises(AlignError, match=r"pairs\.jsonl holds preferences of other prompts, samples or scores"):
+                label(tmp_path, **changes)
+            (tmp_path / "pairs.jsonl").unlink()
         label(tmp_path, **changes)
         after = stamps(tmp_path)
         assert before.items() <= after.items()
@@ -122,18 +127,18 @@ def test_equal_rewards_are_counted(tmp_path: Path) -> None:
     def two_of_three_alike(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         return (pixels.mean((1, 2, 3)) >= pixels.mean((1, 2, 3)).max()).double()
 
-    data = label(tmp_path, reward=two_of_three_alike)
+    data = label(tmp_path / "some", reward=two_of_three_alike)
     assert data.skipped == {"tie": 2}
     assert [pair.probability for pair in data.pairs] == [pytest.approx(1 / (1 + math.exp(-1)))] * 4
     with pytest.raises(AlignError, match=r"\(6 tie\)"):
-        label(tmp_path, reward=lambda pixels, prompts: torch.zeros(len(pixels)))
+        label(tmp_path / "none", reward=lambda pixels, prompts: torch.zeros(len(pixels)))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_rewards_that_are_no_finite_number_an_image_are_refused(tmp_path: Path, value: float) -> None:
-    with pytest.raises(AlignError, match="'a red circle'; expected finite numbers"):
-        label(tmp_path, reward=lambda pixels, prompts: torch.tensor([0.0, value, 1.0]))
-    with pytest.raises(AlignError, match="3 images"):
+    with pytest.raises(RewardError, match=rf"'mine' returned \[0.0, {value}, 1.0\] for 3 images"):
+        label(tmp_path, reward=lambda pixels, prompts: torch.tensor([0.0, value, 1.0]), name="mine")
+    with pytest.raises(RewardError, match=r"shape \(2,\) for 3 images"):
         label(tmp_path, reward=lambda pixels, prompts: torch.zeros(2))
     assert not (tmp_path / "pairs.jsonl").exists()
 
@@ -159,3 +164,8 @@ def test_on_the_embedded_pipeline_the_warmer_image_is_chosen(tmp_path: Path) -> 
         with torch.no_grad():
             decoded = pipe.vae.decode(latent[None] / pipe.vae.config["scaling_factor"]).sample[0]  # pyright: ignore
         assert (decoded / 2 + 0.5).clamp(0, 1).sub(chosen[0]).abs().max() < 0.01
+
+
+def test_samples_have_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    data = label(tmp_path, size=(32, 48))
+    assert {data.image(pair.chosen).size for pair in data.pairs} == {(48, 32)}

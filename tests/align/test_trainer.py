@@ -16,9 +16,10 @@ from torch import Tensor
 
 import deradiff
 from deradiff import testbed
-from deradiff.align import Step, align
+from deradiff.align import Step, align, check
+from deradiff.align.files import held
 from deradiff.anchor.source import card_of
-from deradiff.errors import AlignError
+from deradiff.errors import AlignError, DeradiffError
 
 from .subject import PROMPTS, pipeline, preferences, settings
 
@@ -203,3 +204,50 @@ except Exception as error:
     trained(tmp_path / "cut")
     first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "cut"))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_what_is_in_the_way_is_refused_and_kept(tmp_path: Path) -> None:
+    """A full training into the folder of a pipeline would overwrite its weights."""
+    pipeline().save_pretrained(tmp_path / "model")
+    before = (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").read_bytes()
+    (tmp_path / "model/writing").mkdir()
+    with pytest.raises(AlignError, match=r"holds model_index\.json, which this training didn't make"):
+        trained(tmp_path / "model", full=True)
+    assert (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").read_bytes() == before
+    assert (tmp_path / "model/writing").exists()
+
+
+def test_a_damaged_checkpoint_is_told_and_a_lost_log_hinders_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "anchor", stop=4)
+    (tmp_path / "anchor/log.jsonl").unlink()
+    assert [step.step for step in trained(tmp_path / "anchor")] == [5, 6]
+    path = tmp_path / "anchor/checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AlignError, match=r"checkpoint\.pt is damaged"):
+        trained(tmp_path / "anchor")
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    with held(tmp_path / "anchor"), pytest.raises(AlignError, match="another process trains in"):
+        trained(tmp_path / "anchor")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"beta": 0.02}, r"beta was 0\.01, now 0\.02"),
+        ({"targets": ("nope",)}, "no LoRA on the layers nope"),
+        ({"pairs": 6, "accumulation": 6}, "pairs was 4, now 6"),
+        ({"component": "nope"}, "nope"),
+    ],
+)
+def test_what_training_would_refuse_is_told_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    trained(tmp_path / "anchor")
+    card = {"reference": "sd"}
+    check(pipeline(), tmp_path / "anchor", settings(), card=card)
+    with pytest.raises(DeradiffError, match=told):
+        check(pipeline(), tmp_path / "anchor", settings(**changes), card=card)
+    (tmp_path / "file").touch()
+    with pytest.raises(AlignError, match="can't write"):
+        check(pipeline(), tmp_path / "file", settings(), card=card)

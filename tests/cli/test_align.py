@@ -72,6 +72,12 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
         (("--self-label", "warmth", "--model", "some/model"), "some/model"),
         (("--self-label", "nonsense"), "no reward is called 'nonsense'"),
         (("--data", "pairs", "--pairs", "0"), "pairs"),
+        (("--data", "pairs", "--convention", "KL"), "expected one of kl, sdxl-script, sd15-script (got 'KL')"),
+        (("--data", "pairs", "--height", "100", "--width", "100"), "multiple of 8 (got 100)"),
+        (("--data", "pairs", "--images", "7"), "--images goes with --self-label alone"),
+        (("--self-label", "warmth", "--split", "train"), "--split goes with --data alone"),
+        (("--self-label", "warmth", "--sampling-guidance", "nan"), "--sampling-guidance is nan"),
+        (("--self-label", ":f"), "the reward ':f' can't be imported"),
     ],
 )
 def test_what_cannot_be_done_is_told(tmp_path: Path, given: tuple[str, ...], told: str) -> None:

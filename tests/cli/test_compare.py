@@ -1,6 +1,7 @@
 """``deradiff compare`` as a person runs it, and as a machine that dies runs it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.cli.shell import DERADIFF, deradiff, mistaken
+
+from deradiff import testbed
+from deradiff.cli.compare import _aligned, _matching
+from deradiff.errors import AnchorError
 
 SMALL = ["compare", "--rewards", "warmth", "--seeds", "1", "--steps", "1", "--batch-size", "1"]
 SMALL += ["--prompt", "a large blue circle on a white background", "--prompt", "a small red square"]
@@ -57,9 +62,9 @@ def test_what_was_killed_ends_as_if_it_had_not_been(whole: tuple[Path, str], tmp
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["compare", "--rewards", ",", "--prompt", "x"], "no rewards"),
+        (["compare", "--rewards", ",", "--prompt", "x"], "rewards are ','; give names"),
         (["compare", "--rewards", "warmth", "--prompt", "x", "--scratch", "no/such-*"], "nothing matches 'no/such-*'"),
-        ([*SMALL, "--anchor", "someone/sdxl-dpo"], "card of someone/sdxl-dpo lacks beta"),
+        ([*SMALL, "--anchor", "someone/sdxl-dpo"], "no folder or file someone/sdxl-dpo"),
     ],
 )
 def test_mistakes_are_one_clear_line(
@@ -67,3 +72,15 @@ def test_mistakes_are_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     mistaken(*words, expected=expected)
+
+
+def test_patterns_name_local_models_unless_they_say_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("warmth-beta0.05-seed0", "br[1]"):
+        shutil.copytree(testbed.anchor_path("warmth-beta0.05-seed0"), tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    assert _matching("*seed0") == ["warmth-beta0.05-seed0"]
+    assert _matching("br[1]") == ["br[1]"]
+    assert len(_matching("embedded:*seed0")) == 5
+    with pytest.raises(AnchorError, match=r"notes\.txt.*matched by '\*': narrow that, or move it away"):
+        _aligned(["*"])

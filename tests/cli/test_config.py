@@ -37,6 +37,8 @@ def test_a_files_values_are_as_if_typed(tmp_path: Path) -> None:
     content = "rewards: [a, b]\nprompt: ['a, red', two]\nlearning-rate: 2.5e-5\nfull: true\nout: elsewhere\n"
     assert given(tmp_path / "c.yaml", content) == ["a,b", ["a, red", "two"], 2.5e-5, True, "elsewhere"]
     assert given(tmp_path / "c.yaml", "rewards: a\nlearning_rate: 1e-3\n") == ["a", None, 1e-3, False, "runs"]
+    content = "rewards: 'no'\nprompt: one, alone\nlearning-rate: null\nfull: false\nout: 5\n"
+    assert given(tmp_path / "c.yaml", content) == ["no", ["one, alone"], 1.0, False, "5"]
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
@@ -53,6 +55,12 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("just words", "holds 'just words'"),
         ("", "holds None"),
         ("a: [", "can't be read"),
+        ("out: 2024-13-45", "can't be read"),
+        ("rewards: no", "rewards is False; expected a number, a text (words like no and on in quotes)"),
+        ("learning-rate: true", "learning-rate is True; expected a number"),
+        ("prompt: [a, {b: c}]", "prompt is ['a', {'b': 'c'}]; expected a number, a text"),
+        ("full: maybe", "full is 'maybe'; expected true or false"),
+        ("learning-rate: 1\nlearning_rate: 2", "has learning-rate twice"),
         (None, "can't be read"),
     ],
 )

@@ -102,7 +102,10 @@ def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[P
     changed: list[tuple[dict[str, Any], str]] = [
         ({"steps": 3}, "another plan .steps was 2, now 3"),
         ({"seeds": [0]}, "another plan .seeds"),
-        ({"scratch": [aligned(ANCHOR), aligned(WEAKER)]}, "another comparison .scratch"),
+        (
+            {"scratch": [aligned(ANCHOR), aligned(WEAKER)]},
+            "of other models .scratch: beta0.05-seed0, beta0.05-seed1, beta0.1-seed0; now beta0.05-seed0, beta0.1-",
+        ),
         ({"schedulers": [None, "DDIMScheduler"]}, "another comparison .schedulers"),
     ]
     for changes, expected in changed:

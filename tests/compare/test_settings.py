@@ -72,5 +72,23 @@ def test_a_card_must_say_beta_and_seed(tmp_path: Path) -> None:
     (tmp_path / "deradiff.json").write_text('{"beta": 1}')
     with pytest.raises(AnchorError, match="card of mine lacks seed, beta_convention"):
         Aligned.read("mine", str(tmp_path))
-    with pytest.raises(AnchorError, match="lacks beta, seed, beta_convention"):
+    with pytest.raises(AnchorError, match="no folder or file someone/on-the-hub; expected an aligned model"):
         Aligned.read("someone/on-the-hub", "someone/on-the-hub")
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        ('{"beta": "high", "seed": 0, "beta_convention": {}}', r"beta: .* \(got 'high'\)"),
+        ('{"beta": -1, "seed": 0, "beta_convention": {}}', r"beta: .* greater than 0 \(got -1\)"),
+        ('{"beta": 1, "seed": 0, "beta_convention": "kl"}', r"convention: .* \(got 'kl'\)"),
+        ('{"beta": 1', "is damaged"),
+        ("[1]", r"holds \[1\]; expected an object"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_told(tmp_path: Path, card: str, told: str) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/config.json").write_text("{}")
+    (tmp_path / "deradiff.json").write_text(card)
+    with pytest.raises(AnchorError, match=told):
+        Aligned.read("mine", str(tmp_path))

@@ -103,7 +103,7 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
         ("p.csv", b"", "expected a column named"),
         ("p.csv", b"name\nx\n", "expected a column named"),
         ("p.jsonl", b'{"prompt": "x"}\n{nonsense\n', "line 2, is no JSON"),
-        ("p.jsonl", b'{"prompt": "x"}\n{"caption": "y"}\n', "same columns in every row"),
+        ("p.jsonl", b'{"prompt": "x"}\n{"caption": "y"}\n', "row 2: expected prompt; prompt is missing"),
         ("p.jsonl", b'{"prompt": "x"}\n"y"\n', "line 2: expected an object"),
         ("p.jsonl", b'"x"\n', "line 1: expected an object"),
         ("p.parquet", b"PAR1nonsense", "damaged"),

@@ -46,7 +46,8 @@ def test_a_run_holds_every_image_and_its_ends_are_the_plain_pipelines(tmp_path: 
         for prompt, text in enumerate(plan.prompts):
             plain = call(pipe, plan, [text], generators([text, text], [0, 1]), 2, None)
             for seed, image in enumerate(plain):
-                assert np.array_equal(pixels(results.image(prompt, seed, lam)), np.asarray(image))
+                # batches of another size round differently on some processors
+                assert np.abs(pixels(results.image(prompt, seed, lam)) - np.asarray(image, dtype=int)).max() <= 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 12])
@@ -167,7 +168,7 @@ def test_a_run_without_all_its_images_is_not_scored(tmp_path: Path, plan: Plan) 
         (f"{SUBJECT}:REWARD", "expected a function"),
         (f"{SUBJECT}:too_few", "a finite number each"),
         (f"{SUBJECT}:not_finite", "a finite number each"),
-        (f"{SUBJECT}:nothing", "one number per image"),
+        (f"{SUBJECT}:nothing", "returned a NoneType"),
     ],
 )
 def test_bad_rewards_are_refused(tmp_path: Path, plan: Plan, reward: str, word: str) -> None:

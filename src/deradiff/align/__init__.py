@@ -1,5 +1,6 @@
 """Aligning a diffusion model to preferences: Diffusion-DPO on any pipeline that ``realign`` takes."""
 
+from deradiff.align.check import check as check
 from deradiff.align.convention import Convention as Convention
 from deradiff.align.convention import convention as convention
 from deradiff.align.convention import convert_beta as convert_beta
@@ -21,6 +22,7 @@ __all__ = [
     "Settings",
     "Step",
     "align",
+    "check",
     "convention",
     "convert_beta",
     "dpo_loss",

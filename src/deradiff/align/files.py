@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from deradiff.errors import AlignError
@@ -36,6 +37,23 @@ def put(path: Path, content: bytes) -> None:
     """
     with writing(path) as file:
         file.write(content)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder, made where it is missing, that no other process trains in meanwhile.
+
+    Raises:
+        AlignError: one does, or the folder can't be made.
+    """
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(folder / ".lock", timeout=0).acquire()
+        except Timeout as error:
+            raise AlignError(f"another process trains in {folder}; wait for it, or take another folder") from error
+    with lock:
+        yield
 
 
 @contextmanager

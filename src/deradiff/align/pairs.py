@@ -113,6 +113,9 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path])
         folder: gets ``pairs.jsonl``, and ``images/`` with those files that aren't in the folder yet.
         pairs: their keys are those of ``images``.
         images: the file of each image.
+
+    Raises:
+        AlignError: the folder holds other pairs, or can't be written.
     """
     names: dict[str, str] = {}
     for key, file in images.items():
@@ -123,7 +126,13 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path])
             names[key] = f"images/{sha256(content).hexdigest()}{file.suffix}"
             put(folder / names[key], content)
     named = (replace(pair, chosen=names[pair.chosen], rejected=names[pair.rejected]) for pair in pairs)
-    put(folder / "pairs.jsonl", "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode())
+    content, table = "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode(), folder / "pairs.jsonl"
+    if table.exists() and table.read_bytes() != content:
+        raise AlignError(
+            f"{table} holds preferences of other prompts, samples or scores, which an anchor may have learnt from; "
+            "take another folder, or delete that file"
+        )
+    put(table, content)
 
 
 def latent_file(folder: Path, key: str) -> Path:

@@ -49,8 +49,7 @@ class Pictures:
         if not isinstance(value, str):
             return None
         if value not in self._keys:
-            path = self.folder / value
-            self._keys[value] = self._add(path.read_bytes(), path) if path.is_file() else None
+            self._keys[value] = self._file(self.folder / value)
         return self._keys[value]
 
     def read(self, key: str) -> Image.Image:
@@ -67,6 +66,12 @@ class Pictures:
         if sha256(content).hexdigest() != key:
             raise _changed(place)
         return Image.open(io.BytesIO(content)).convert("RGB")
+
+    def _file(self, path: Path) -> str | None:
+        try:
+            return self._add(path.read_bytes(), path)
+        except (OSError, ValueError):  # missing, a folder, or a text that is no path
+            return None
 
     def _add(self, content: bytes, place: Path | Cell) -> str | None:
         key = sha256(content).hexdigest()

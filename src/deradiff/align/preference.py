@@ -60,7 +60,7 @@ def preference(row: dict[str, Any]) -> Preference:
 
 
 def _picked(row: dict[str, Any]) -> Preference:
-    if not row.get("has_label", True):
+    if str(row.get("has_label", True)).strip().lower() in ("false", "0", "0.0", "none", ""):  # tables of text too
         raise SkipError("no label")
     first, second = _probability(row["label_0"]), _probability(row["label_1"])
     if not math.isclose(first + second, 1):

@@ -30,7 +30,7 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
         AlignError: it can't be written.
     """
     with told(folder):
-        beside = folder / "writing"
+        beside = folder / ".writing"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         if policy.config is None:

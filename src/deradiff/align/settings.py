@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deradiff.align.convention import NAMES
 from deradiff.errors import AlignError
@@ -53,16 +53,21 @@ class Settings(BaseModel):
     ema: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     component: str | None = None
-    height: int | None = Field(default=None, ge=8)
-    width: int | None = Field(default=None, ge=8)
+    height: int | None = Field(default=None, ge=8, multiple_of=8)
+    width: int | None = Field(default=None, ge=8, multiple_of=8)
     guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     precision: Literal["no", "fp16", "bf16"] = "no"
     checkpointing: bool = False
 
+    @field_validator("convention")
+    @classmethod
+    def _known(cls, convention: str) -> str:
+        if convention not in NAMES:
+            raise ValueError(f"expected one of {', '.join(NAMES)}")
+        return convention
+
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
-        if self.convention not in NAMES:
-            raise ValueError(f"convention is {self.convention!r}; expected one of {', '.join(NAMES)}")
         if self.pairs % self.accumulation:
             raise ValueError(f"pairs ({self.pairs}) must be a multiple of accumulation ({self.accumulation})")
         if (self.height is None) != (self.width is None):
@@ -80,7 +85,9 @@ class Settings(BaseModel):
             return Settings(**given)
         except ValidationError as error:
             wrong = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}".removeprefix(": Value error, ")
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})"
+                if item["loc"]
+                else item["msg"]
                 for item in error.errors()
             )
-            raise AlignError(f"these settings can't be trained with: {wrong}") from error
+            raise AlignError(f"these settings can't be trained with: {wrong.replace('Value error, ', '')}") from error

@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from deradiff.align.cache import Cache
+from deradiff.align.check import checked
+from deradiff.align.files import held
 from deradiff.align.pairs import Pairs
 from deradiff.align.policy import Policy
 from deradiff.align.save import save_anchor
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
-from deradiff.errors import AlignError
-from deradiff.realignment.denoisers import denoisers, pick
 
 
 def align(
@@ -48,46 +48,31 @@ def align(
         cached: is told of each prompt and image made ready.
 
     Raises:
-        AlignError: the settings, the folder's earlier training or the pipeline don't allow it.
+        AlignError: the settings, the folder's earlier training or the pipeline don't allow it, or another process
+            trains there.
     """
-    accelerator = _accelerator(settings, tracker, folder)
-    if settings.pairs % (settings.accumulation * accelerator.num_processes):
-        raise AlignError(
-            f"{settings.pairs} pairs a step can't be shared by {accelerator.num_processes} processes in "
-            f"{settings.accumulation} parts; take a multiple"
-        )
-    component, denoiser = _denoiser(pipe, settings)
+    accelerator, component, denoiser = checked(pipe, folder, settings, tracker)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval().to(accelerator.device)
-    told = settings.model_dump(mode="json") | {"data": pairs.fingerprint} | card
-    cache = Cache(folder / "cache" / sha256(json.dumps(told).encode()).hexdigest()[:12], pipe, denoiser, settings)
-    with accelerator.main_process_first():
-        cache.fill(pairs, cached)
-    training = Training(accelerator, cache, Policy(denoiser, settings), pairs, folder, settings, told)
-    if tracker:
-        accelerator.init_trackers("deradiff", config={**settings.model_dump(), "targets": " ".join(settings.targets)})
-    for step in training.steps(save_every):
+    said = settings.model_dump(mode="json") | {"data": pairs.fingerprint} | card
+    cache = Cache(folder / "cache" / sha256(json.dumps(said).encode()).hexdigest()[:12], pipe, denoiser, settings)
+    with held(folder) if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            cache.fill(pairs, cached)
+        training = Training(accelerator, cache, Policy(denoiser, settings), pairs, folder, settings, said)
         if tracker:
-            accelerator.log({"loss": step.loss, "accuracy": step.accuracy, "rate": step.learning_rate}, step=step.step)
-        advance(step)
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        save_anchor(pipe, component, training.final(), folder, told | {"beta_convention": training.convention.card()})
-
-
-def _accelerator(settings: Settings, tracker: str | None, folder: Path) -> Accelerator:
-    try:
-        accelerator = Accelerator(mixed_precision=settings.precision, log_with=tracker, project_dir=folder)
-    except ValueError as error:  # a precision that the machine lacks, an unknown tracker
-        raise AlignError(f"precision {settings.precision!r}, tracker {tracker!r}: {error}") from error
-    if tracker and not accelerator.log_with:
-        raise AlignError(f"the tracker {tracker!r} isn't installed: pip install {tracker}")
-    return accelerator
-
-
-def _denoiser(pipe: Any, settings: Settings) -> tuple[str, torch.nn.Module]:
-    found = denoisers(pipe) if settings.component is None else pick(pipe, settings.component)
-    if len(found) > 1:
-        raise AlignError(f"{type(pipe).__name__} has the denoisers {', '.join(found)}; name one with component")
-    return next(iter(found.items()))
+            accelerator.init_trackers(
+                "deradiff", config={**settings.model_dump(), "targets": " ".join(settings.targets)}
+            )
+        for step in training.steps(save_every):
+            if tracker:
+                accelerator.log(
+                    {"loss": step.loss, "accuracy": step.accuracy, "rate": step.learning_rate}, step=step.step
+                )
+            advance(step)
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            save_anchor(
+                pipe, component, training.final(), folder, said | {"beta_convention": training.convention.card()}
+            )

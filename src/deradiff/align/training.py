@@ -63,21 +63,24 @@ class Training:
         self.done = self._resume()
 
     def steps(self, save_every: int) -> Iterator[Step]:
-        """Take the steps that are left."""
+        """Take the steps that are left; Ctrl-C is raised after the step in hand, which is saved."""
         log = progress.Log(self.folder, self.done) if self.accelerator.is_main_process else None
         shape = self.cache.condition(self.pairs.pairs[0].prompt).shape
         self.network.train()
-        while self.done < self.settings.steps:
-            rate = float(self.rate.get_last_lr()[0])
-            drawn = draw(self.pairs.pairs, shape, self.cache.pipe.scheduler, self.settings, self.done)
-            loss, accuracy = self._step(drawn)
-            self.done += 1
-            step = Step(self.done, loss, accuracy, rate)
-            if log:
-                log.add(**vars(step))
-                if self.done % save_every == 0 or self.done == self.settings.steps:
-                    self._save()
-            yield step
+        with progress.stoppable() as stopped:
+            while self.done < self.settings.steps:
+                rate = float(self.rate.get_last_lr()[0])
+                drawn = draw(self.pairs.pairs, shape, self.cache.pipe.scheduler, self.settings, self.done)
+                loss, accuracy = self._step(drawn)
+                self.done += 1
+                step = Step(self.done, loss, accuracy, rate)
+                if log:
+                    log.add(**vars(step))
+                    if self.done % save_every == 0 or self.done == self.settings.steps or stopped():
+                        self._save()
+                yield step
+                if stopped():
+                    raise KeyboardInterrupt
 
     def _step(self, drawn: list[Drawn]) -> tuple[float, float]:
         torch.manual_seed(self.settings.seed + self.done)  # of dropout, where a network has it

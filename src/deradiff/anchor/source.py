@@ -95,7 +95,7 @@ def _recognise_file(path: Path) -> Source:
         ) from error
     if not any("lora" in name.lower() or "lokr" in name.lower() for name in names):
         raise AnchorError(f"{path} holds no LoRA weights; a full checkpoint is given as its folder (with config.json)")
-    return Source(path=path, kind=Kind.LORA, card=json.loads(metadata.get("deradiff", "{}")))
+    return Source(path=path, kind=Kind.LORA, card=_object(metadata.get("deradiff", "{}"), f"the card in {path}"))
 
 
 def _recognise_folder(path: Path, components: list[str]) -> Source:
@@ -126,7 +126,17 @@ def _recognise_folder(path: Path, components: list[str]) -> Source:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return _object(path.read_text(), str(path)) if path.is_file() else {}
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise AnchorError(f"{what} is damaged ({error}); fetch it again, or mend it") from error
+    if not isinstance(found, dict):
+        raise AnchorError(f'{what} holds {found!r}; expected an object like {{"beta": 0.1}}')
+    return found
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``deradiff align``: train an anchor by Diffusion-DPO, on given preferences or on the reference's own samples."""
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ _OWN_PROMPTS = 48
 
 
 def align(
+    ctx: typer.Context,
     beta: Annotated[float, typer.Option(help="KL strength, in the units of --convention.", rich_help_panel=TRAINING)],
     out: Annotated[Path, typer.Option(help="Folder of the anchor; a stopped training goes on.", rich_help_panel=RUN)],
     data: Annotated[
@@ -39,7 +41,7 @@ def align(
     images: Annotated[int, typer.Option(help="Samples a prompt.", min=2, rich_help_panel=OWN)] = 8,
     sampling_steps: Annotated[int, typer.Option(help="Of each sample.", min=1, rich_help_panel=OWN)] = 20,
     sampling_guidance: Annotated[
-        float | None, typer.Option(help="Default: the pipeline's, 1 for 'embedded'.", rich_help_panel=OWN)
+        float | None, typer.Option(help="Default: the pipeline's, 1 for 'embedded'.", min=0, rich_help_panel=OWN)
     ] = None,
     model: options.Model = EMBEDDED,
     component: options.Component = None,
@@ -94,7 +96,7 @@ def align(
     """
     from accelerate import PartialState
 
-    from deradiff.align import Settings
+    from deradiff.align import Settings, check
     from deradiff.cli.common import hush, model_path, own_guidance
     from deradiff.errors import AlignError
     from deradiff.sweep.models import load_pipeline
@@ -102,6 +104,9 @@ def align(
     hush()
     if (data is None) == (self_label is None):
         raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
+    if sampling_guidance is not None and not isfinite(sampling_guidance):
+        raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
+    _refuse_unused(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
     settings = Settings.of(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps, pairs=pairs,
         draws=draws, accumulation=accumulation, learning_rate=learning_rate, full=full, rank=rank,
@@ -113,14 +118,16 @@ def align(
     preferences = None if data is None else _read(data, split)
     state = PartialState()
     pipe = load_pipeline(model_path(model), device=str(state.device), dtype=dtype)
+    card = {"reference": model, "reward": self_label}
+    check(pipe, out, settings, card=card, tracker=tracker)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
+        size = None if height is None or width is None else (height, width)
+        sampling = {"images": images, "seed": seed, "steps": sampling_steps, "guidance": guided, "size": size}
         with state.main_process_first():
-            preferences = _own(
-                pipe, *judge, out / "pairs", images=images, seed=seed, steps=sampling_steps, guidance=guided
-            )
+            preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
-    _train(pipe, preferences, out, settings, tracker, save_every, {"reference": model, "reward": self_label})
+    _train(pipe, preferences, out, settings, tracker, save_every, card)
     typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
 
 
@@ -145,6 +152,16 @@ def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "R
         raise AlignError(f"--self-label needs --prompts, what to sample {model} with")
     texts = testbed.prompts(_OWN_PROMPTS, seed=0, drop=0.5) if prompts is None else read_prompts(prompts)
     return texts, load_reward(reward)
+
+
+def _refuse_unused(ctx: typer.Context, names: list[str]) -> None:
+    """An option of the other source of preferences would be ignored."""
+    from deradiff.errors import AlignError
+
+    other = "--data" if ctx.params["data"] is None else "--self-label"
+    for name in names:
+        if ctx.get_parameter_source(name).name != "DEFAULT":  # pyright: ignore[reportOptionalMemberAccess]
+            raise AlignError(f"--{name.replace('_', '-')} goes with {other} alone; leave it out")
 
 
 def _own(pipe: Any, prompts: list[str], reward: "Reward", folder: Path, *, images: int, **settings: Any) -> "Pairs":

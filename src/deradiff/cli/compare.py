@@ -19,7 +19,10 @@ WHAT = "What to compare"
 
 def compare(
     rewards: Annotated[
-        str, typer.Option(help="Rewards, separated by commas; the first gives the headline.", rich_help_panel=WHAT)
+        str,
+        typer.Option(
+            help="All rewards to tell of, separated by commas; the first gives the headline.", rich_help_panel=WHAT
+        ),
     ],
     prompts: Annotated[
         Path | None,
@@ -81,13 +84,16 @@ def compare(
     from deradiff.compare import Comparison
     from deradiff.compare import compare as run_comparison
     from deradiff.errors import PlanError
+    from deradiff.rewards import load_reward
     from deradiff.sweep.models import load_pipeline
     from deradiff.sweep.prompts import read_prompts
 
     hush()
     names = listed(rewards)
-    if not names:
-        raise PlanError(f"no rewards in {rewards!r}; give names, or module:function, separated by commas")
+    if not names or len(set(names)) < len(names):
+        raise PlanError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
+    for name in names:
+        load_reward(name)  # a mistake is told before models are loaded
     comparison = Comparison.of(
         _aligned(anchor or [EMBEDDED]),
         _aligned(scratch or [f"{EMBEDDED}:*"]),
@@ -117,18 +123,31 @@ def compare(
 def _aligned(given: list[str]) -> "list[Aligned]":
     from deradiff.cli.common import anchor_name
     from deradiff.compare import Aligned
+    from deradiff.errors import AnchorError
 
-    return [Aligned.read(name, anchor_name(name)) for text in given for name in _matching(text)]
+    found = list[Aligned]()
+    for text in given:
+        for name in _matching(text):
+            try:
+                found.append(Aligned.read(name, anchor_name(name)))
+            except AnchorError as error:
+                if name == text:
+                    raise
+                raise AnchorError(f"{error} (matched by {text!r}: narrow that, or move it away)") from error
+    return found
 
 
 def _matching(text: str) -> list[str]:
-    """The models that a pattern names."""
+    """The models that a name or pattern names."""
     from deradiff import testbed
     from deradiff.errors import PlanError
 
-    if not any(mark in text for mark in "*?["):
+    if not any(mark in text for mark in "*?[") or Path(text).exists():
         return [text]
-    embedded = [f"{EMBEDDED}:{name}" for name in testbed.anchor_names()]
-    if not (found := [name for name in embedded if fnmatch(name, text)] or sorted(glob(text))):
+    if text.startswith(f"{EMBEDDED}:"):
+        found = [name for name in (f"{EMBEDDED}:{own}" for own in testbed.anchor_names()) if fnmatch(name, text)]
+    else:
+        found = sorted(glob(text))
+    if not found:
         raise PlanError(f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several")
     return found

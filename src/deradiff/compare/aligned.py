@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from math import isclose, nan
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deradiff.align.convention import convention
 from deradiff.anchor.source import card_of
@@ -23,7 +24,7 @@ class Aligned(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    beta: float
+    beta: float = Field(gt=0, allow_inf_nan=False)
     seed: int
     convention: dict[str, Any]
 
@@ -32,15 +33,21 @@ class Aligned(BaseModel):
         """The aligned model in a folder or file.
 
         Raises:
-            AnchorError: nothing there, or a card that lacks beta, seed or beta_convention.
+            AnchorError: nothing there, or a card whose beta, seed or beta_convention is missing or wrong.
         """
+        if not Path(path).exists():
+            raise AnchorError(f"no folder or file {name}; expected an aligned model on this machine")
         card = card_of(path)
         if lacking := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
             raise AnchorError(
                 f"the card of {name} lacks {', '.join(lacking)}; expected a local model with a deradiff.json beside "
                 "it, or a LoRA with that in its metadata, which says beta, seed and beta_convention"
             )
-        return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
+        try:
+            return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
+        except ValidationError as error:
+            wrong = "; ".join(f"{item['loc'][0]}: {item['msg']} (got {item['input']!r})" for item in error.errors())
+            raise AnchorError(f"the card of {name} can't be used: {wrong}") from error
 
     def __str__(self) -> str:
         return f"beta{self.beta:g}-seed{self.seed}"

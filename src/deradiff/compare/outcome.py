@@ -53,7 +53,8 @@ class Table:
     @property
     def title(self) -> str:
         """What tells it from other tables."""
-        return f"{self.reward} · anchor {self.anchor} · {self.scheduler or 'own scheduler'}"
+        anchor = f"anchor {self.anchor} (beta {self.anchor_beta:g})"
+        return f"{self.reward} · {anchor} · {self.scheduler or 'own scheduler'}"
 
     def of(self, arm: str) -> list[Row]:
         """An arm's rows, by beta."""

@@ -72,6 +72,11 @@ class Runs:
     def _refuse_other(self) -> None:
         if self._settings.exists():
             written = _read(self._settings)
+            for what in ("anchors", "scratch"):
+                before, now = (", ".join(sorted(map(str, getattr(own, what)))) for own in (written, self.comparison))
+                if before != now:
+                    told = f"{what}: {before}; now {now}"
+                    raise PlanError(f"{self.folder} holds a comparison of other models ({told}); give another --out")
             refuse_other(self.folder, written.plan, self.comparison.plan)
             refuse_other(self.folder, written, self.comparison)
 
@@ -80,4 +85,5 @@ def _read(path: Path) -> Comparison:
     try:
         return Comparison.model_validate(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path} is damaged ({error}); restore it, or give another --out") from error
+        told = str(error).splitlines()[0]
+        raise PlanError(f"{path} is damaged ({told}); restore it, or give another --out") from error

@@ -54,8 +54,8 @@ class Plan(BaseModel):
     component: str | None = None
     scheduler: str | None = None
     steps: int = Field(default=25, ge=1)
-    height: int | None = Field(default=None, ge=8)
-    width: int | None = Field(default=None, ge=8)
+    height: int | None = Field(default=None, ge=8, multiple_of=8)
+    width: int | None = Field(default=None, ge=8, multiple_of=8)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: int = Field(default=8, ge=1)
     mode: Literal["exact", "reuse", "adaptive", "weights"] = "exact"

@@ -1,0 +1,52 @@
+"""Rewards are other people's code: whatever they do is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deradiff.errors import RewardError
+from deradiff.rewards import load_reward, scores
+
+PIXELS, PROMPTS = torch.rand(3, 3, 4, 4), ["a", "b", "c"]
+
+
+def test_one_number_an_image() -> None:
+    given: list[Any] = [[1, 2, 3], torch.tensor([[1.0], [2.0], [3.0]])]
+    for values in given:
+
+        def reward(pixels: Any, prompts: Any, values: Any = values) -> Any:
+            return values
+
+        assert scores("mine", reward, PIXELS, PROMPTS) == [1, 2, 3]
+
+
+def raising(pixels: Any, prompts: Any) -> Any:
+    raise KeyError("oops")
+
+
+@pytest.mark.parametrize(
+    ("reward", "told"),
+    [
+        (raising, r"'mine' failed on 3 images: KeyError: 'oops' \(test_scores\.py, line \d+\)"),
+        (lambda pixels: pixels, "'mine' failed on 3 images: TypeError"),
+        (lambda pixels, prompts: None, "returned a NoneType for 3 images; expected a finite number each"),
+        (lambda pixels, prompts: prompts, "returned a list for 3 images"),
+        (lambda pixels, prompts: pixels, r"numbers of shape \(3, 3, 4, 4\) for 3 images"),
+        (lambda pixels, prompts: torch.zeros(2), r"numbers of shape \(2,\)"),
+        (lambda pixels, prompts: [1.0, float("nan"), 2.0], r"\[1\.0, nan, 2\.0\]"),
+    ],
+)
+def test_what_is_no_score_is_told(reward: Any, told: str) -> None:
+    with pytest.raises(RewardError, match=told):
+        scores("mine", reward, PIXELS, PROMPTS)
+
+
+def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn.py").write_text("def f(:\n")
+    (tmp_path / "wrong.py").write_text("undefined\n")
+    for name, told in (("torn:f", "SyntaxError"), ("wrong:f", r"NameError.*\(wrong\.py, line 1\)"), (":f", "Value")):
+        with pytest.raises(RewardError, match=rf"'{name}' can't be imported: .*{told}"):
+            load_reward(name)
