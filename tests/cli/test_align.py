@@ -76,7 +76,7 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
         (("--data", "pairs", "--height", "100", "--width", "100"), "multiple of 8 (got 100)"),
         (("--data", "pairs", "--images", "7"), "--images goes with --self-label alone"),
         (("--self-label", "warmth", "--split", "train"), "--split goes with --data alone"),
-        (("--self-label", "warmth", "--sampling-guidance", "nan"), "--sampling-guidance is nan"),
+        (("--self-label", "warmth", "--sampling-guidance", "inf"), "--sampling-guidance is inf"),
         (("--self-label", ":f"), "the reward ':f' can't be imported"),
     ],
 )
