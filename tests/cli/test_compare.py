@@ -38,8 +38,8 @@ def test_a_table_a_page_and_the_headline(whole: tuple[Path, str]) -> None:
     assert found["betas"] == [0.05, 0.2]
     assert f"page: {out / 'compare.html'}" in printed
     assert "Seed noise" not in printed  # two training seeds at .05 make it known
-    last = printed.strip().splitlines()[-5:]
-    assert [line.split(": ")[0] for line in last] == list(found)[:5]
+    last = printed.strip().splitlines()[-7:]
+    assert [line.split(": ")[0] for line in last] == list(found)[:7]
     assert last[0] == f"share_of_spread_deradiff: {found['share_of_spread_deradiff']:.1%}"
     for row in found["rows"]:
         assert f"({row['share_of_spread']:.1%})" in printed

@@ -71,6 +71,12 @@ def test_at_the_anchors_beta_all_lams_are_the_anchor(done: tuple[Path, Table]) -
     assert table.own_model
 
 
+def test_the_anchor_is_the_model_of_its_own_seed(done: tuple[Path, Table]) -> None:
+    row = done[1].of(DERADIFF)[0]
+    assert row.same_seed_share == pytest.approx(0, abs=0.02)
+    assert abs(row.share_of_spread or 0) > 0.02
+
+
 def test_half_of_the_anchors_seed_noise_is_its_error_against_both(done: tuple[Path, Table]) -> None:
     table = done[1]
     row = table.of(DERADIFF)[0]

@@ -1,6 +1,7 @@
 """Which rows make the headline, and what is said beside it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.compare.synthetic import scores, table
@@ -22,6 +23,12 @@ def test_shares_are_the_largest_over_their_ranges_of_beta() -> None:
     assert own.share(DERADIFF) == pytest.approx(0.1 / 5)
     assert own.share(DERADIFF, extrapolated=True) == pytest.approx(1.5 / 5)
     assert own.share(WEIGHTS) == pytest.approx(0.3 / 5)
+    assert own.share(DERADIFF, same_seed=True) is None
+    same = table(replace(scores({DERADIFF: [1.5, 0.2, 0.0, -0.1, 0.05, 3.0]}), same_seed=(1,) * 6))
+    assert same.headline["share_of_spread_deradiff_same_seed"] == pytest.approx(
+        0.35 / 5
+    )  # off by -.1, and half the gap
+    assert same.headline["share_of_spread_deradiff_same_seed_extrapolated"] == pytest.approx(1.25 / 5)
     assert table(anchor_beta=100.0).share(DERADIFF) is None
     assert table(anchor_beta=2.0).share(DERADIFF) == pytest.approx(3 / 5)  # 16 is 8 times 2, which belongs to it
 
@@ -29,6 +36,7 @@ def test_shares_are_the_largest_over_their_ranges_of_beta() -> None:
 def test_the_json_begins_with_the_first_table() -> None:
     found = json.loads(json.dumps(as_json([table(), table(reward="other", anchor_beta=2.0)])))
     assert tuple(found)[:5] == KEYS
+    assert tuple(found)[5:7] == tuple(f"share_of_spread_deradiff_same_seed{more}" for more in ("", "_extrapolated"))
     assert [found[key] for key in KEYS] == pytest.approx([0.02, 0.3, 0.06, 0.3, 0.1])
     assert [own["share_of_spread_deradiff"] for own in found["tables"]] == pytest.approx([0.02, 0.6])
     assert len(found["rows"]) == 2 * 5 * len(found["betas"])

@@ -136,6 +136,17 @@ def test_ties_are_half_a_win() -> None:
     assert win_rate(np.array([[0.0], [0.0], [1.0], [1.0]]), scratch).mean == 0.75
 
 
+def test_the_same_seed_is_told_apart_from_the_mean_over_seeds() -> None:
+    """Off from the mean as the second training seed is, an arm errs by nothing against that seed."""
+    found = scores({"off": [0.25] * 6}, seed_gap=0.5)
+    assert all(row.same_seed_share is None for row in at(found, "off"))
+    for place, expected in ((1, 0.0), (0, 0.5 / 5)):
+        same = replace(found, same_seed=(place,) * 6)
+        assert [row.same_seed_share for row in at(same, "off")] == pytest.approx([expected] * 6)
+    flat = replace(scores({"off": [0.25] * 6}, means=(0,) * 6), same_seed=(0,) * 6)
+    assert all(row.same_seed_share is None for row in at(flat, "off"))
+
+
 def test_no_spread_no_share() -> None:
     found = scores({"off": [1.0] * 6}, means=(0,) * 6)
     assert not spread(found).significant

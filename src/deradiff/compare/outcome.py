@@ -60,14 +60,16 @@ class Table:
         """An arm's rows, by beta."""
         return [row for row in self.rows if row.arm == arm]
 
-    def share(self, arm: str, *, extrapolated: bool = False) -> float | None:
+    def share(self, arm: str, *, extrapolated: bool = False, same_seed: bool = False) -> float | None:
         """An arm's largest absolute error as a share of the spread, over betas in [anchor's, 8 x], or from a quarter.
 
-        None where no beta lies there, or there is no spread.
+        Against the mean over training seeds, or the models of the anchor's own. None where no beta lies there, or
+        there is no spread.
         """
         low, high = self.anchor_beta / (4 if extrapolated else 1), 8 * self.anchor_beta
         inside = [row for row in self.of(arm) if low / _ROUNDING <= row.beta <= high * _ROUNDING]
-        return max((abs(row.share_of_spread) for row in inside if row.share_of_spread is not None), default=None)
+        shares = [row.same_seed_share if same_seed else row.share_of_spread for row in inside]
+        return max((abs(share) for share in shares if share is not None), default=None)
 
     def percent(self, arm: str) -> float | None:
         """An arm's mean error over betas in % of the mean from scratch, as arXiv 2601.20198 tells it."""
@@ -84,6 +86,8 @@ class Table:
             "share_of_spread_weights": self.share(WEIGHTS),
             "share_of_spread_null": self.share(NULL),
             "seed_noise_share": self.seed_noise / size if self.seed_noise is not None and size else None,
+            "share_of_spread_deradiff_same_seed": self.share(DERADIFF, same_seed=True),
+            "share_of_spread_deradiff_same_seed_extrapolated": self.share(DERADIFF, extrapolated=True, same_seed=True),
         }
 
     @property

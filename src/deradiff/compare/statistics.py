@@ -29,6 +29,8 @@ class Scores:
         betas: B KL strengths.
         scratch: for each beta the scores (T, P, S) of its T models aligned from scratch, one a training seed.
         arms: arm -> scores (B, P, S).
+        same_seed: for each beta the place, among its models, of the one that shares the anchor's training seed; empty
+            where a beta lacks it.
 
     Raises:
         ResultsError: fewer than two betas or prompts, or arrays of other shapes.
@@ -37,6 +39,7 @@ class Scores:
     betas: tuple[float, ...]
     scratch: tuple[Floats, ...]
     arms: Mapping[str, Floats]
+    same_seed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.scratch[0].shape[1:]
@@ -55,6 +58,13 @@ class Scores:
         """The mean over training seeds (B, P, S)."""
         return np.stack([table.mean(axis=0) for table in self.scratch])
 
+    @property
+    def own(self) -> Floats | None:
+        """The models of the anchor's own training seed (B, P, S); None where a beta lacks it."""
+        if not self.same_seed:
+            return None
+        return np.stack([table[place] for table, place in zip(self.scratch, self.same_seed, strict=True)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -70,6 +80,8 @@ class Row:
         seed_noise_ratio: the absolute error over the seed noise; None where that isn't known or is 0.
         win_rate: share of images that score higher than from scratch, ties half; None for the null predictor, which
             draws none. The interval takes images to be independent.
+        same_seed_share: the mean difference to the model of the anchor's own training seed, over the spread between the
+            betas of that seed, signed: what is left without the noise between trainings; None where a beta lacks it.
         percent_of_mean: absolute error in % of the absolute mean from scratch, as in arXiv 2601.20198; None where that
             mean is 0.
     """
@@ -82,6 +94,7 @@ class Row:
     share_of_spread: float | None
     seed_noise_ratio: float | None
     win_rate: Interval | None
+    same_seed_share: float | None
     percent_of_mean: float | None
 
 
@@ -105,7 +118,8 @@ def rows(scores: Scores) -> Iterator[Row]:
     # Where it predicts the mean over betas of every image, its mean is the mean over betas of means.
     arms = {**scores.arms, NULL: np.broadcast_to(truth.mean(axis=0), truth.shape)}
     for arm, tables in arms.items():
-        for beta, table, scratch, mean in zip(scores.betas, tables, scores.scratch, truth, strict=True):
+        shares = _same_seed_shares(tables, scores.own)
+        for beta, table, scratch, mean, share in zip(scores.betas, tables, scores.scratch, truth, shares, strict=True):
             error = interval(table - mean)
             yield Row(
                 arm=arm,
@@ -116,8 +130,16 @@ def rows(scores: Scores) -> Iterator[Row]:
                 share_of_spread=error.mean / size if size else None,
                 seed_noise_ratio=abs(error.mean) / noise if noise else None,
                 win_rate=None if arm == NULL else win_rate(table, scratch),
+                same_seed_share=share,
                 percent_of_mean=100 * abs(error.mean / mean.mean()) if mean.mean() else None,
             )
+
+
+def _same_seed_shares(tables: Floats, own: Floats | None) -> list[float | None]:
+    means = None if own is None else own.mean(axis=(1, 2))
+    if means is None or not (size := float(means.max() - means.min())):
+        return [None] * len(tables)
+    return ((tables.mean(axis=(1, 2)) - means) / size).tolist()
 
 
 def spread(scores: Scores) -> Spread:

@@ -61,6 +61,7 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
                 arm: np.stack([_column(own, own.scores[reward], lam) for lam in at])
                 for arm, (own, at) in columns.items()
             },
+            same_seed=_same_seed(groups, anchor.seed),
         )
         yield Table(
             anchor=anchor.name,
@@ -78,6 +79,11 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
             rows=tuple(rows(scores)),
             optimum=None if pool is None else _optimum(pool, rewards[0], reward, scores),
         )
+
+
+def _same_seed(groups: list[Group], seed: int) -> tuple[int, ...]:
+    seeds = [[model.seed for model, _ in group] for group in groups]
+    return tuple(own.index(seed) for own in seeds) if all(seed in own for own in seeds) else ()
 
 
 def _optimum(pool: Results, objective: str, reward: str, scores: Scores) -> Optimum:
