@@ -4,8 +4,8 @@
 
 The model of beta 0.1 and training seed 0 emulates those of benchmarks/ladder/, from 0.8 down to 0.025, of two training
 seeds each, on captions that no training saw; all are held against the optimum too. --full: four times the images, three
-samplers, and the weakest and the strongest model as anchors. A stopped run goes on in --out; ``deradiff compare`` is
-the same for any pipeline.
+samplers, and other anchors: the weakest, the strongest, and the mean of the middle one's two training seeds. A stopped
+run goes on in --out; ``deradiff compare`` is the same for any pipeline.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ladder import CAPTIONS, LADDER
+from ladder import CAPTIONS, LADDER, average
 
 from deradiff import testbed
 from deradiff.cli.common import progress
@@ -27,25 +27,27 @@ SEEDS, SAMPLES = 4, 96  # images of each prompt and arm; of the reference, for t
 FULL_SEEDS, FULL_SAMPLES = 16, 192
 MIDDLE, WEAKEST, STRONGEST = "warmth-beta0.1-seed0", "warmth-beta0.8-seed0", "warmth-beta0.025-seed0"
 ANCESTRAL = "EulerAncestralDiscreteScheduler"
-OTHERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+OTHERS = ["DDIMScheduler", "DPMSolverMultistepScheduler"]
 
 
-def comparisons(full: bool) -> dict[str, Comparison]:
+def comparisons(full: bool, out: Path) -> dict[str, Comparison]:
     """Folder -> what is compared there; the first gives the headline."""
+    middle, weakest, strongest = (LADDER / name for name in (MIDDLE, WEAKEST, STRONGEST))
     if not full:
-        return {"quick": comparison([MIDDLE], [ANCESTRAL], SEEDS, SAMPLES)}
+        return {"quick": comparison([middle], [ANCESTRAL], SEEDS, SAMPLES)}
     return {
-        "ancestral": comparison([MIDDLE, WEAKEST, STRONGEST], [ANCESTRAL], FULL_SEEDS, FULL_SAMPLES),
-        "others": comparison([MIDDLE], OTHERS, FULL_SEEDS, FULL_SAMPLES),
+        "ancestral": comparison([middle, weakest, strongest], [ANCESTRAL], FULL_SEEDS, FULL_SAMPLES),
+        "averaged": comparison([average(0.1, out)], [ANCESTRAL], FULL_SEEDS, FULL_SAMPLES),
+        "others": comparison([middle], OTHERS, FULL_SEEDS, FULL_SAMPLES),
     }
 
 
-def comparison(anchors: list[str], schedulers: list[str] | tuple[str, ...], seeds: int, samples: int) -> Comparison:
+def comparison(anchors: list[Path], schedulers: list[str], seeds: int, samples: int) -> Comparison:
     """Anchors against the whole ladder."""
     seen = set(testbed.prompts(CAPTIONS, drop=1.0))
     fresh = [caption for caption in testbed.prompts(10 * PROMPTS, seed=3000, drop=1.0) if caption not in seen]
     return Comparison.of(
-        [Aligned.read(name, locate(name)) for name in anchors],
+        [Aligned.read(path.name, str(path)) for path in anchors],
         [Aligned.read(path.name, str(path)) for path in sorted(LADDER.iterdir())],
         schedulers,
         optimum=samples,
@@ -58,16 +60,15 @@ def comparison(anchors: list[str], schedulers: list[str] | tuple[str, ...], seed
     )
 
 
-def locate(name: str) -> str:
-    """A model of the ladder."""
-    return str(LADDER / name)
-
-
-def measured(folder: Path, full: bool) -> Iterator[Table]:
+def measured(out: Path, full: bool) -> Iterator[Table]:
     """Sample what is missing, and the tables."""
-    for name, own in comparisons(full).items():
+
+    def locate(name: str) -> str:
+        return str(next(folder / name for folder in (LADDER, out) if (folder / name).exists()))
+
+    for name, own in comparisons(full, out).items():
         with progress(name, sum(plan.count for plan in own.plans().values())) as advance:
-            yield from compare(folder / name, own, testbed.load_pipeline(), REWARDS, locate, advance)
+            yield from compare(out / name, own, testbed.load_pipeline(), REWARDS, locate, advance)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ benchmarks/ladder/ already are kept, and a stopped training goes on in --out.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,26 @@ def train(pairs: Pairs, beta: float, seed: int, work: Path) -> None:
     target = LADDER / work.name
     target.mkdir(parents=True, exist_ok=True)
     (target / WEIGHTS).write_bytes(save(halved, metadata))
+
+
+def average(beta: float, folder: Path) -> Path:
+    """The mean of what a beta's training seeds change, as one LoRA of the sum of their ranks."""
+    sources = [LADDER / f"warmth-beta{beta:g}-seed{seed}" / WEIGHTS for seed in SEEDS]
+    with safe_open(sources[0], "pt") as file:
+        metadata = file.metadata()
+    one, other = (load_file(source) for source in sources)
+    weights = {
+        name: torch.cat([one[name], other[name]], 0) if "lora_A" in name else torch.cat([one[name], other[name]], 1) / 2
+        for name in one
+    }
+    config = json.loads(metadata["lora_adapter_metadata"])
+    config |= {"unet.r": 2 * config["unet.r"], "unet.lora_alpha": 2 * config["unet.lora_alpha"]}
+    card = json.loads(metadata["deradiff"]) | {"seed": -1}  # of none alone
+    made = folder / f"warmth-beta{beta:g}-mean"
+    made.mkdir(parents=True, exist_ok=True)
+    metadata |= {"lora_adapter_metadata": json.dumps(config), "deradiff": json.dumps(card)}
+    (made / WEIGHTS).write_bytes(save(weights, metadata))
+    return made
 
 
 def main() -> None:
