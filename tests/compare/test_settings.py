@@ -37,11 +37,19 @@ def test_settings_survive_the_disk() -> None:
     assert Comparison.model_validate_json(own.model_dump_json()) == own
 
 
+def rounded(model: Aligned, weight: float) -> Aligned:
+    return model.model_copy(update={"convention": {**model.convention, "timestep_weight": weight}})
+
+
 def test_betas_of_other_conventions_are_refused() -> None:
     mine = aligned(WEAKER)
     other = mine.model_copy(update={"name": "other", "convention": {**mine.convention, "reduction": "mean"}})
     with pytest.raises(PlanError, match=f"{ANCHOR} and other.*reduction.*'sum', 'mean'"):
         comparison(scratch=[aligned(ANCHOR), other])
+    weight = mine.convention["timestep_weight"]
+    comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * (1 + 1e-15))])
+    with pytest.raises(PlanError, match="timestep_weight"):
+        comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * 1.001)])
     lacking = mine.model_copy(update={"convention": {}})
     with pytest.raises(PlanError, match=r"factor: 1\.0, None"):
         comparison(scratch=[aligned(ANCHOR), lacking])

@@ -11,6 +11,8 @@ from deradiff.align.convention import convention
 from deradiff.anchor.source import card_of
 from deradiff.errors import AnchorError, PlanError
 
+_ROUNDING = 1e-6
+
 
 class Aligned(BaseModel):
     """An aligned model and what its card says of it.
@@ -62,7 +64,7 @@ def refuse_other_conventions(models: Sequence[Aligned]) -> None:
     first = models[0]
     for model in models:
         keys = first.convention.keys() | model.convention.keys()
-        if apart := [key for key in sorted(keys) if first.convention.get(key) != model.convention.get(key)]:
+        if apart := [key for key in sorted(keys) if not _alike(first.convention.get(key), model.convention.get(key))]:
             told = "; ".join(f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in apart)
             raise PlanError(
                 f"beta doesn't mean the same in {first.name} and {model.name} ({told}); compare models aligned under "
@@ -78,9 +80,15 @@ def refuse_other_units(model: Aligned, scheduler: Any) -> None:
     """
     own, expected = model.convention, convention("kl", scheduler).card()
     weight = own.get("factor", nan) * own.get("timestep_weight", 1.0)
-    alike = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=1e-6)
+    alike = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=_ROUNDING)
     if own.get("reduction") != expected["reduction"] or not alike:
         raise PlanError(
             f"the optimum needs betas in units of the reward, as the convention kl has them ({expected}); "
             f"{model.name} has {own}; leave the optimum out, or align with --convention kl"
         )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal, or numbers that differ by rounding: the weight of ``kl`` is a sum, whose last digit processors round."""
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return isclose(one, other, rel_tol=_ROUNDING) if numbers else one == other
