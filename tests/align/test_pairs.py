@@ -189,6 +189,16 @@ def test_labels_of_pick_a_pic(tmp_path: Path) -> None:
     assert data.skipped == {"tie": 1, "no label": 2, "labels that don't add up to 1": 1}
 
 
+@pytest.mark.parametrize(("text", "known"), [("False", False), ("0", False), ("", False), ("True", True), ("1", True)])
+def test_whether_there_is_a_label_may_be_a_text(folder: Path, text: str, known: bool) -> None:
+    """As a .csv has it."""
+    columns = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
+    rows = [("x", "10.png", "20.png", "1", "0", text), ("x", "10.png", "20.png", "1", "0", "true")]
+    data = read_pairs(write_table(folder / "p.csv", rows, columns))
+    assert len(data.pairs) == 1 + known
+    assert data.skipped == ({} if known else {"no label": 1})
+
+
 def test_nothing_to_learn_from_is_refused_with_counts(folder: Path) -> None:
     write_table(folder / "pairs.jsonl", [("x", "10.png", "10.png", 1), ("", "10.png", "20.png", 1)])
     with pytest.raises(AlignError, match=r"no pair that can be learnt from \(1 equal images, 1 empty prompt\)"):

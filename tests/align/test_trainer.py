@@ -137,10 +137,15 @@ def test_a_smaller_beta_moves_further_from_the_reference(tmp_path: Path) -> None
 
 
 def test_another_beta_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "anchor/writing").mkdir(parents=True)  # someone else's
     trained(tmp_path / "anchor")
+    assert (tmp_path / "anchor/writing").exists()
     kept = (tmp_path / "anchor" / WEIGHTS).read_bytes()
     with pytest.raises(AlignError, match=r"beta was 0\.01, now 0\.02"):
         trained(tmp_path / "anchor", beta=0.02)
+    others = preferences(tmp_path / "others", pairs=5)
+    with pytest.raises(AlignError, match=r"settings \(other preferences\)"):
+        align(pipeline(), others, tmp_path / "anchor", settings(), card={"reference": "sd"})
     assert (tmp_path / "anchor" / WEIGHTS).read_bytes() == kept
 
 

@@ -17,6 +17,7 @@ from deradiff.compare import compare
 from deradiff.compare.images import rms_distances
 from deradiff.compare.outcome import ANCHOR as ANCHOR_ARM
 from deradiff.compare.outcome import DERADIFF, REFERENCE, WEIGHTS, Table
+from deradiff.compare.tables import _same_seed
 from deradiff.errors import PlanError, ResultsError, RewardError
 from deradiff.sampling import noise_seed, to_pixels
 from deradiff.sweep import Journal
@@ -75,6 +76,14 @@ def test_the_anchor_is_the_model_of_its_own_seed(done: tuple[Path, Table]) -> No
     row = done[1].of(DERADIFF)[0]
     assert row.same_seed_share == pytest.approx(0, abs=0.02)
     assert abs(row.share_of_spread or 0) > 0.02
+
+
+def test_the_models_of_a_seed_are_found_by_it() -> None:
+    by_beta: list[list[tuple[Any, Any]]] = [
+        [(aligned(name), None) for name in names] for names in ((ANCHOR, SISTER), ("warmth-beta0.1-seed1",))
+    ]
+    assert _same_seed(by_beta, 1) == (1, 0)
+    assert _same_seed(by_beta, 0) == ()  # the second beta lacks it
 
 
 def test_half_of_the_anchors_seed_noise_is_its_error_against_both(done: tuple[Path, Table]) -> None:
