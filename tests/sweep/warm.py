@@ -1,10 +1,16 @@
 """Imported by a forkserver alone: a sweep, so that its children find everything imported, lazy modules too."""
 
 import tempfile
+import threading
 from pathlib import Path
 
 import torch
 from tests.sweep.subject import make_plan, save_models, sweep
+from tqdm import tqdm
+
+# tqdm's lock is shared by processes: one that is killed while it holds it would stop all that are forked later.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0  # no thread that holds the lock at a fork
 
 torch.set_num_threads(1)  # the threads of a parent don't outlive a fork
 with tempfile.TemporaryDirectory() as root:
