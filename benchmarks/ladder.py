@@ -88,12 +88,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"))
     given = parser.parse_args()
     torch.set_num_threads(1)  # fastest on networks this small
-    pairs = preferences(given.out / "pairs")
-    for seed in map(int, given.seeds.split(",")):
-        for beta in BETAS:
-            name = f"warmth-beta{beta:g}-seed{seed}"
-            if not (LADDER / name / WEIGHTS).exists():
-                train(pairs, beta, seed, given.out / name)
+    wanted = {f"warmth-beta{beta:g}-seed{seed}": (beta, int(seed)) for seed in given.seeds.split(",") for beta in BETAS}
+    missing = {name: own for name, own in wanted.items() if not (LADDER / name / WEIGHTS).exists()}
+    if missing:
+        pairs = preferences(given.out / "pairs")
+        for name, (beta, seed) in missing.items():
+            train(pairs, beta, seed, given.out / name)
 
 
 if __name__ == "__main__":

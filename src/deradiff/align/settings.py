@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deradiff.align.convention import NAMES
-from deradiff.errors import AlignError
+from deradiff.errors import AlignError, problems
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -84,10 +84,4 @@ class Settings(BaseModel):
         try:
             return Settings(**given)
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})"
-                if item["loc"]
-                else item["msg"]
-                for item in error.errors()
-            )
-            raise AlignError(f"these settings can't be trained with: {wrong.replace('Value error, ', '')}") from error
+            raise AlignError(f"these settings can't be trained with: {problems(error.errors())}") from error

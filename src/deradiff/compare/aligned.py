@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deradiff.align.convention import convention
 from deradiff.anchor.source import card_of
-from deradiff.errors import AnchorError, PlanError
+from deradiff.errors import AnchorError, PlanError, problems
 
 _ROUNDING = 1e-6
 
@@ -48,8 +48,7 @@ class Aligned(BaseModel):
         try:
             return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
         except ValidationError as error:
-            wrong = "; ".join(f"{item['loc'][0]}: {item['msg']} (got {item['input']!r})" for item in error.errors())
-            raise AnchorError(f"the card of {name} can't be used: {wrong}") from error
+            raise AnchorError(f"the card of {name} can't be used: {problems(error.errors())}") from error
 
     def __str__(self) -> str:
         return f"beta{self.beta:g}-seed{self.seed}"

@@ -60,19 +60,14 @@ def errors(table: Table) -> go.Figure | None:
 def to_optimum(table: Table) -> go.Figure | None:
     """Error against the optimum in % of its spread, of models from scratch too; None where the optimum isn't known."""
     own = table.optimum
-    if (
-        own is None
-        or not (shown := {arm: own.of(arm) for arm in (SCRATCH, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)})[SCRATCH]
-    ):
+    if own is None or not own.spread:
         return None
-    means = [row.optimum for row in shown[SCRATCH]]
-    if not (spread := max(means) - min(means)):
-        return None
+    shown = {arm: own.of(arm) for arm in (SCRATCH, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)}
     figure = _against_beta(table, "error against the optimum, % of its spread")
     figure.add_hline(y=0, line={"color": LINE, "width": 1})
     betas = [row.beta for row in shown[SCRATCH]]
     errors = {arm: [row.error for row in rows] for arm, rows in shown.items()}
-    return _arms(figure, betas, errors, [0.0] * len(betas), scale=100 / spread)
+    return _arms(figure, betas, errors, [0.0] * len(betas), scale=100 / own.spread)
 
 
 def _errors(table: Table) -> dict[str, list[Interval]]:

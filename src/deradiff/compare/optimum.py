@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from deradiff.recommend import Interval, interval
+from deradiff.compare.statistics import Floats, Held
+from deradiff.recommend import interval
 
 SCRATCH = "scratch"  # the arm of models aligned from scratch
 LEAST_ESS = 15
 _LEAST_SHARE = 0.5  # of prompts that must reach it at a beta
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,24 +44,14 @@ class Weighed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One arm at one beta, held against the optimum.
+class Row(Held):
+    """An arm held against the optimum, prompt by prompt; the interval holds the optimum's Monte-Carlo error.
 
     Attributes:
-        arm: its name.
-        beta: KL strength that it stands for.
-        mean: its mean score.
-        optimum: that of the optimum.
-        error: mean difference within a prompt, in the units of the reward; the interval holds the Monte-Carlo error.
-        share_of_spread: the error over the spread of the optimum between betas, signed; None where there is none.
+        optimum: mean score of the optimum.
     """
 
-    arm: str
-    beta: float
-    mean: float
     optimum: float
-    error: Interval
-    share_of_spread: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +63,7 @@ class Optimum:
         samples: of the reference, for each prompt.
         prompts: how many suffice.
         ess: beta -> median over all prompts, of all betas asked for.
+        spread: largest less smallest mean of the optimum over the betas shown; 0 where none is.
         refused: betas at which fewer than half of the prompts reach an effective sample size of 15.
         rows: each arm at each beta that isn't refused; empty where all are.
     """
@@ -82,6 +72,7 @@ class Optimum:
     samples: int
     prompts: int
     ess: dict[float, float]
+    spread: float
     refused: tuple[float, ...]
     rows: tuple[Row, ...]
 
@@ -119,13 +110,17 @@ def optimum(
     prompts = np.all([enough[beta] for beta in kept], axis=0) if kept else np.zeros(len(scores), dtype=bool)
     if prompts.sum() < 2:  # no interval without two
         kept = []
+    best = {beta: weighed[beta].mean(rewards) for beta in kept}
+    means = [own[prompts].mean() for own in best.values()]
+    size = float(max(means) - min(means)) if means else 0.0
     return Optimum(
         objective=objective,
         samples=scores.shape[1],
         prompts=int(prompts.sum()) if kept else 0,
         ess={beta: float(np.median(own.ess)) for beta, own in weighed.items()},
+        spread=size,
         refused=tuple(beta for beta in betas if beta not in kept),
-        rows=tuple(_rows({beta: weighed[beta].mean(rewards) for beta in kept}, prompts, dict(_by_beta(betas, arms)))),
+        rows=tuple(_rows(best, size, prompts, dict(_by_beta(betas, arms)))),
     )
 
 
@@ -139,10 +134,8 @@ def _by_beta(
 
 
 def _rows(
-    best: dict[float, Floats], prompts: NDArray[np.bool_], arms: dict[tuple[str, float], Floats]
+    best: dict[float, Floats], size: float, prompts: NDArray[np.bool_], arms: dict[tuple[str, float], Floats]
 ) -> Iterator[Row]:
-    means = [own[prompts].mean() for own in best.values()]
-    spread = float(max(means) - min(means)) if means else 0.0
     for (arm, beta), table in arms.items():
         if beta in best:
             error = interval((table - best[beta])[prompts, None])
@@ -152,5 +145,5 @@ def _rows(
                 mean=float(table[prompts].mean()),
                 optimum=float(best[beta][prompts].mean()),
                 error=error,
-                share_of_spread=error.mean / spread if spread else None,
+                share_of_spread=error.mean / size if size else None,
             )

@@ -67,16 +67,30 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One arm at one beta, held against from scratch.
+class Held:
+    """One arm at one beta, held against what it should be.
 
     Attributes:
         arm: its name.
         beta: KL strength that it stands for.
         mean: its mean score.
-        scratch_mean: that of the models from scratch.
-        error: mean paired difference to them, in the units of the reward.
-        share_of_spread: the error over the spread, signed; None where there is no spread.
+        error: mean difference to what it should be, in the units of the reward.
+        share_of_spread: the error over the spread between betas, signed; None where there is no spread.
+    """
+
+    arm: str
+    beta: float
+    mean: float
+    error: Interval
+    share_of_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Held):
+    """An arm held against models from scratch, in pairs of equal noise.
+
+    Attributes:
+        scratch_mean: mean score of the models from scratch.
         seed_noise_ratio: the absolute error over the seed noise; None where that isn't known or is 0.
         win_rate: share of images that score higher than from scratch, ties half; None for the null predictor, which
             draws none. The interval takes images to be independent.
@@ -86,12 +100,7 @@ class Row:
             mean is 0.
     """
 
-    arm: str
-    beta: float
-    mean: float
     scratch_mean: float
-    error: Interval
-    share_of_spread: float | None
     seed_noise_ratio: float | None
     win_rate: Interval | None
     same_seed_share: float | None

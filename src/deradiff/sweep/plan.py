@@ -2,14 +2,13 @@
 
 import json
 import math
-import reprlib
 from collections.abc import Callable, Hashable, Iterator
 from hashlib import sha256
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from deradiff.errors import PlanError
+from deradiff.errors import PlanError, problems
 from deradiff.sweep.batches import Batch, Cell, batch_at, batch_count
 
 T = TypeVar("T", bound=Hashable)
@@ -111,11 +110,7 @@ class Plan(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {reprlib.repr(e['input'])})" if e["loc"] else e["msg"]
-                for e in error.errors()
-            )
-            raise PlanError("the plan can't be run: " + problems.replace("Value error, ", "")) from error
+            raise PlanError(f"the plan can't be run: {problems(error.errors())}") from error
 
     @property
     def count(self) -> int:
