@@ -62,7 +62,12 @@ def train(pairs: Pairs, beta: float, seed: int, work: Path) -> None:
 
 
 def average(beta: float, folder: Path) -> Path:
-    """The mean of what a beta's training seeds change, as one LoRA of the sum of their ranks."""
+    """The mean of what a beta's training seeds change, as one LoRA of their ranks' sum; kept where it was made."""
+    made = folder / f"warmth-beta{beta:g}-mean"
+    if (
+        made / WEIGHTS
+    ).exists():  # made anew its metadata may stand in another order, so that sweeps take it for another
+        return made
     sources = [LADDER / f"warmth-beta{beta:g}-seed{seed}" / WEIGHTS for seed in SEEDS]
     with safe_open(sources[0], "pt") as file:
         metadata = file.metadata()
@@ -74,7 +79,6 @@ def average(beta: float, folder: Path) -> Path:
     config = json.loads(metadata["lora_adapter_metadata"])
     config |= {"unet.r": 2 * config["unet.r"], "unet.lora_alpha": 2 * config["unet.lora_alpha"]}
     card = json.loads(metadata["deradiff"]) | {"seed": -1}  # of none alone
-    made = folder / f"warmth-beta{beta:g}-mean"
     made.mkdir(parents=True, exist_ok=True)
     metadata |= {"lora_adapter_metadata": json.dumps(config), "deradiff": json.dumps(card)}
     (made / WEIGHTS).write_bytes(save(weights, metadata))
