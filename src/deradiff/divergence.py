@@ -110,20 +110,21 @@ def resampling_log_weight_increment(
     Skreta et al. 2025. Summed over all visited states it is the trapezoid in rho, taken by nodes: the d rho of x_t
     is ``½ (rho_after − rho_before)``. It depends on x_t alone, so resampling goes before the step from x_t.
     An interval from alpha = 0 is infinite, but ||Δeps||² falls towards it as SNR does: the integral over it is
-    ||Δeps||² at its end, which the trapezoid gives for a length of 2.
+    ||Δeps||² at its end, which the trapezoid gives for a length of 2. So is one to sigma = 0, towards which ||Δeps||²
+    falls as 1 / SNR.
 
     Args:
         difference_eps: (B, ...), Δeps at x_t.
         level_before: shape () or (B,), of the state visited before; ``level_t`` itself at the first.
         level_t: likewise, of x_t.
-        level_after: likewise, of the state visited next; ``level_t`` itself at the last.
+        level_after: likewise, of the state visited next.
         lam: a float or (B,).
 
     Returns:
         (B,), float64.
     """
     behind = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
-    ahead = level_after.log_snr - level_t.log_snr
+    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=2.0)
     d_rho, lam = _on(0.5 * (behind + ahead), difference_eps), _on(lam, difference_eps)
     return -0.5 * lam * (1 - lam) * _scaled(_energy(difference_eps), d_rho)
 

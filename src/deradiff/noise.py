@@ -73,7 +73,12 @@ def is_stochastic(scheduler: Any) -> bool:
     DDIM counts as deterministic, its default; noise that a pipeline asks of a step (``eta``) isn't known here.
     """
     name, kind = type(scheduler).__name__, str(_option(scheduler, "algorithm_type") or "")
-    drawn = "Ancestral" in name or name.startswith(("DDPM", "LCM", "TCD")) or "SDE" in name or kind.startswith("sde")
+    drawn = (
+        "Ancestral" in name
+        or name.startswith(("DDPM", "LCM", "TCD", "UnCLIP"))
+        or "SDE" in name
+        or kind.startswith("sde")
+    )
     return drawn or bool(_option(scheduler, "stochastic_sampling"))
 
 

@@ -23,6 +23,7 @@ class Results:
         lams: L mixing weights, ascending; 0 is the reference, 1 the anchor.
         scores: reward name -> array (P, S, L), higher is better.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
+        paths: what else their paths tell (`deradiff.paths.Paths`), name -> array (P, S, L), nan where it isn't known.
         images: image files, array of paths (P, S, L).
         anchor_beta: KL strength the anchor was aligned at, or None where its card does not say.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).
@@ -37,6 +38,7 @@ class Results:
     scores: Mapping[str, NDArray[np.float64]]
     images: NDArray[np.object_]
     path_kl: NDArray[np.float64] | None = None
+    paths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     anchor_beta: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,7 +48,7 @@ class Results:
             raise ResultsError(f"no images: {shape[0]} prompts x {shape[1]} seeds x {shape[2]} lams; run a sweep first")
         if any(a >= b for a, b in zip(self.lams, self.lams[1:], strict=False)):
             raise ResultsError(f"lams must ascend without repeats, got {self.lams}")
-        tables = {**self.scores, "images": self.images}
+        tables = {**self.scores, **self.paths, "images": self.images}
         if self.path_kl is not None:
             tables["path_kl"] = self.path_kl
         for name, table in tables.items():

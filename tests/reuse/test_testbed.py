@@ -13,7 +13,6 @@ import deradiff
 from deradiff import testbed
 from deradiff.realignment import Handle
 from deradiff.reuse import Adaptive, Exact, Policy, Reuse
-from deradiff.sweep.path import PathKL
 
 from .subject import error, through
 
@@ -32,10 +31,10 @@ class Bed:
     ) -> tuple[Tensor, int, Tensor]:
         """Latents, network calls, and path KL where it is watched."""
         self.handle.lam = [*LAMS] * len(images)
-        path = PathKL(self.pipe, len(images) * len(LAMS))
-        with self.handle.observing(path) if watched else nullcontext():
+        with self.handle.recording() if watched else nullcontext():
             latents, budget = through(self.handle, policy, lambda: self._call(images), lams=len(LAMS))
-        return latents, budget.calls, torch.tensor(path.values())
+        path_kl = self.handle.paths.path_kl if watched and self.handle.paths else None
+        return latents, budget.calls, torch.zeros(len(latents)) if path_kl is None else path_kl
 
     def _call(self, images: Sequence[int]) -> Tensor:
         settings = {"num_inference_steps": STEPS, "guidance_scale": 1.0, "output_type": "latent", "return_dict": False}

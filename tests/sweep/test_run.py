@@ -21,7 +21,6 @@ from deradiff.sweep import Cell, Journal, Plan
 from deradiff.sweep.batches import Batch
 from deradiff.sweep.environment import CITATION
 from deradiff.sweep.models import call, load_pipeline, set_scheduler
-from deradiff.sweep.path import PathKL
 from deradiff.sweep.run import run
 from deradiff.sweep.sample import Sampled, Sampler
 from deradiff.sweep.score import score
@@ -101,9 +100,10 @@ def test_path_kl_is_quadratic_in_lam_near_the_reference(
     with realign(pipe, plan.anchor, 0.001) as handle:
         for lam in (0.001, 0.002):
             handle.lam = lam
-            with handle.observing(path := PathKL(pipe, 2)):
+            with handle.recording():
                 call(pipe, plan, ["a", "b"], generators(["a", "b"], [0, 1]), 1, guidance)
-            values.append(torch.tensor(path.values(), dtype=torch.float64))
+            assert handle.paths is not None
+            values.append(handle.paths.path_kl)
     torch.testing.assert_close(values[1], 4 * values[0], rtol=0.02, atol=0)
 
 

@@ -74,8 +74,19 @@ def sweep(
         typer.Option(help="Of adaptive: mean error of latents that spot checks aim at: 1%.", rich_help_panel=CALLS),
     ] = None,
     diagnostics: Annotated[
-        bool, typer.Option(help="Record path KL, for which both models run at every lam.", rich_help_panel=CALLS)
+        bool,
+        typer.Option(
+            help="Record path KL, implicit reward, weights: both models run at every lam.", rich_help_panel=CALLS
+        ),
     ] = True,
+    particles: Annotated[
+        int,
+        typer.Option(
+            help="K an image, to correct what mixing step by step leaves out; K times the calls at lams but 0 and 1.",
+            min=1,
+            rich_help_panel=CALLS,
+        ),
+    ] = 1,
     rewards: Annotated[str, typer.Option(help="Rewards to score, separated by commas.", rich_help_panel=RUN)] = "",
     objective: Annotated[
         str | None, typer.Option(help="Reward to raise; default: the first of --rewards.", rich_help_panel=RUN)

@@ -1,7 +1,9 @@
 """What the user holds of a realigned pipeline: changes lam on the fly, and takes everything off again."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -11,12 +13,16 @@ from deradiff.anchor.adapters import refuse_fused
 from deradiff.anchor.batch import MixedBatch
 from deradiff.anchor.weights import Interpolated
 from deradiff.errors import RealignError
-from deradiff.realignment.hook import Hook, Observer
+from deradiff.paths import Observer, Paths
+from deradiff.realignment.correct import cautions, checked_count, walked
+from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
 from deradiff.realignment.rows import check_count, run_of
 from deradiff.reuse import Budget, Grid, Policy
+
+logger = logging.getLogger("deradiff")
 
 
 class Handle:
@@ -26,6 +32,8 @@ class Handle:
         components: names of the denoisers that are realigned.
         anchors: names of the anchors; ``("aligned",)`` where there is one.
         cards: by anchor, what it says of itself (beta, its convention, seed); empty where it says nothing.
+        all_particles: whether a call returns all K particles of an image, side by side, or one drawn by weight.
+        paths: what the last call tells of its images, where it was recorded or had particles.
     """
 
     def __init__(self, pipe: Any, hooks: list[Hook], cards: dict[str, Any]) -> None:
@@ -33,6 +41,24 @@ class Handle:
         self.components = tuple(hook.component for hook in hooks)
         self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
         self.cards = cards
+        self.all_particles = False
+        self.paths: Paths | None = None
+        self._particles, self._recording = 1, False
+        self._told: set[str] = set()
+
+    @property
+    def particles(self) -> int:
+        """K particles an image, of the Feynman–Kac correction; 1 is plain DeRaDiff.
+
+        Raises (when set):
+            RealignError: no whole number of 1 or more.
+        """
+        return self._particles
+
+    @particles.setter
+    def particles(self, given: int) -> None:
+        self._refuse_removed()
+        self._particles = checked_count(given)
 
     @property
     def lam(self) -> Any:
@@ -58,8 +84,7 @@ class Handle:
         Raises:
             RealignError: the weights are mixed (``mode="weights"``), so there are no single predictions.
         """
-        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
+        self._refuse_weights()
         for hook in self._hooks:
             hook.observers.append(observer)
         try:
@@ -67,6 +92,18 @@ class Handle:
         finally:
             for hook in self._hooks:
                 hook.observers.remove(observer)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside the block each call of the pipeline leaves in ``paths`` what it tells of its images.
+
+        All models run at every lam; no network is called for it otherwise.
+        """
+        before, self._recording = self._recording, True
+        try:
+            yield
+        finally:
+            self._recording = before
 
     @contextmanager
     def sweeping(self, lams: int, policy: Policy, budget: Budget) -> Iterator[None]:
@@ -132,11 +169,11 @@ class Handle:
         return f"Handle(components={self.components}, anchors={self.anchors}, lam={self.lam})"
 
     def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = run_of(call, args, kwargs)
+        run = replace(run_of(call, args, kwargs), particles=self.particles)
         check_count(self._lams.count, run)
         pipe = getattr(call, "__self__", None)
         batched = any(isinstance(hook.models, MixedBatch) for hook in self._hooks)
-        refuse_rows(pipe, self._lams.count, batched=batched)
+        refuse_rows(pipe, self._lams.count, batched=batched, particles=self.particles)
         for hook in self._hooks:
             refuse_replaced(pipe, hook.component, hook.denoiser)
             refuse_cache(hook.component, hook.denoiser)
@@ -145,8 +182,26 @@ class Handle:
             if hook.grid is not None:
                 hook.grid.begin()
         try:
-            return call(*args, **kwargs)
+            if self.particles == 1 and not self._recording:
+                return call(*args, **kwargs)
+            self._refuse_weights()
+            self._caution(kwargs)
+            output, self.paths = walked(self._hooks, call, args, kwargs, run, keep_all=self.all_particles)
+            return output
         finally:
             for hook in self._hooks:
                 hook.run = None
                 hook.models.rest()
+
+    def _refuse_weights(self) -> None:
+        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
+            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
+
+    def _caution(self, kwargs: dict[str, Any]) -> None:
+        """Tell what particles can't do here, once."""
+        if self.particles > 1:
+            lams = [lam for values in self._lams.values for lam in values]
+            for told in cautions(lams, self._hooks[0].scheduler(), float(kwargs.get("eta") or 0.0)):
+                if told not in self._told:
+                    logger.warning("particles: %s", told)
+                    self._told.add(told)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from deradiff.anchor.inputs import batch_rows, sample_of
 from deradiff.anchor.networks import Models
 from deradiff.anchor.weights import Interpolated
 from deradiff.errors import LamError
+from deradiff.paths import Observer, Step
 from deradiff.realignment.lams import Lams
 from deradiff.realignment.limits import refuse_cache, refuse_stores
 from deradiff.realignment.outputs import Lam, mix, needed
@@ -19,30 +19,6 @@ from deradiff.realignment.rows import Run, spread
 from deradiff.realignment.variance import applies, learned, mix_with_variance
 from deradiff.reuse import Budget, Grid
 from deradiff.reuse.calls import Calls
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What an observer is told of one call of a denoiser.
-
-    Attributes:
-        component: the denoiser's name in the pipeline.
-        sample: its input x_t, as the scheduler scaled it; rows (B, ...).
-        timestep: as given to the network.
-        predictions: output of each model, 0 the reference and 1..K the anchors.
-        lams: one an anchor, each a float or (B,).
-        span: for how many steps, this one included, the predictions stand (1 unless steps are skipped).
-    """
-
-    component: str
-    sample: Any
-    timestep: Any
-    predictions: Mapping[int, Any]
-    lams: list[Lam]
-    span: int = 1
-
-
-Observer = Callable[[Step], None]
 
 
 class Hook:
@@ -81,10 +57,12 @@ class Hook:
             refuse_stores(self.component, self.denoiser)
         outputs = self.models.run(call, args, kwargs, which)
         self.budget.calls += len(which) * self._rows_a_branch(batch_rows(args, kwargs))
-        self._tell(args, kwargs, outputs, lams)
         if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
-            return self._mix_learned(args, kwargs, outputs, lams)
-        return mix(outputs, lams)
+            mixture = self._mix_learned(args, kwargs, outputs, lams)
+        else:
+            mixture = mix(outputs, lams)
+        self._tell(args, kwargs, outputs, mixture, lams)
+        return mixture
 
     def _through(self, grid: Grid, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call with its rows taken apart, so that each goes only through the networks that it needs."""
@@ -105,19 +83,26 @@ class Hook:
         )
         predicted = grid(calls, _timestep(args, kwargs), watched=bool(self.observers))
         self.output = calls.output
+        mixture = calls.answer(predicted.mixture)
         if predicted.pair is not None:
             pair = dict(enumerate(calls.answer(one) for one in predicted.pair))
-            self._tell(args, kwargs, pair, self._per_row(batch_rows(args, kwargs)), predicted.span)
-        return calls.answer(predicted.mixture)
+            self._tell(args, kwargs, pair, mixture, self._per_row(batch_rows(args, kwargs)), predicted.span)
+        return mixture
 
     def _rows_a_branch(self, rows: int) -> int:
         """How many rows guidance has in each of its branches."""
-        if self.run is not None and self.run.prompts is not None and rows % self.run.images == 0:
-            return self.run.images
+        if self.run is not None and self.run.prompts is not None and rows % self.run.rows == 0:
+            return self.run.rows
         return self.lams.count if self.lams.count > 1 else rows
 
     def _tell(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Mapping[int, Any], lams: list[Lam], span: int = 1
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        outputs: Mapping[int, Any],
+        mixture: Any,
+        lams: list[Lam],
+        span: int = 1,
     ) -> None:
         if self.observers:
             step = Step(
@@ -125,6 +110,7 @@ class Hook:
                 sample=sample_of(args, kwargs),
                 timestep=_timestep(args, kwargs),
                 predictions=outputs,
+                mixture=mixture,
                 lams=lams,
                 span=span,
             )

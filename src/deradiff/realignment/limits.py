@@ -51,15 +51,17 @@ def refuse_replaced(pipe: Any, component: str, denoiser: nn.Module) -> None:
         raise RealignError(f"pipe.{component} has been replaced; call handle.remove() and realign the pipe again")
 
 
-def refuse_rows(pipe: Any, lams: int, *, batched: bool) -> None:
-    """Refuse one lam per image, and a batch mixed of several models, where the rows of the batch aren't images.
+def refuse_rows(pipe: Any, lams: int, *, batched: bool, particles: int) -> None:
+    """Refuse one lam per image, particles, and a batch mixed of several models, where the batch's rows aren't images.
 
     Raises:
         LamError: several lams.
-        RealignError: a mixed batch, in which frames or views of one model would meet those of another.
+        RealignError: particles; or a mixed batch, in which frames or views of one model would meet those of another.
     """
     name = type(pipe).__name__
     if batched and name.startswith(_ROWS_ARE_NOT_IMAGES):
         raise RealignError(f"the rows of {name}'s batches belong together; realign with mode='switch'")
+    if particles > 1 and name.startswith(_ROWS_ARE_NOT_IMAGES):
+        raise RealignError(f"the rows of {name}'s batches are not images, so it takes no particles")
     if lams > 1 and name.startswith(_ROWS_ARE_NOT_IMAGES):
         raise LamError(f"the rows of {name}'s batches are not images, so it takes one lam for all, got {lams}")

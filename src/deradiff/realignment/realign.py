@@ -11,13 +11,14 @@ from deradiff.anchor.lend import unwrapped
 from deradiff.anchor.load import Anchor, as_network
 from deradiff.errors import RealignError
 from deradiff.realignment.assign import AnchorGiven, attach_one, components_for, named, scheduler_of
+from deradiff.realignment.correct import checked_count
 from deradiff.realignment.denoisers import denoisers, pick
 from deradiff.realignment.handle import Handle
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache
-from deradiff.reuse import Policy
+from deradiff.reuse import Exact, Policy
 
 
 def realign(
@@ -28,6 +29,8 @@ def realign(
     component: str | None = None,
     mode: Mode = "auto",
     policy: Policy | None = None,
+    particles: int = 1,
+    all_particles: bool = False,
 ) -> Handle:
     """Realign a diffusers pipeline at sampling time between its own model and an aligned one.
 
@@ -48,13 +51,18 @@ def realign(
             accelerators for networks on which tests hold the two equal.
         policy: fewer network calls at a small error (docs/performance.md): ``Reuse(refresh=3)`` computes the anchor
             at every third step, ``Adaptive(tolerance=0.01)`` both models at some; None calls every model at each step.
+        particles: K particles an image, weighed and resampled, put back what mixing step by step leaves out (docs/
+            exactness.md); K times the calls. With guidance the mixture is that of the two *guided* models.
+        all_particles: return all K of an image side by side, weighed in ``handle.paths.log_weights``, and not one
+            drawn by weight.
 
     Returns:
         A handle: set ``handle.lam`` at any time, ``handle.remove()`` or leave its ``with`` block to undo.
 
     Raises:
         AnchorError: an anchor that can't be read or doesn't fit; nothing stays attached.
-        RealignError: a pipeline already realigned, fused, cached, or without a denoiser.
+        RealignError: a pipeline already realigned, fused, cached, or without a denoiser; particles beside a policy or
+            ``mode="weights"``.
         LamError: a lam that isn't finite, or of the wrong count.
     """
     if owner_of(pipe):
@@ -67,6 +75,11 @@ def realign(
         _refuse_unready(name, parts[name], denoiser)
     if mode not in get_args(Mode):
         raise RealignError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
+    checked_count(particles)
+    if particles > 1 and (mode == "weights" or policy not in (None, Exact())):
+        raise RealignError(
+            "particles need both models' predictions at every step; leave mode='weights' and policy= out"
+        )
     entries = named(found, aligned)
     Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
     wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}
@@ -80,7 +93,7 @@ def realign(
             hooks.append(hook)
             cards |= {anchor.name: dict(anchor.card) for anchor in anchors}
         handle = Handle(pipe, hooks, cards)
-        handle.lam = lam
+        handle.lam, handle.particles, handle.all_particles = lam, particles, all_particles
         if policy is not None:
             handle.call_by(policy)
         for hook in hooks:

@@ -16,7 +16,7 @@ from deradiff.errors import LamError
 
 # Names under which diffusers pipelines take what there is one of per prompt, and the images of each.
 _PER_PROMPT = ("prompt", "prompt_embeds", "class_labels", "image_embeds", "input_ids", "image", "batch_size")
-_REPEATS = (
+REPEATS = (
     "num_images_per_prompt",
     "num_videos_per_prompt",
     "num_waveforms_per_prompt",
@@ -26,15 +26,21 @@ _REPEATS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one call of the pipeline said of its batch; None where it didn't say."""
+    """What one call of the pipeline said of its batch, prompts None where it didn't; and K particles an image."""
 
     prompts: int | None
     repeats: int
+    particles: int = 1
 
     @property
     def images(self) -> int:
         """Prompts x images a prompt, where prompts are known."""
         return (self.prompts or 0) * self.repeats
+
+    @property
+    def rows(self) -> int:
+        """Of the scheduler's batch, where prompts are known."""
+        return self.images * self.particles
 
 
 def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
@@ -45,7 +51,7 @@ def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
         given = dict(kwargs)
     given = {**given, **given.get("kwargs", {})}
     counts = (_count(name, given[name]) for name in _PER_PROMPT if given.get(name) is not None)
-    repeats = next((int(given[name]) for name in _REPEATS if given.get(name)), 1)
+    repeats = next((int(given[name]) for name in REPEATS if given.get(name)), 1)
     return Run(prompts=next((count for count in counts if count), None), repeats=repeats)
 
 
@@ -93,6 +99,8 @@ def spread(lams: Tensor, rows: int, run: Run | None) -> Tensor:
         check_count(len(lams), run)  # lam may have changed since the run began
     if run is not None and run.repeats > 1 and len(lams) == run.prompts:
         lams = lams.repeat_interleave(run.repeats)
+    if run is not None and run.particles > 1 and len(lams) > 1:
+        lams = lams.repeat_interleave(run.particles)
     if len(lams) == 0 or rows % len(lams):
         raise LamError(f"got {len(lams)} lams for a batch of {rows} rows; give one lam, or one per image")
     return torch.tile(lams, (rows // len(lams),))

@@ -73,6 +73,7 @@ def _block(plan: "Plan") -> tuple[int, int]:
     Every lam goes with its (prompt, seed), so a batch has several pairs only where their lams leave room; in the
     adaptive mode few rows of a step go through the networks, so it takes more pairs.
     """
-    pairs = max(1, plan.batch_size // 2) if plan.mode == "adaptive" else math.ceil(plan.batch_size / len(plan.lams))
+    rows = len(plan.lams) * plan.particles
+    pairs = max(1, plan.batch_size // 2) if plan.mode == "adaptive" else math.ceil(plan.batch_size / rows)
     seeds = min(pairs, len(plan.seeds))
     return max(1, pairs // len(plan.seeds)), seeds

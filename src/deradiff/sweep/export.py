@@ -17,6 +17,7 @@ from deradiff.sweep.index import Index
 from deradiff.sweep.journal import Journal
 
 ROWS = 10_000  # in memory at once, and in a row group of parquet
+PATHS = ("path_kl_to_anchor", "q", "implicit_reward", "log_weight", "ess", "distinct")  # empty where unknown
 COLUMNS: dict[str, pa.DataType] = {
     "model": pa.string(),
     "anchor": pa.string(),
@@ -27,6 +28,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "beta": pa.float64(),
     "image": pa.string(),
     "path_kl": pa.float64(),
+    **dict.fromkeys(PATHS, pa.float64()),
 }
 
 
@@ -34,8 +36,8 @@ def export(journal: Journal, path: Path) -> int:
     """Write a run's images that are there by now, with what they scored, as .parquet or .csv.
 
     The columns are model, anchor, prompt, seed, guidance (empty for the pipeline's default), lam, beta (the KL strength
-    lam stands for; empty at 0, or where the anchor's isn't known), image (within the run folder), path_kl (nats, where
-    recorded), and one a reward.
+    lam stands for; empty at 0, or where the anchor's isn't known), image (within the run folder), path_kl (nats), what
+    else is known of its path (`deradiff.paths.Paths`), and one a reward.
 
     Args:
         journal: of the run, which need not be finished.
@@ -84,6 +86,7 @@ def _rows(journal: Journal, index: Index, places: dict[str, NDArray[np.int64]]) 
                     "beta": plan.anchor_beta / lam if plan.anchor_beta is not None and lam > 0 else None,
                     "image": image.relative_to(journal.folder).as_posix(),
                     "path_kl": record.path_kl[number],
+                    **{name: record.paths[name][number] for name in PATHS if name in record.paths},
                     **{reward: values[number] for reward, values in scores.items()},
                 }
 

@@ -122,7 +122,11 @@ class Journal:
         return sorted([*self.folder.glob("journal.jsonl"), *self.folder.glob("journal-*-of-*.jsonl")])
 
     def _records(self, path: Path) -> Records[BatchRecord]:
-        return Records(path, BatchRecord, lambda r: self._misfit(r.batch, len(r.sha256), len(r.path_kl)))
+        return Records(path, BatchRecord, self._misfit_of)
+
+    def _misfit_of(self, record: BatchRecord) -> str | None:
+        columns = (record.sha256, record.path_kl, *record.paths.values())
+        return self._misfit(record.batch, *map(len, columns))
 
     def _misfit(self, batch: int, *lengths: int) -> str | None:
         if batch >= self.plan.batch_count:

@@ -38,7 +38,8 @@ class Plan(BaseModel):
         mode: how networks are called: ``exact``, or with fewer calls ``reuse``, ``adaptive``, ``weights``.
         refresh: of the mode ``reuse``, every how many steps the anchor is computed.
         quality: of the mode ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
-        diagnostics: record each image's path KL, for which both models run at every lam.
+        diagnostics: record what each image's path tells (path KL, ...), for which both models run at every lam.
+        particles: K of each image, of the Feynman–Kac correction; 1 is plain DeRaDiff.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class Plan(BaseModel):
     refresh: int | None = Field(default=None, ge=1)
     quality: float | None = Field(default=None, gt=0, lt=1)
     diagnostics: bool = True
+    particles: int = Field(default=1, ge=1)
 
     @field_validator("prompts")
     @classmethod
@@ -91,6 +93,13 @@ class Plan(BaseModel):
         if (self.height is None) != (self.width is None):  # pipelines then fall back to their own size for both
             raise ValueError("height and width go together; give both, or neither")
         return self
+
+    @field_validator("particles")
+    @classmethod
+    def _particles(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("mode") != "exact":
+            raise ValueError("needs both models at every step; choose mode='exact', or leave it out")
+        return value
 
     @field_validator("refresh", "quality")
     @classmethod
@@ -147,7 +156,8 @@ class Plan(BaseModel):
 
     def image_names(self) -> Callable[[Cell], str]:
         """What names a cell's image: ``images/ab/abcdef....png``, a hash of all that the image depends on."""
-        settings = self.model_dump_json(exclude=_NOT_OF_AN_IMAGE)
+        plain = {"particles"} if self.particles == 1 else set()  # names of runs that knew none
+        settings = self.model_dump_json(exclude=_NOT_OF_AN_IMAGE | plain)
 
         def name(cell: Cell) -> str:
             own = (self.prompts[cell.prompt], self.seeds[cell.seed], self.guidances[cell.guidance], self.lams[cell.lam])

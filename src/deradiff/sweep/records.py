@@ -19,6 +19,7 @@ class BatchRecord(BaseModel):
         edition: how many times its images have changed since (made again by other versions of a library).
         sha256: of the image files.
         path_kl: nats; None where it isn't known.
+        paths: what else is known of the images' paths (`deradiff.paths.Paths`), by name.
         info: what the sampler needs to repeat the batch.
     """
 
@@ -28,6 +29,7 @@ class BatchRecord(BaseModel):
     edition: int = Field(default=0, ge=0)
     sha256: list[str]
     path_kl: list[float | None]
+    paths: dict[str, list[float | None]] = {}
     info: dict[str, Any]
 
 

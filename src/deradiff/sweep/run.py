@@ -64,6 +64,7 @@ def run(
                     batch=batch.index,
                     sha256=_save(writer, pool, files, sampled.images),
                     path_kl=sampled.path_kl,
+                    paths=sampled.paths,
                     info=sampled.info,
                 )
                 record = _journalled(writer, record, made)

@@ -8,16 +8,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deradiff.paths.paths import columns
 from deradiff.realignment import Handle
 from deradiff.reuse import Adaptive, Budget, Exact, Policy, Reuse
 from deradiff.sampling import final_latents, noise_seed
 from deradiff.sweep.batches import Batch, Cell
 from deradiff.sweep.check import Check, Checks
 from deradiff.sweep.models import call
-from deradiff.sweep.path import PathKL
 from deradiff.sweep.plan import Plan
 
 _REFRESH = 3
+
+Columns = dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Sampled:
     Attributes:
         images: one a cell.
         path_kl: nats, one a cell; None where it isn't known.
+        paths: what else is known of their paths (`deradiff.paths.Paths`), by name, one value a cell.
         info: what sampling the batch again needs and what its report tells; JSON-able.
     """
 
     images: list[Image.Image]
     path_kl: list[float | None]
+    paths: dict[str, list[float | None]]
     info: dict[str, Any]
 
 
@@ -50,8 +54,8 @@ class Sampler:
             PlanError: the pipeline takes no such setting.
             RealignError: its calls can't be saved in the plan's mode.
         """
-        images, path_kl, made = self._sample(batch, info, {})
-        return Sampled(images, path_kl, made)
+        images, paths, made = self._sample(batch, info, {})
+        return Sampled(images, paths.pop("path_kl", [None] * len(images)), paths, made)
 
     def latents(self, batch: Batch, info: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Any]]:
         """A batch's final latents (cells, ...), in the order of its cells, and its info; nothing is decoded.
@@ -69,24 +73,39 @@ class Sampler:
 
     def _sample(
         self, batch: Batch, info: dict[str, Any] | None, settings: dict[str, Any]
-    ) -> tuple[list[Any], list[float | None], dict[str, Any]]:
+    ) -> tuple[list[Any], Columns, dict[str, Any]]:
         plan, cells = self.plan, list(batch.cells(self.plan))
         tolerance = info["tolerance"] if info else self.checks.tolerance
         before = self.budget.calls
         if plan.mode == "weights":
             images = self._interpolated(batch, cells, settings)
-            return images, [None] * len(cells), self._info(cells, len(cells) * plan.steps, None, [])
-        path, policy = PathKL(self.pipe, len(cells)), self._policy(tolerance)
+            return images, {}, self._info(cells, len(cells) * plan.steps, None, [])
         with ExitStack() as stack:
-            stack.enter_context(self.handle.sweeping(len(plan.lams), policy, self.budget))
+            lams = len(plan.lams) if plan.particles == 1 else 1  # cells of a lam apart, each of particles of its own
+            stack.enter_context(self.handle.sweeping(lams, self._policy(tolerance), self.budget))
             if plan.diagnostics:
-                stack.enter_context(self.handle.observing(path))
+                stack.enter_context(self.handle.recording())
             final = stack.enter_context(final_latents(self.pipe))
-            images = self._call(batch.prompts, cells, settings)
+            images, paths = self._corrected(batch, cells, settings)
         asked = info["checks"] if info else self.checks.wanted(batch)
         checks = [self._check(cells, place, final()) for place in _places(cells, asked)]
-        made = self._info(cells, self.budget.calls - before, tolerance, checks)
-        return images, path.values() if plan.diagnostics else [None] * len(cells), made
+        return images, paths, self._info(cells, self.budget.calls - before, tolerance, checks)
+
+    def _corrected(self, batch: Batch, cells: list[Cell], settings: dict[str, Any]) -> tuple[list[Any], Columns]:
+        """Images and what their paths tell; at lam = 0 and 1 particles would correct nothing, so there is one."""
+        exact = {cell for cell in cells if self.plan.particles == 1 or self.plan.lams[cell.lam] in (0, 1)}
+        images: dict[Cell, Any] = {}
+        paths: dict[str, dict[Cell, float]] = {}
+        for particles, own in ((1, exact), (self.plan.particles, set(cells) - exact)):
+            if own:
+                self.handle.particles = particles
+                ordered = [cell for cell in cells if cell in own]
+                images |= zip(ordered, self._call(batch.prompts, ordered, settings), strict=True)
+                found = columns(self.handle.paths) if self.handle.paths and self.plan.diagnostics else {}
+                for name, values in found.items():
+                    paths.setdefault(name, {}).update(zip(ordered, values, strict=True))
+        table: Columns = {name: [values.get(cell) for cell in cells] for name, values in paths.items()}
+        return [images[cell] for cell in cells], table
 
     def _info(self, cells: list[Cell], calls: int, tolerance: float | None, checks: list[Check]) -> dict[str, Any]:
         steps = len(self.pipe.scheduler.timesteps)  # more than the plan's where each takes several calls (Heun)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from deradiff.errors import PlanError
 from deradiff.results import Results
+from deradiff.sweep.batches import Batch
 from deradiff.sweep.plan import Plan
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def results(journal: "Journal", guidance: float | None) -> Results:
     plan, place = journal.plan, _place(journal.plan, guidance)
     shape = (len(plan.prompts), len(plan.seeds), len(plan.lams))
     images, path_kl = np.empty(shape, dtype=object), np.full(shape, np.nan)
+    paths: dict[str, NDArray[np.float64]] = {}
     editions = np.full(plan.batch_count, -1)
     index, missing = journal.index(), 0
     for batch in plan.batches():
@@ -28,11 +30,13 @@ def results(journal: "Journal", guidance: float | None) -> Results:
             missing += batch.count(plan)
             continue
         editions[batch.index] = record.edition
-        for cell, kl in zip(batch.cells(plan), record.path_kl, strict=True):
+        for cell in batch.cells(plan):
             file = journal.image(cell)
             missing += not file.is_file()
             images[cell.prompt, cell.seed, cell.lam] = str(file)
-            path_kl[cell.prompt, cell.seed, cell.lam] = np.nan if kl is None else kl
+        for name, column in {"path_kl": record.path_kl, **record.paths}.items():
+            table = path_kl if name == "path_kl" else paths.setdefault(name, np.full(shape, np.nan))
+            _block(table, batch)[:] = np.reshape(np.array(column, dtype=float), _block(table, batch).shape)
     if missing:
         raise lacking(journal, missing, images.size)
     return Results(
@@ -42,6 +46,7 @@ def results(journal: "Journal", guidance: float | None) -> Results:
         scores=_scores(journal, editions, shape),
         images=images,
         path_kl=path_kl if np.isfinite(path_kl).all() else None,
+        paths=paths,
         anchor_beta=plan.anchor_beta,
         details=_details(plan, plan.guidances[place]),
     )
@@ -59,9 +64,13 @@ def _scores(journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]) 
         if record.edition == editions[record.batch]:
             batch = journal.plan.batch(record.batch)
             table = scores.setdefault(record.reward, np.full(shape, np.nan))
-            block = table[batch.prompts.start : batch.prompts.stop, batch.seeds.start : batch.seeds.stop]
-            block[:] = np.reshape(record.scores, block.shape)
+            _block(table, batch)[:] = np.reshape(record.scores, _block(table, batch).shape)
     return scores
+
+
+def _block(table: NDArray[np.float64], batch: Batch) -> NDArray[np.float64]:
+    """The part (prompts, seeds, lams) of a table that a batch fills."""
+    return table[batch.prompts.start : batch.prompts.stop, batch.seeds.start : batch.seeds.stop]
 
 
 def _place(plan: Plan, guidance: float | None) -> int:
@@ -83,6 +92,6 @@ def _details(plan: Plan, guidance: float | None) -> dict[str, str]:
         "Steps": str(plan.steps),
         "Guidance": "the pipeline's default" if guidance is None else f"{guidance:g}",
         "Size": size,
-        "Mode": plan.mode,
+        "Mode": plan.mode if plan.particles == 1 else f"{plan.mode}, {plan.particles} particles",
         "Weights": plan.dtype,
     }

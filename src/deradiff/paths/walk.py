@@ -1,0 +1,162 @@
+"""One run of a pipeline, step by step: its denoiser's calls joined with its scheduler's steps.
+
+The hook tells of each call of the denoiser; the scheduler's ``step``, which every pipeline calls, is gone around.
+There, and not in a callback at a step's end, x_t is still in hand when its weight is known, so that particles resample
+before the step.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import RealignError, ScheduleError
+from deradiff.noise import is_stochastic, prediction_type
+from deradiff.paths.guided import guided_difference
+from deradiff.paths.observed import Step
+from deradiff.paths.particles import Particles, take, take_state
+from deradiff.paths.paths import Paths, Sums, log_weight_increment
+from deradiff.paths.transition import Transition, draws_posterior, levels_of, posterior_noise
+from deradiff.predict import convert_difference
+
+
+class Walk:
+    """What happens along one run, to ``images`` x K rows.
+
+    Args:
+        generators: one an image, for who survives.
+        particles: K, of each image; 1 corrects nothing.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator], particles: int) -> None:
+        self.particles = Particles(generators, particles)
+        self.rows = len(generators) * particles
+        self.unknown: str | None = None if self.rows else "the pipeline's arguments don't say how many images it makes"
+        self.sums: Sums | None = None
+        self.calls: list[Step] = []
+        self.standing: tuple[Tensor, int] | None = None  # Δeps where the predictions stand for more steps
+        self.behind: Any = None
+        self.exact = True
+
+    def observe(self, step: Step) -> None:
+        """Be told of a call of the denoiser."""
+        self.calls.append(step)
+
+    @contextmanager
+    def along(self, scheduler: Any) -> Iterator[None]:
+        """Inside the block the scheduler's steps are part of the walk."""
+        original, own = scheduler.step, "step" in vars(scheduler)
+
+        @functools.wraps(original)  # pipelines read its signature
+        def step(*args: Any, **kwargs: Any) -> Any:
+            return self._step(scheduler, original, args, kwargs)
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            if own:
+                scheduler.step = original
+            else:
+                del scheduler.step
+
+    def paths(self) -> Paths:
+        """What is known at the end, of the particles that are chosen now.
+
+        Raises:
+            RealignError: particles could not be weighed.
+        """
+        if self.sums is None and self.unknown is None:
+            self.unknown = "the pipeline never calls its scheduler's step"
+        corrected = self.particles.count > 1
+        if self.unknown and corrected:
+            raise RealignError(f"particles can't be weighed: {self.unknown}; leave particles= out")
+        rows = self.particles.choose() if corrected else torch.arange(self.rows)
+        known = {} if self.unknown or not self.sums else {n: v[rows] for n, v in self.sums.known(self.exact).items()}
+        log_weights = self.particles.log_weights
+        return Paths(
+            **{name: known.get(name) for name in Sums.NAMES},
+            log_weight=None if self.unknown else log_weights.flatten()[rows],
+            ess=self.particles.ess() if corrected else None,
+            distinct=self.particles.distinct() if corrected else None,
+            log_weights=log_weights if corrected else None,
+            rows=rows,
+        )
+
+    def _step(self, scheduler: Any, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = inspect.signature(original).bind(*args, **kwargs)
+        arguments = given.arguments
+        transition = None if self.unknown else self._transition(scheduler, arguments)
+        self.calls = []
+        if transition is None:
+            return original(*args, **kwargs)
+        eta = float(arguments.get("eta") or 0.0)
+        stochastic = is_stochastic(scheduler) or eta > 0
+        if self.sums is None:
+            self.sums = Sums(self.rows, posterior=draws_posterior(scheduler, eta), stochastic=stochastic)
+        self.particles.weigh(log_weight_increment(transition))
+        if self.particles.count > 1 and stochastic:  # copies would stay copies where no noise is drawn
+            transition = self._resample(scheduler, arguments, transition)
+        self.sums.step(transition)
+        output = original(*given.args, **given.kwargs)
+        if self.sums.posterior and transition.ahead.sigma > 0:
+            after = output[0] if isinstance(output, tuple) else output.prev_sample
+            drawn = posterior_noise(scheduler, transition, arguments["model_output"], arguments["sample"], after)
+            self.sums.drawn(transition, *drawn)
+        return output
+
+    def _resample(self, scheduler: Any, arguments: dict[str, Any], transition: Transition) -> Transition:
+        """Rows whose weight is small give way, in all that the step is given and remembers."""
+        index = self.particles.resample()
+        if index is None:
+            return transition
+        for name in ("model_output", "sample"):
+            arguments[name] = take(arguments[name], index)
+        take_state(scheduler, index)
+        assert self.sums is not None
+        self.sums.take(index)
+        return transition.take(index)
+
+    def _transition(self, scheduler: Any, arguments: dict[str, Any]) -> Transition | None:
+        """What the step is, from the calls since the last one; None, and why, where it can't be told."""
+        output = arguments["model_output"]
+        if len(output) != self.rows:
+            self.unknown = f"its scheduler steps {len(output)} rows, where {self.rows} images are made"
+        elif "learned" in str(getattr(scheduler, "config", {}).get("variance_type")):
+            self.unknown = "it learns its variance"
+        if self.unknown:
+            return None
+        try:
+            level, ahead, floor = levels_of(scheduler, arguments["timestep"])
+            form = prediction_type(scheduler)
+            difference = self._difference(output, form, level)
+        except ScheduleError as error:
+            self.unknown = str(error)
+            return None
+        if difference is None:
+            self.unknown = "what it gives its scheduler is no linear combination of what its denoiser predicts"
+            return None
+        behind, self.behind = self.behind or level, level
+        return Transition(
+            difference=difference, form=form, lam=self.lam, behind=behind, level=level, ahead=ahead, floor=floor
+        )
+
+    def _difference(self, output: Tensor, form: str, level: Any) -> Tensor | None:
+        if not self.calls and self.standing and self.standing[1] > 0:
+            eps, steps = self.standing
+            self.standing = eps, steps - 1
+            return convert_difference(eps, level, "epsilon", form)
+        difference = guided_difference(output, self.calls)
+        if difference is None:
+            return None
+        lam, span = self.calls[0].lams[0], max(call.span for call in self.calls)
+        lam = lam[: self.rows].cpu().double() if isinstance(lam, Tensor) else torch.tensor(lam, dtype=torch.float64)
+        self.lam = lam.expand(self.rows)
+        if span > 1:
+            self.exact = False
+            self.standing = convert_difference(difference, level, form, "epsilon"), span - 1
+        return difference

@@ -1,0 +1,97 @@
+"""Calling a realigned pipeline with K particles an image, or with its paths recorded."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from deradiff.errors import LamError, RealignError
+from deradiff.noise import is_stochastic
+from deradiff.paths import Paths, Walk
+from deradiff.realignment.expand import chosen, expanded, survivors
+from deradiff.realignment.hook import Hook
+from deradiff.realignment.intercept import Call
+from deradiff.realignment.rows import Run
+from deradiff.reuse import Exact
+
+logger = logging.getLogger("deradiff")
+
+
+def checked_count(particles: Any) -> int:
+    """K, validated.
+
+    Raises:
+        RealignError: no whole number of at least 1.
+    """
+    if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
+        raise RealignError(f"particles is {particles!r}; expected a whole number of 1 or more, such as 8")
+    return particles
+
+
+def walked(
+    hooks: Sequence[Hook], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run, *, keep_all: bool
+) -> tuple[Any, Paths]:
+    """A pipeline's output with ``run.particles`` particles an image, and what its paths tell.
+
+    Args:
+        hooks: of its denoisers.
+        call: the pipeline.
+        args: of the call.
+        kwargs: of the call.
+        run: what the arguments say of the batch.
+        keep_all: whether all particles come back, K an image side by side, or one drawn by weight.
+
+    Raises:
+        RealignError: particles can't be weighed in this pipeline.
+    """
+    given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
+    schedulers = {id(scheduler): scheduler for scheduler in (hook.scheduler() for hook in hooks)}
+    several = len(schedulers) > 1 or any(len(hook.anchors) > 1 for hook in hooks)
+    many = run.particles > 1
+    if many:
+        _refuse(hooks, run, several=several)
+        generators = survivors(given, run.images)
+        args, kwargs = expanded(call, args, kwargs, run)
+    else:
+        generators = [torch.Generator()] * run.images
+    walk = Walk(generators, run.particles)
+    if several or None in schedulers.values():
+        walk.unknown = "it has several schedulers or several anchors, or none"
+    with ExitStack() as stack:
+        for hook in hooks:
+            hook.observers.append(walk.observe)
+            stack.callback(hook.observers.remove, walk.observe)
+        if walk.unknown is None:
+            stack.enter_context(walk.along(next(iter(schedulers.values()))))
+        output = call(*args, **kwargs)
+    paths = walk.paths()
+    return chosen(output, run.rows, paths.rows) if many and not keep_all else output, paths
+
+
+def cautions(lams: Sequence[float], scheduler: Any, eta: float) -> list[str]:
+    """What a user of particles should know of the lams and the sampler in force."""
+    told: list[str] = []
+    if all(lam in (0, 1) for lam in lams):
+        told.append("at lam = 0 and 1 all weights are 1, so particles correct nothing there: plain sampling is as good")
+    if any(lam > 1 for lam in lams):
+        told.append("beyond lam = 1 weights were measured to bring nothing on trained models (docs/exactness.md)")
+    if not (is_stochastic(scheduler) or eta > 0):
+        told.append(
+            f"{type(scheduler).__name__} draws no noise, so copies of a particle would stay copies: particles are "
+            "weighed and one is drawn at the end, but none is resampled; an ancestral or SDE sampler corrects fully"
+        )
+    return told
+
+
+def _refuse(hooks: Sequence[Hook], run: Run, *, several: bool) -> None:
+    if several:
+        raise RealignError("particles take one anchor and one scheduler; leave particles= out")
+    if run.prompts is None:
+        raise RealignError("the pipeline's arguments don't say how many images it makes; leave particles= out")
+    if any(hook.grid is not None and not isinstance(hook.grid.policy, Exact) for hook in hooks):
+        raise RealignError("particles need the predictions of both models at every step; leave policy= out")
+    if any(hook.lams.count > 1 and hook.lams.count not in (run.prompts, run.images) for hook in hooks):
+        raise LamError("give one lam, one per prompt or one per image; particles of an image share its lam")

@@ -1,0 +1,111 @@
+"""K particles an image in one call of a pipeline: arguments for K times the images, and the chosen of its output."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from deradiff.errors import RealignError
+from deradiff.realignment.rows import REPEATS, Run
+
+# parts of the names of arguments of which there is one a prompt
+_OF_A_PROMPT = ("prompt", "embed", "image", "mask", "video", "class_labels", "prior_token")
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Arguments:
+    """The arguments of a call with ``run.particles`` rows an image, side by side.
+
+    Of generators, one an image, the first particle takes the image's own and the others are seeded from its state.
+
+    Raises:
+        RealignError: the pipeline can't be asked for several images a prompt, or is given latents for one an image.
+    """
+    taken = inspect.signature(call).parameters
+    given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
+    positional = list(given)[: len(args)]
+    _refuse_latents(given, run)
+    # most pipelines repeat what they are given themselves; video ones seldom do, and embeddings are often forgotten
+    itself = "num_images_per_prompt" in taken and not _holds_embeddings(given)
+    repeats: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
+    changed = repeats if itself else _repeated(given, taken, run)
+    generator = given.get("generator")
+    if isinstance(generator, list):
+        changed["generator"] = [one for own in generator for one in (own, *spawn(own, run.particles)[1:])]
+    args = tuple(changed.pop(name, given[name]) for name in positional)
+    return args, {**kwargs, **changed}
+
+
+def survivors(given: Mapping[str, Any], images: int) -> list[Generator]:
+    """One generator an image, which draws who survives: seeded from its own where there is one."""
+    generator = given.get("generator")
+    if isinstance(generator, list):
+        return [spawn(own, 1)[0] for own in generator]
+    return spawn(generator, images)
+
+
+def spawn(generator: Generator | None, count: int) -> list[Generator]:
+    """Generators seeded from the state of one, which is left as it was; from the global one where there is none."""
+    source = None if generator is None else generator.clone_state()
+    device = None if generator is None else generator.device
+    seeds = torch.randint(2**62, (count,), generator=source, device=device).tolist()
+    return [torch.Generator(device or "cpu").manual_seed(seed) for seed in seeds]
+
+
+def chosen(output: Any, rows: int, index: Tensor) -> Any:
+    """A pipeline's output with some of its rows only: images, frames, flags, whatever has one entry a row."""
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{f.name: _take(getattr(output, f.name), rows, index) for f in fields(output)})
+    if isinstance(output, tuple):
+        return tuple(_take(value, rows, index) for value in output)
+    return _take(output, rows, index)
+
+
+def _take(value: Any, rows: int, index: Tensor) -> Any:
+    if not hasattr(value, "__len__") or len(value) != rows:
+        return value
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)]
+    return value[index.numpy()] if isinstance(value, np.ndarray) else [value[row] for row in index.tolist()]
+
+
+def _holds_embeddings(given: Mapping[str, Any]) -> bool:
+    return any("embed" in name and value is not None for name, value in given.items())
+
+
+def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """What there is one of per prompt, repeated for each row of that prompt."""
+    times = run.repeats * run.particles
+    changed: dict[str, Any] = {name: 1 for name in REPEATS if name in taken}
+    for name, value in given.items():
+        if name == "batch_size":
+            changed[name] = value * times
+        elif any(part in name for part in _OF_A_PROMPT):
+            changed[name] = _repeat(name, value, run.prompts, times)
+    return changed
+
+
+def _repeat(name: str, value: Any, prompts: int | None, times: int) -> Any:
+    if isinstance(value, str):
+        return [value] * times if name == "prompt" else value
+    if isinstance(value, Tensor):
+        return value.repeat_interleave(times, dim=0) if value.ndim > 0 and len(value) == prompts else value
+    if not isinstance(value, list):
+        return value
+    if any(isinstance(item, Tensor) and item.ndim > 3 and len(item) == prompts for item in value):
+        return [_repeat(name, item, prompts, times) for item in value]  # one a ControlNet or adapter
+    return [item for item in value for _ in range(times)] if len(value) == prompts else value
+
+
+def _refuse_latents(given: Mapping[str, Any], run: Run) -> None:
+    latents = given.get("latents")
+    if latents is not None and len(latents) != run.rows:
+        raise RealignError(
+            f"got latents for {len(latents)} rows, but {run.images} images of {run.particles} particles start from "
+            f"{run.rows} noises of their own; give that many, or leave latents out"
+        )

@@ -1,0 +1,156 @@
+"""What paths tell, against the Gaussian kernels of the scheduler, computed by hand from what the networks predict."""
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from tests.zoo import ZOO, anchor_of
+from torch import Tensor
+
+import deradiff
+from deradiff.divergence import gaussian_kl
+from deradiff.paths import Paths, Step, Walk
+
+STEPS = 4
+
+
+class ByHand:
+    """KL and log-ratio of Euler-ancestral's kernels; means and variances follow from sigma before and after."""
+
+    def __init__(self, pipe: Any, guidance: float) -> None:
+        self.pipe, self.guidance = pipe, guidance
+        self.steps: list[tuple[list[Tensor], Tensor, float]] = []
+        self.visited: list[Tensor] = []
+
+    def __call__(self, step: Step) -> None:
+        place = len(self.steps)
+        before, after = self.pipe.scheduler.sigmas[place : place + 2].double()
+        up = (after**2 * (before**2 - after**2) / before**2).sqrt()
+        down = (after**2 - up**2).sqrt()
+        drift = [(down - before) * self.guided(step.predictions[model]) for model in (0, 1)]
+        lam = step.lams[0]
+        assert isinstance(lam, float)
+        self.steps.append((drift, up, lam))
+
+    def keep(self, pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        self.visited.append(given["latents"].double())
+        return {}
+
+    def guided(self, output: Any) -> Tensor:
+        eps = output[0].double()
+        if self.guidance == 1:
+            return eps
+        unconditional, conditional = eps.chunk(2)
+        return unconditional + self.guidance * (conditional - unconditional)
+
+    def expected(self, start: Tensor) -> dict[str, Tensor]:
+        """The last kernel is a point, and left out."""
+        states = [start.double(), *self.visited]
+        kl, to_anchor, log_ratio, q = (torch.zeros(len(start), dtype=torch.float64) for _ in range(4))
+        for place, (drift, up, lam) in enumerate(self.steps[:-1]):
+            variance = (up**2).expand_as(drift[0])
+            mixed = drift[0] + lam * (drift[1] - drift[0])
+            kl += gaussian_kl(mixed, variance, drift[0], variance)
+            to_anchor += gaussian_kl(mixed, variance, drift[1], variance)
+            q += 2 * gaussian_kl(drift[1], variance, drift[0], variance)
+            reference, aligned = (
+                torch.distributions.Normal(states[place] + mean, up).log_prob(states[place + 1]).flatten(1).sum(1)
+                for mean in drift
+            )
+            log_ratio += aligned - reference
+        return {"path_kl": kl, "path_kl_to_anchor": to_anchor, "q": q, "implicit_reward": log_ratio}
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 2.0])
+def test_paths_tell_what_the_kernels_do(lam: float, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe: Any = ZOO["sd"].build()
+    pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
+    settings = {**ZOO["sd"].call(2), "num_inference_steps": STEPS, "guidance_scale": guidance}
+    starts: list[Tensor] = []
+    prepare = pipe.prepare_latents
+    monkeypatch.setattr(pipe, "prepare_latents", lambda *a, **k: starts.append(prepare(*a, **k)) or starts[-1])
+    with deradiff.realign(pipe, anchor_of(pipe.unet), lam) as handle:
+        by_hand = ByHand(pipe, guidance)
+        with handle.observing(by_hand), handle.recording():
+            generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+            pipe(**settings, generator=generators, callback_on_step_end=by_hand.keep)
+    paths, expected = handle.paths, by_hand.expected(starts[0])
+    assert paths is not None
+    for name in ("q", "implicit_reward"):
+        torch.testing.assert_close(getattr(paths, name), expected[name], rtol=1e-3, atol=2e-3)
+    if lam in (0, 1):
+        assert (getattr(paths, "path_kl" if lam == 0 else "path_kl_to_anchor") == 0).all()
+        assert (paths.log_weight == 0).all()  # pyright: ignore[reportOptionalMemberAccess]
+    # both hold the last step too, up to the lowest noise of training, by convention
+    assert ((paths.path_kl >= expected["path_kl"] * (1 - 1e-4)) | (lam == 0)).all()  # pyright: ignore
+    ratio = (lam / (1 - lam)) ** 2 if lam != 1 else None
+    if ratio:
+        torch.testing.assert_close(paths.path_kl, ratio * paths.path_kl_to_anchor)  # pyright: ignore
+
+
+def test_paths_are_known_where_each_branch_of_guidance_is_a_call_of_its_own() -> None:
+    """Wan calls twice a step; stacked by hand in one call they are the same."""
+    specimen = ZOO["wan"]
+    pipe: Any = specimen.build()
+    with deradiff.realign(pipe, anchor_of(pipe.transformer), 0.5) as handle, handle.recording():
+        pipe(**specimen.call(2), generator=[torch.Generator().manual_seed(seed) for seed in range(2)])
+    paths = handle.paths
+    assert paths is not None
+    assert paths.path_kl is not None
+    assert (paths.path_kl > 0).all()
+    assert paths.implicit_reward is None  # a deterministic sampler
+    torch.testing.assert_close(paths.path_kl, paths.path_kl_to_anchor)
+
+
+class Bare:
+    """A scheduler's loop on predictions that are given, without networks."""
+
+    def __init__(self, scheduler: str) -> None:
+        pipe: Any = ZOO["sd"].build()
+        self.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+        self.scheduler.set_timesteps(6)
+        self.lams = torch.tensor([0.0, 0.5, 2.0])
+
+    def told(self, spans: dict[int, int]) -> Paths:
+        """A difference of eps that stays as it is, told of at some steps for some more."""
+        walk = Walk([torch.Generator()] * 3, 1)
+        reference, aligned = (torch.full((3, 4, 8, 8), value) for value in (0.5, 1.5))
+        mixture = reference + self.lams[:, None, None, None] * (aligned - reference)
+        self.scheduler.set_timesteps(6)
+        with walk.along(self.scheduler):
+            for place, timestep in enumerate(self.scheduler.timesteps):
+                if place in spans:
+                    walk.observe(
+                        Step(
+                            component="unet",
+                            sample=None,
+                            timestep=timestep,
+                            predictions={0: (reference,), 1: (aligned,)},
+                            mixture=(mixture,),
+                            lams=[self.lams],
+                            span=spans[place],
+                        )
+                    )
+                self.scheduler.step(mixture, timestep, torch.zeros_like(mixture))
+        return walk.paths()
+
+
+@pytest.mark.parametrize("scheduler", ["EulerAncestralDiscreteScheduler", "DDIMScheduler"])
+def test_predictions_that_stand_for_several_steps_count_as_if_they_were_told_at_each(scheduler: str) -> None:
+    bare = Bare(scheduler)
+    each = bare.told(dict.fromkeys(range(6), 1)).path_kl
+    assert each is not None
+    assert each[0] == 0 < each[1] < each[2]
+    for spans in ({0: 6}, {0: 1, 1: 3, 4: 2}, {0: 4, 4: 99}):
+        standing = bare.told(spans)
+        torch.testing.assert_close(standing.path_kl, each, rtol=1e-5, atol=0)
+        assert standing.implicit_reward is None  # of differences that were not computed
+
+
+def test_a_step_that_nothing_was_told_of_leaves_the_paths_unknown() -> None:
+    paths = Bare("DDIMScheduler").told({0: 3})
+    assert paths.path_kl is None
+    assert paths.log_weight is None
