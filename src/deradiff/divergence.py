@@ -1,19 +1,17 @@
 """How far realigned sampling goes from the reference, and weights between lams: scalars per image.
 
-Symbols: rho = log SNR; Δ = aligned − reference, of whichever prediction is named; xi the noise a stochastic
-step draws; level_t before a step, level_s after it. Sums run over all but the first dimension, in float64.
+Symbols: rho = log SNR; Δeps = aligned − reference at x_t, as predictions of eps; xi the noise that a stochastic step
+draws. Sums run over all but the first dimension, in float64.
 
-A step from t to s whose kernel is the posterior q(x_s | x_t, x_0) has mean ``A x_t + B x_0`` and variance V with
-``B² / V = SNR_s − SNR_t``. Shifting its x_0 by lam Δx0 costs a KL of
+In continuous time, over one path of the reverse SDE whose drift is mixed at lam,
 
-    ½ lam² (SNR_s − SNR_t) ||Δx0||²,    in the limit of small steps  ½ lam² ||Δeps||² d rho,
-
-since ``||Δeps||² = SNR ||Δx0||²`` and ``dSNR = SNR d rho``.
-
-Along a path, with ``||Δmu||² / V`` summing to Q,
-
-    L = log p_aligned(path) / p_ref(path) = Σ (lam − ½) ||Δmu||² / V + xi·Δmu / √V      (estimates r / beta)
+    Q = ∫ ||Δeps||² d rho,                                       path KL to the reference = ½ lam² E[Q],
+    L = log p_aligned(path) / p_ref(path) = (lam − ½) Q − ∫ Δeps·dW        (estimates r / beta of the image),
     log p_lam(path) / p_ref(path) = lam L + ½ lam (1 − lam) Q.
+
+Here dW has variance d rho, and L is the log-ratio of the two models' densities at the image, as both reverse the same
+noising. Integrals d rho are taken by the trapezoid and dW = √Δrho xi: on the grids of 20 to 50 steps in use, the ratio
+of the discrete kernels, whose coefficients are e^Δrho − 1, says far less of the image (docs/exactness.md).
 """
 
 import torch
@@ -22,93 +20,11 @@ from torch import Tensor
 from deradiff.noise import NoiseLevel
 
 
-def gaussian_kl(mean_p: Tensor, variance_p: Tensor, mean_q: Tensor, variance_q: Tensor) -> Tensor:
-    """``KL(N_p || N_q)`` of diagonal Gaussians in nats.
-
-    Args:
-        mean_p: (B, ...).
-        variance_p: positive, broadcastable to the means from the right.
-        mean_q: (B, ...).
-        variance_q: as ``variance_p``.
-
-    Returns:
-        (B,), float64.
-    """
-    variance_p, variance_q = variance_p.double(), variance_q.double()
-    mahalanobis = (mean_p.double() - mean_q.double()).square() / variance_q
-    ratio = variance_p / variance_q
-    return _per_image(0.5 * (ratio - 1 - ratio.log() + mahalanobis))
-
-
-def step_kl(difference_x0: Tensor, level_t: NoiseLevel, level_s: NoiseLevel, lam: float | Tensor) -> Tensor:
-    """KL of one ancestral step at lam to the reference's: ``½ lam² (SNR_s − SNR_t) ||Δx0||²``, in nats.
-
-    Args:
-        difference_x0: (B, ...), Δx0 at x_t.
-        level_t: shape () or (B,), before the step.
-        level_s: likewise, after it; sigma must not be 0 (the kernel is then a point: stop before, or use
-            `deradiff.noise.lowest_noise`).
-        lam: a float or (B,).
-
-    Returns:
-        (B,), float64.
-    """
-    growth = _on(level_s.snr - level_t.snr, difference_x0)
-    return 0.5 * _on(lam, difference_x0) ** 2 * _scaled(_energy(difference_x0), growth)
-
-
-def q_increment(difference_eps: Tensor, level_t: NoiseLevel, level_s: NoiseLevel) -> Tensor:
-    """``||Δeps||² (rho_s − rho_t)``, whose sum over the steps is Q (left rule, Δeps at x_t).
-
-    Where level_t has alpha = 0 the increment is 0, its limit; where level_s has sigma = 0 it is infinite: put
-    `deradiff.noise.lowest_noise` there.
-
-    Args:
-        difference_eps: (B, ...), Δeps at x_t.
-        level_t: shape () or (B,), before the step.
-        level_s: likewise, after it.
-
-    Returns:
-        (B,), float64, in nats when halved and scaled by lam² (`path_kl`).
-    """
-    return _scaled(_energy(difference_eps), _on(level_s.log_snr - level_t.log_snr, difference_eps))
-
-
-def implicit_reward_increment(
-    difference_mean: Tensor, step_sigma: float | Tensor, noise: Tensor, lam: float | Tensor
+def q_increment(
+    difference_eps: Tensor, level_before: NoiseLevel, level_t: NoiseLevel, level_after: NoiseLevel
 ) -> Tensor:
-    """One step's share of L, for a step drawn at lam: ``(lam − ½) ||Δmu||² / sigma² + noise·Δmu / sigma``.
+    """What x_t adds to Q: ``||Δeps||² d rho``, the trapezoid taken by nodes: d rho = ½ (rho_after − rho_before).
 
-    Args:
-        difference_mean: (B, ...), Δmu of the step's kernel.
-        step_sigma: its standard deviation, positive; a float, () or (B,).
-        noise: (B, ...), the standard normal that was drawn.
-        lam: a float or (B,), the lam of this step.
-
-    Returns:
-        (B,), float64, in nats.
-    """
-    projection = _per_image(noise.double() * difference_mean.double())
-    lam, step_sigma = _on(lam, difference_mean), _on(step_sigma, difference_mean)
-    return (lam - 0.5) * _energy(difference_mean) / step_sigma**2 + projection / step_sigma
-
-
-def path_kl(q: Tensor, lam: float | Tensor) -> Tensor:
-    """KL to the reference of whole paths at lam, ``½ lam² E[Q]``: from one path's Q, an unbiased estimate."""
-    return 0.5 * lam**2 * q
-
-
-def resampling_log_weight_increment(
-    difference_eps: Tensor,
-    level_before: NoiseLevel,
-    level_t: NoiseLevel,
-    level_after: NoiseLevel,
-    lam: float | Tensor,
-) -> Tensor:
-    """What x_t adds to a particle's Feynman–Kac log-weight: ``−½ lam (1 − lam) ||Δeps||² d rho``.
-
-    Skreta et al. 2025. Summed over all visited states it is the trapezoid in rho, taken by nodes: the d rho of x_t
-    is ``½ (rho_after − rho_before)``. It depends on x_t alone, so resampling goes before the step from x_t.
     An interval from alpha = 0 is infinite, but ||Δeps||² falls towards it as SNR does: the integral over it is
     ||Δeps||² at its end, which the trapezoid gives for a length of 2. So is one to sigma = 0, towards which ||Δeps||²
     falls as 1 / SNR.
@@ -118,36 +34,64 @@ def resampling_log_weight_increment(
         level_before: shape () or (B,), of the state visited before; ``level_t`` itself at the first.
         level_t: likewise, of x_t.
         level_after: likewise, of the state visited next.
+
+    Returns:
+        (B,), float64, in nats when halved and scaled by lam² (`path_kl`).
+    """
+    behind = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
+    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=2.0)
+    energy = _per_image(difference_eps.double().square())
+    # 0 · inf = 0, its limit where the schedule starts from noise alone
+    return torch.where(energy == 0, 0.0, energy * _on(0.5 * (behind + ahead), difference_eps))
+
+
+def implicit_reward_increment(
+    q: Tensor,
+    difference_eps: Tensor,
+    level_t: NoiseLevel,
+    level_after: NoiseLevel,
+    noise: Tensor | None,
+    lam: float | Tensor,
+) -> Tensor:
+    """What the step from x_t adds to L: ``(lam − ½) q − √Δrho xi·Δeps``.
+
+    Args:
+        q: (B,), what x_t adds to Q.
+        difference_eps: (B, ...), Δeps at x_t.
+        level_t: shape () or (B,), of x_t.
+        level_after: likewise, of the state that the step reaches.
+        noise: (B, ...), xi, the standard normal that was drawn; None where alpha is 0 before the step, or sigma after.
+        lam: a float or (B,), the lam of this step.
+
+    Returns:
+        (B,), float64, in nats.
+    """
+    drift = (_on(lam, q) - 0.5) * q
+    if noise is None:
+        return drift
+    root = _on((level_after.log_snr - level_t.log_snr).sqrt(), difference_eps)
+    return drift - root * _per_image(noise.double() * difference_eps.double())
+
+
+def log_weight_increment(q: Tensor, lam: float | Tensor) -> Tensor:
+    """What x_t adds to a particle's Feynman–Kac log-weight: ``−½ lam (1 − lam) q`` (Skreta et al. 2025).
+
+    It depends on x_t alone, so resampling goes before the step from x_t.
+
+    Args:
+        q: (B,), what x_t adds to Q.
         lam: a float or (B,).
 
     Returns:
         (B,), float64.
     """
-    behind = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
-    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=2.0)
-    d_rho, lam = _on(0.5 * (behind + ahead), difference_eps), _on(lam, difference_eps)
-    return -0.5 * lam * (1 - lam) * _scaled(_energy(difference_eps), d_rho)
+    lam = _on(lam, q)
+    return -0.5 * lam * (1 - lam) * q
 
 
-def reweighting_log_weight(
-    implicit_reward: Tensor, q: Tensor, lam: float | Tensor, target_lam: float | Tensor
-) -> Tensor:
-    """Log-weight that carries a sample drawn at ``lam`` to the model aligned at beta / target_lam.
-
-    ``(target_lam − lam) L − ½ lam (1 − lam) Q``, up to a constant. The target is ``p_ref exp(target_lam L)``, the
-    mixture of whole paths; sampling at lam normalises each step by itself, which the second term undoes. So at
-    target_lam = lam it is 0 for lam = 0 and 1, and else the correction from stepwise to whole.
-
-    Args:
-        implicit_reward: (K,), L of each path.
-        q: (K,), Q of each path (the same ``||Δmu||² / sigma²`` that entered L).
-        lam: at which the paths were drawn.
-        target_lam: wanted.
-
-    Returns:
-        (K,).
-    """
-    return (target_lam - lam) * implicit_reward - 0.5 * lam * (1 - lam) * q
+def path_kl(q: Tensor, lam: float | Tensor) -> Tensor:
+    """KL to the reference of whole paths at lam, ``½ lam² E[Q]``: from one path's Q, an unbiased estimate in nats."""
+    return 0.5 * _on(lam, q) ** 2 * q
 
 
 def effective_sample_size(log_weights: Tensor, dim: int = -1) -> Tensor:
@@ -157,17 +101,8 @@ def effective_sample_size(log_weights: Tensor, dim: int = -1) -> Tensor:
 
 
 def _per_image(values: Tensor) -> Tensor:
-    return values.double().flatten(1).sum(1)
-
-
-def _energy(difference: Tensor) -> Tensor:
-    return _per_image(difference.double().square())
+    return values.flatten(1).sum(1)
 
 
 def _on(values: float | Tensor, like: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64, device=like.device)
-
-
-def _scaled(energy: Tensor, interval: Tensor) -> Tensor:
-    """``energy · interval`` with 0 · inf = 0, its limit at both ends of a schedule."""
-    return torch.where(energy == 0, 0.0, energy * interval)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deradiff.noise import NoiseLevel, is_flow, lowest_noise, noise_at, noise_levels
+from deradiff.divergence import q_increment
+from deradiff.noise import NoiseLevel, is_flow, noise_at, noise_levels
 from deradiff.predict import convert, convert_difference
 
 
@@ -21,7 +22,6 @@ class Transition:
         behind: noise level of the state visited before; ``level`` itself at the first.
         level: of x_t.
         ahead: of x_s; sigma may be 0.
-        floor: the lowest noise above zero, which stands in for sigma = 0.
     """
 
     difference: Tensor
@@ -30,7 +30,6 @@ class Transition:
     behind: NoiseLevel
     level: NoiseLevel
     ahead: NoiseLevel
-    floor: NoiseLevel
 
     @property
     def eps(self) -> Tensor:
@@ -38,32 +37,22 @@ class Transition:
         return convert_difference(self.difference, self.level, self.form, "epsilon")
 
     @property
-    def x_0(self) -> Tensor:
-        """Δx_0.
-
-        Raises:
-            ScheduleError: alpha = 0, where eps says nothing of x_0.
-        """
-        return convert_difference(self.difference, self.level, self.form, "sample")
-
-    @property
-    def target(self) -> NoiseLevel:
-        """Of x_s, with the floor in place of sigma = 0."""
-        return self.ahead if self.ahead.sigma > 0 else self.floor
+    def q(self) -> Tensor:
+        """What x_t adds to Q, (B,)."""
+        return q_increment(self.eps, self.behind, self.level, self.ahead)
 
     def take(self, index: Tensor) -> "Transition":
         """The step with rows in the place of others."""
         return replace(self, difference=self.difference[index], lam=self.lam[index])
 
 
-def levels_of(scheduler: Any, timestep: Any) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
-    """The noise levels of x_t and of x_s, and the lowest above zero; to be asked before the scheduler steps.
+def levels_of(scheduler: Any, timestep: Any) -> tuple[NoiseLevel, NoiseLevel]:
+    """The noise levels of x_t and of x_s; to be asked before the scheduler steps.
 
     Raises:
         ScheduleError: the schedule can't be read.
     """
     level, levels = noise_at(scheduler, torch.as_tensor(timestep).flatten()[0]), noise_levels(scheduler)
-    floor = lowest_noise(scheduler)
     same = ((levels.log_snr - level.log_snr).abs() < 1e-9).nonzero()[:, 0].tolist()
     here = getattr(scheduler, "step_index", None)
     here = getattr(scheduler, "begin_index", None) if here is None else here
@@ -71,9 +60,9 @@ def levels_of(scheduler: Any, timestep: Any) -> tuple[NoiseLevel, NoiseLevel, No
         here = same[0] if same else None
     later = levels.log_snr >= level.log_snr - 1e-9  # solvers that call twice a step stay where they are for one
     if here is not None and here + 1 < len(later) and later[here + 1]:
-        return level, levels[here + 1], floor
+        return level, levels[here + 1]
     further = (levels.log_snr > level.log_snr + 1e-9).nonzero()
-    return level, levels[further[0, 0]] if len(further) else floor, floor
+    return level, levels[further[0, 0]] if len(further) else level
 
 
 def draws_posterior(scheduler: Any, eta: float) -> bool:
@@ -91,29 +80,28 @@ def draws_posterior(scheduler: Any, eta: float) -> bool:
     return name == "EulerAncestralDiscreteScheduler" or (name == "DDIMScheduler" and eta == 1)
 
 
-def posterior_noise(
-    scheduler: Any, transition: Transition, output: Tensor, x_t: Tensor, x_s: Tensor
-) -> tuple[Tensor, float, Tensor]:
-    """What was drawn in a step of a scheduler that :func:`draws_posterior`.
+def drawn(scheduler: Any, transition: Transition, output: Tensor, x_t: Tensor, x_s: Tensor) -> Tensor | None:
+    """The standard normal (B, ...) that was drawn in a step of a scheduler that :func:`draws_posterior`.
 
-    In units of x / alpha its mean is ``(1 − r) x_0 + r x_t``, its variance ``(1 − r) / SNR_s``; r = SNR_t / SNR_s.
+    In units of x / alpha the kernel's mean is ``(1 − r) x_0 + r x_t``, its variance ``(1 − r) / SNR_s``, with
+    r = SNR_t / SNR_s.
 
     Args:
         scheduler: which stepped.
         transition: that it made.
         output: (B, ...), the guided mixture that it was given.
         x_t: (B, ...), in the scheduler's own scale.
-        x_s: likewise; its noise level must not be 0.
+        x_s: likewise.
 
     Returns:
-        Δmu (B, ...), the kernel's standard deviation, and the standard normal drawn (B, ...).
+        None where x_t is noise alone, or x_s has none.
     """
     level, ahead = transition.level, transition.ahead
+    if level.alpha == 0 or ahead.sigma == 0:
+        return None
     x_t, x_s, output = (value.detach().cpu().double() for value in (x_t, x_s, output))
     if not is_flow(scheduler) and float(getattr(scheduler, "init_noise_sigma", 1)) > 1:  # keeps x / alpha itself
         x_t, x_s = x_t * level.alpha, x_s * ahead.alpha
     r = level.snr / ahead.snr
-    sigma = float(((1 - r) / ahead.snr).sqrt())
-    kept = level.alpha / level.sigma**2 / ahead.snr  # r / alpha, which is 0 where alpha is
-    mean = (1 - r) * convert(output, x_t, level, transition.form, "sample") + kept * x_t
-    return (1 - r) * transition.x_0, sigma, (x_s / ahead.alpha - mean) / sigma
+    mean = (1 - r) * convert(output, x_t, level, transition.form, "sample") + r * x_t / level.alpha
+    return (x_s / ahead.alpha - mean) / ((1 - r) / ahead.snr).sqrt()

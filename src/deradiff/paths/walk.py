@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deradiff.divergence import log_weight_increment
 from deradiff.errors import RealignError, ScheduleError
 from deradiff.noise import is_stochastic, prediction_type
 from deradiff.paths.guided import guided_difference
 from deradiff.paths.observed import Step
 from deradiff.paths.particles import Particles, take, take_state
-from deradiff.paths.paths import Paths, Sums, log_weight_increment
-from deradiff.paths.transition import Transition, draws_posterior, levels_of, posterior_noise
+from deradiff.paths.paths import Paths, Sums
+from deradiff.paths.transition import Transition, drawn, draws_posterior, levels_of
 from deradiff.predict import convert_difference
 
 
@@ -97,16 +98,16 @@ class Walk:
         eta = float(arguments.get("eta") or 0.0)
         stochastic = is_stochastic(scheduler) or eta > 0
         if self.sums is None:
-            self.sums = Sums(self.rows, posterior=draws_posterior(scheduler, eta), stochastic=stochastic)
-        self.particles.weigh(log_weight_increment(transition))
+            self.sums = Sums(self.rows, draws=draws_posterior(scheduler, eta))
+        self.particles.weigh(log_weight_increment(transition.q, transition.lam))
         if self.particles.count > 1 and stochastic:  # copies would stay copies where no noise is drawn
             transition = self._resample(scheduler, arguments, transition)
         self.sums.step(transition)
         output = original(*given.args, **given.kwargs)
-        if self.sums.posterior and transition.ahead.sigma > 0:
+        if self.sums.draws:
             after = output[0] if isinstance(output, tuple) else output.prev_sample
-            drawn = posterior_noise(scheduler, transition, arguments["model_output"], arguments["sample"], after)
-            self.sums.drawn(transition, *drawn)
+            noise = drawn(scheduler, transition, arguments["model_output"], arguments["sample"], after)
+            self.sums.drawn(transition, noise)
         return output
 
     def _resample(self, scheduler: Any, arguments: dict[str, Any], transition: Transition) -> Transition:
@@ -131,7 +132,7 @@ class Walk:
         if self.unknown:
             return None
         try:
-            level, ahead, floor = levels_of(scheduler, arguments["timestep"])
+            level, ahead = levels_of(scheduler, arguments["timestep"])
             form = prediction_type(scheduler)
             difference = self._difference(output, form, level)
         except ScheduleError as error:
@@ -141,9 +142,7 @@ class Walk:
             self.unknown = "what it gives its scheduler is no linear combination of what its denoiser predicts"
             return None
         behind, self.behind = self.behind or level, level
-        return Transition(
-            difference=difference, form=form, lam=self.lam, behind=behind, level=level, ahead=ahead, floor=floor
-        )
+        return Transition(difference=difference, form=form, lam=self.lam, behind=behind, level=level, ahead=ahead)
 
     def _difference(self, output: Tensor, form: str, level: Any) -> Tensor | None:
         if not self.calls and self.standing and self.standing[1] > 0:

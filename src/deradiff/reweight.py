@@ -1,0 +1,141 @@
+"""The whole reward-against-lam curve on [0, 1] from images at one or a few lams, without sampling at the others.
+
+Every path carries L, its log-ratio of the anchor to the reference, and Q (`deradiff.divergence`). With n_a paths of a
+prompt drawn at each lam_a, all of them stand for the exact mixture p_ref exp(lam L) at any lam with weights
+
+    w = exp(lam L) / Σ_a n_a exp(lam_a L + ½ lam_a (1 − lam_a) Q),
+
+the balance heuristic (Veach & Guibas 1995; Shirts & Chodera 2008), normalised to 1 within a prompt. The curve is that of
+the *exact* mixture, which particles sample and plain stepwise mixing approximates. How far it can be trusted is told by
+the effective sample size; beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
+
+from deradiff.errors import ResultsError
+from deradiff.recommend import Interval, interval
+from deradiff.results import Results
+
+Floats = NDArray[np.float64]
+
+LEAST_ESS = 0.2  # of the images of a prompt, below which a lam isn't trusted
+GRID = tuple(round(0.05 * step, 2) for step in range(21))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reweighted:
+    """A reward along lam, told by images at other lams.
+
+    Attributes:
+        reward: name of the reward.
+        sampled: the lams whose images were used.
+        lams: G mixing weights in [0, 1], ascending.
+        score: the mean score at each, with its 95 % interval over prompts.
+        change: the same of its difference to lam = 0.
+        ess: effective sample size at each as a share of a prompt's images, averaged over prompts; in (0, 1].
+        trusted: whether that share is 0.2 or more.
+    """
+
+    reward: str
+    sampled: tuple[float, ...]
+    lams: tuple[float, ...]
+    score: tuple[Interval, ...]
+    change: tuple[Interval, ...]
+    ess: tuple[float, ...]
+    trusted: tuple[bool, ...]
+
+
+def reweight(
+    results: Results, reward: str, lams: Sequence[float] = GRID, sampled: Sequence[float] | None = None
+) -> Reweighted:
+    """A reward's curve over lam in [0, 1].
+
+    Args:
+        results: a sweep whose paths were recorded on a sampler with known kernels (Euler-ancestral, DDPM).
+        reward: its name.
+        lams: where the curve is wanted.
+        sampled: lams of the sweep whose images to use; all in [0, 1] by default.
+
+    Raises:
+        ResultsError: a lam beyond [0, 1], an unknown reward, or paths that were not recorded.
+    """
+    refuse_beyond(lams)
+    if reward not in results.scores:
+        raise ResultsError(f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none'}")
+    used = usable(results, sampled)
+    places = [results.lams.index(lam) for lam in used]
+    log_ratio, q = (_flat(results.paths[name], places) for name in ("implicit_reward", "q"))
+    scores = _flat(results.scores[reward], places)
+    if len(scores) < 2:
+        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep two or more")
+    weights = [path_weights(log_ratio, q, used, lam) for lam in lams]
+    means = [(own * scores).sum(axis=1) for own in weights]
+    reference = (path_weights(log_ratio, q, used, 0.0) * scores).sum(axis=1)
+    shares = [float((1 / np.square(own).sum(axis=1)).mean() / scores.shape[1]) for own in weights]
+    return Reweighted(
+        reward=reward,
+        sampled=used,
+        lams=tuple(lams),
+        score=tuple(interval(mean[:, None]) for mean in means),
+        change=tuple(interval((mean - reference)[:, None]) for mean in means),
+        ess=tuple(shares),
+        trusted=tuple(share >= LEAST_ESS for share in shares),
+    )
+
+
+def path_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: float) -> Floats:
+    """Weights (P, N) that carry the paths of P prompts to lam, summing to 1 over a prompt's.
+
+    Args:
+        log_ratio: L (P, N) of N paths a prompt, as many at each of ``sampled``.
+        q: Q (P, N).
+        sampled: the lams they were drawn at, in any order.
+        lam: wanted.
+    """
+    drawn = [a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled]
+    return softmax(lam * log_ratio - logsumexp(drawn, axis=0), axis=1)
+
+
+def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[float, ...]:
+    """The lams of a sweep whose images can be reweighted: in [0, 1], or those asked for.
+
+    Raises:
+        ResultsError: none, or one asked for that was not swept; the paths were not recorded; or particles have moved
+            its images away from what stepwise mixing draws.
+    """
+    wanted = tuple(lam for lam in results.lams if 0 <= lam <= 1) if sampled is None else tuple(sampled)
+    if missing := [lam for lam in wanted if lam not in results.lams]:
+        raise ResultsError(f"lam = {missing[0]:g} was not swept; there are {list(results.lams)}")
+    refuse_beyond(wanted)
+    if "implicit_reward" not in results.paths or "q" not in results.paths:
+        raise ResultsError(
+            "this run recorded no implicit reward L: it takes a sampler whose kernels are known, such as --scheduler "
+            "EulerAncestralDiscreteScheduler or DDPMScheduler, and --mode exact with diagnostics"
+        )
+    places = [results.lams.index(lam) for lam in wanted]
+    corrected = np.isfinite(results.paths.get("ess", np.full(results.images.shape, np.nan)))[:, :, places]
+    plain = tuple(lam for place, lam in enumerate(wanted) if not corrected[:, :, place].any())
+    if sampled is not None and plain != wanted:
+        raise ResultsError("images that particles corrected can't be reweighted; use lam = 0 and 1, or a plain sweep")
+    if not plain:
+        raise ResultsError(f"no lam in [0, 1] to reweight from among {list(results.lams)}; sweep lam = 0 and 1")
+    return plain
+
+
+def refuse_beyond(lams: Sequence[float]) -> None:
+    """Raise ResultsError for a lam beyond [0, 1]: path weights were measured to be wrong there."""
+    if beyond := [lam for lam in lams if not 0 <= lam <= 1]:
+        raise ResultsError(
+            f"lam = {beyond[0]:g} is beyond [0, 1], where reweighting was measured to be wrong (docs/exactness.md); "
+            "sample it with deradiff sweep"
+        )
+
+
+def _flat(table: Floats, places: list[int]) -> Floats:
+    """(P, lams x S) of a table (P, S, L)."""
+    return np.moveaxis(table[:, :, places], 2, 1).reshape(len(table), -1)
