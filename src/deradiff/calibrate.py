@@ -13,6 +13,7 @@ from scipy.stats import t as student
 
 from deradiff.errors import ResultsError
 from deradiff.results import Results
+from deradiff.reweight import obstacle
 
 Floats = NDArray[np.float64]
 
@@ -86,15 +87,12 @@ def calibrate(results: Results, reward: str, nominal: float | None = None) -> Ca
         raise ResultsError(f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none'}")
     if 0 not in results.lams:
         raise ResultsError("images of the reference, lam = 0, are needed; sweep it too")
-    if "implicit_reward" not in results.paths:
-        raise ResultsError(
-            "this run recorded no implicit reward L: it takes a sampler whose kernels are known, such as --scheduler "
-            "EulerAncestralDiscreteScheduler or DDPMScheduler, and --mode exact with diagnostics"
-        )
+    if reason := obstacle(results):
+        raise ResultsError(reason)
     place = results.lams.index(0)
     log_ratio, scores = results.paths["implicit_reward"][:, :, place], results.scores[reward][:, :, place]
-    if min(scores.shape) < 2:
-        raise ResultsError(f"got {scores.shape[0]} prompts x {scores.shape[1]} seeds; expected two or more of each")
+    if scores.shape[1] < 2 or not np.isfinite(log_ratio).all():
+        raise ResultsError("expected L of two or more images a prompt at lam = 0; sweep more seeds")
     if np.ptp(scores - scores.mean(axis=1, keepdims=True)) == 0:
         raise ResultsError(f"{reward} is the same for all images of a prompt, so L can't be held against it")
     (slope,), variance = _fit(log_ratio, [scores])

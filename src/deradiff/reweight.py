@@ -5,9 +5,10 @@ prompt drawn at each lam_a, all of them stand for the exact mixture p_ref exp(la
 
     w = exp(lam L) / Σ_a n_a exp(lam_a L + ½ lam_a (1 − lam_a) Q),
 
-the balance heuristic (Veach & Guibas 1995; Shirts & Chodera 2008), normalised to 1 within a prompt. The curve is that of
-the *exact* mixture, which particles sample and plain stepwise mixing approximates. How far it can be trusted is told by
-the effective sample size; beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
+the balance heuristic (Veach & Guibas 1995; Shirts & Chodera 2008), normalised to 1 within a prompt; unnormalised they
+add up to Z, and the mixture's KL to the reference is lam E[L] − log Z. The curve is that of the *exact* mixture, which
+particles sample and plain stepwise mixing approximates. The effective sample size tells how far it can be trusted.
+Beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ class Reweighted:
         lams: G mixing weights in [0, 1], ascending.
         score: the mean score at each, with its 95 % interval over prompts.
         change: the same of its difference to lam = 0.
+        kl: of the exact mixture to the reference at each, in nats, averaged over prompts.
         ess: effective sample size at each as a share of a prompt's images, averaged over prompts; in (0, 1].
         trusted: whether that share is 0.2 or more.
     """
@@ -46,6 +48,7 @@ class Reweighted:
     lams: tuple[float, ...]
     score: tuple[Interval, ...]
     change: tuple[Interval, ...]
+    kl: tuple[float, ...]
     ess: tuple[float, ...]
     trusted: tuple[bool, ...]
 
@@ -67,15 +70,20 @@ def reweight(
     refuse_beyond(lams)
     if reward not in results.scores:
         raise ResultsError(f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none'}")
+    if reason := obstacle(results):
+        raise ResultsError(reason)
     used = usable(results, sampled)
     places = [results.lams.index(lam) for lam in used]
     log_ratio, q = (_flat(results.paths[name], places) for name in ("implicit_reward", "q"))
     scores = _flat(results.scores[reward], places)
-    if len(scores) < 2:
-        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep two or more")
-    weights = [path_weights(log_ratio, q, used, lam) for lam in lams]
+    logs = [log_weights(log_ratio, q, used, lam) for lam in lams]
+    weights = [softmax(own, axis=1) for own in logs]
     means = [(own * scores).sum(axis=1) for own in weights]
     reference = (path_weights(log_ratio, q, used, 0.0) * scores).sum(axis=1)
+    kls = [
+        lam * (own * log_ratio).sum(axis=1) - logsumexp(log, axis=1) + np.log(len(results.seeds))
+        for lam, own, log in zip(lams, weights, logs, strict=True)
+    ]
     shares = [float((1 / np.square(own).sum(axis=1)).mean() / scores.shape[1]) for own in weights]
     return Reweighted(
         reward=reward,
@@ -83,13 +91,19 @@ def reweight(
         lams=tuple(lams),
         score=tuple(interval(mean[:, None]) for mean in means),
         change=tuple(interval((mean - reference)[:, None]) for mean in means),
+        kl=tuple(float(kl.mean()) for kl in kls),
         ess=tuple(shares),
         trusted=tuple(share >= LEAST_ESS for share in shares),
     )
 
 
 def path_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: float) -> Floats:
-    """Weights (P, N) that carry the paths of P prompts to lam, summing to 1 over a prompt's.
+    """Weights (P, N) that carry the paths of P prompts to lam, summing to 1 over a prompt's; see `log_weights`."""
+    return softmax(log_weights(log_ratio, q, sampled, lam), axis=1)
+
+
+def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: float) -> Floats:
+    """The same, not normalised: w times the number of paths at each lam, in logs.
 
     Args:
         log_ratio: L (P, N) of N paths a prompt, as many at each of ``sampled``.
@@ -97,34 +111,47 @@ def path_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: fl
         sampled: the lams they were drawn at, in any order.
         lam: wanted.
     """
-    drawn = [a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled]
-    return softmax(lam * log_ratio - logsumexp(drawn, axis=0), axis=1)
+    drawn = np.stack([a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled])
+    return lam * log_ratio - np.logaddexp.reduce(drawn, axis=0)
+
+
+def obstacle(results: Results) -> str | None:
+    """Why nothing of a sweep can be reweighted; None where something can."""
+    if len(results.prompts) < 2:
+        return "one prompt only: intervals need the spread between prompts; sweep two or more"
+    if not {"implicit_reward", "q"} <= set(results.paths):
+        return (
+            "this run recorded no implicit reward L: it takes a sampler whose noise is known, such as --scheduler "
+            "EulerAncestralDiscreteScheduler or DDPMScheduler, and --mode exact with diagnostics"
+        )
+    if not _plain(results):
+        return f"no images at a lam in [0, 1] without particles among {list(results.lams)}; sweep lam = 0 and 1"
+    return None
+
+
+def _plain(results: Results) -> tuple[float, ...]:
+    """The lams in [0, 1] whose images stepwise mixing drew, and no particles, with all that is needed recorded."""
+    nothing = np.full(results.images.shape, np.nan)
+    known = np.isfinite(results.paths["implicit_reward"] + results.paths["q"])
+    fit = known & ~np.isfinite(results.paths.get("ess", nothing))
+    return tuple(lam for place, lam in enumerate(results.lams) if 0 <= lam <= 1 and bool(np.all(fit[:, :, place])))
 
 
 def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[float, ...]:
-    """The lams of a sweep whose images can be reweighted: in [0, 1], or those asked for.
+    """The lams of a sweep whose images can be reweighted, or those asked for.
 
     Raises:
-        ResultsError: none, or one asked for that was not swept; the paths were not recorded; or particles have moved
-            its images away from what stepwise mixing draws.
+        ResultsError: one asked for was not swept, is beyond [0, 1], or was corrected by particles.
     """
-    wanted = tuple(lam for lam in results.lams if 0 <= lam <= 1) if sampled is None else tuple(sampled)
-    if missing := [lam for lam in wanted if lam not in results.lams]:
+    plain = _plain(results)
+    if sampled is None:
+        return plain
+    refuse_beyond(sampled)
+    if missing := [lam for lam in sampled if lam not in results.lams]:
         raise ResultsError(f"lam = {missing[0]:g} was not swept; there are {list(results.lams)}")
-    refuse_beyond(wanted)
-    if "implicit_reward" not in results.paths or "q" not in results.paths:
-        raise ResultsError(
-            "this run recorded no implicit reward L: it takes a sampler whose kernels are known, such as --scheduler "
-            "EulerAncestralDiscreteScheduler or DDPMScheduler, and --mode exact with diagnostics"
-        )
-    places = [results.lams.index(lam) for lam in wanted]
-    corrected = np.isfinite(results.paths.get("ess", np.full(results.images.shape, np.nan)))[:, :, places]
-    plain = tuple(lam for place, lam in enumerate(wanted) if not corrected[:, :, place].any())
-    if sampled is not None and plain != wanted:
-        raise ResultsError("images that particles corrected can't be reweighted; use lam = 0 and 1, or a plain sweep")
-    if not plain:
-        raise ResultsError(f"no lam in [0, 1] to reweight from among {list(results.lams)}; sweep lam = 0 and 1")
-    return plain
+    if moved := [lam for lam in sampled if lam not in plain]:
+        raise ResultsError(f"the images at lam = {moved[0]:g} can't be reweighted; use some of {list(plain)}")
+    return tuple(sampled)
 
 
 def refuse_beyond(lams: Sequence[float]) -> None:

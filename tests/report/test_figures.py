@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deradiff.recommend import paired_curve
+from deradiff.recommend import Interval, paired_curve
 from deradiff.report import figures
 from deradiff.results import Results
+from deradiff.reweight import Reweighted
 
 
 def path(figure: Any) -> Any:
@@ -97,3 +98,41 @@ def test_the_chosen_lam_and_both_ends_keep_their_labels(results: Results, chosen
     axis = x_axis(figures.reward_against_lam(results, paired_curve(results, "warmth"), chosen=chosen))
     assert {chosen, 4.0} <= set(axis.tickvals)
     assert np.diff(axis.tickvals).min() >= 4 / 7
+
+
+TOLD = Reweighted(
+    reward="warmth",
+    sampled=(0.0,),
+    lams=(0.0, 0.5, 1.0),
+    score=tuple(Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.3, 0.5, 0.9)),
+    change=tuple(Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.0, 0.2, 0.6)),
+    kl=(-0.01, 1.0, 4.0),
+    ess=(1.0, 0.4, 0.1),
+    trusted=(True, True, False),
+)
+
+
+def mixture(figure: Any) -> dict[str, Any]:
+    """The traces of the exact mixture by their dashes."""
+    return {trace.line.dash: trace for trace in figure.data if trace.line.color == figures.MIXTURE and trace.line.dash}
+
+
+def test_the_exact_mixture_is_dotted_where_it_is_not_trusted(results: Results) -> None:
+    curve = paired_curve(results, "warmth")
+    by_lam = figures.reward_against_lam(results, curve, chosen=1.0, told=TOLD)
+    by_kl = figures.reward_against_kl(results, curve, chosen=1.0, told=TOLD)
+    for figure, x in ((by_lam, TOLD.lams), (by_kl, (0.0, 1.0, 2.0))):
+        drawn = mixture(figure)
+        assert tuple(drawn["dash"].x) == x  # KL stands on a square-root scale, and an estimate below 0 at 0
+        assert drawn["dash"].y == (0.3, 0.5, None)
+        assert drawn["dot"].y == (None, None, 0.9)
+    assert mixture(figures.reward_against_lam(results, curve, chosen=1.0)) == {}
+
+
+def test_the_trusted_range_is_the_effective_sample_size() -> None:
+    figure: Any = figures.trusted_range(TOLD)
+    assert figure.data[0].x == TOLD.lams
+    assert figure.data[0].y == TOLD.ess
+    lines = [(shape.x0, shape.y0) for shape in figure.layout.shapes]
+    assert (0.0, 0) in lines  # a sampled lam
+    assert any(y == 0.2 for _, y in lines)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from deradiff.errors import AnchorError
 
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+CARD = "deradiff.json"  # beside the weights
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -69,6 +70,32 @@ def card_of(given: str | Path) -> Mapping[str, Any]:
     return find(given, ["unet", "transformer"]).card if Path(given).exists() else {}
 
 
+def write_card(given: str | Path, entries: Mapping[str, Any]) -> Path:
+    """Add entries to the card of an anchor on this machine, in the deradiff.json beside its weights; returns that file.
+
+    The weights themselves, and what a LoRA says in its metadata, stay as they are.
+
+    Raises:
+        AnchorError: no such anchor here, or a place that can't be written.
+    """
+    if not Path(given).exists():
+        raise AnchorError(f"the card of {given} can't be written: expected an anchor in a folder on this machine")
+    source = find(given, ["unet", "transformer"])
+    path = _card_file(source.path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise AnchorError(f"the card {path} can't be written ({error.strerror or error})") from error
+    return path
+
+
+def _card_file(path: Path) -> Path:
+    """Where a folder's card stands; a LoRA has one under its own name, as there may be several in a folder."""
+    return path / CARD if path.is_dir() else path.with_suffix(f".{CARD}")
+
+
 def _from_hub(name: str, components: list[str]) -> Path:
     patterns = [f"{c}/*" for c in components] + ["scheduler/*", "*.json", "diffusion_pytorch_model*", *_LORA_FILES]
     ignored = ["*.bin", "*.msgpack", "*.onnx*", "*.fp16.*", "*non_ema*"]
@@ -95,7 +122,8 @@ def _recognise_file(path: Path) -> Source:
         ) from error
     if not any("lora" in name.lower() or "lokr" in name.lower() for name in names):
         raise AnchorError(f"{path} holds no LoRA weights; a full checkpoint is given as its folder (with config.json)")
-    return Source(path=path, kind=Kind.LORA, card=_object(metadata.get("deradiff", "{}"), f"the card in {path}"))
+    card = _object(metadata.get("deradiff", "{}"), f"the card in {path}")
+    return Source(path=path, kind=Kind.LORA, card={**card, **_json(_card_file(path))})
 
 
 def _recognise_folder(path: Path, components: list[str]) -> Source:
@@ -103,12 +131,12 @@ def _recognise_folder(path: Path, components: list[str]) -> Source:
         if (path / name).is_file():
             return _recognise_file(path / name)
     if any((path / component / "config.json").is_file() for component in components):
-        return Source(path=path, kind=Kind.PIPELINE, card=_json(path / "deradiff.json"), scheduler=_scheduler(path))
+        return Source(path=path, kind=Kind.PIPELINE, card=_json(path / CARD), scheduler=_scheduler(path))
     if (path / "config.json").is_file():
         return Source(
             path=path,
             kind=Kind.NETWORK,
-            card=_json(path / "deradiff.json"),
+            card=_json(path / CARD),
             scheduler=_scheduler(path.parent),
         )
     candidates = sorted(path.glob("*.safetensors"))

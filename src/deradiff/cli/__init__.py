@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from deradiff.cli import align, compare, demo, generate, report, sweep
+from deradiff.cli import align, compare, demo, generate, paths, report, sweep
 from deradiff.errors import DeradiffError
 
 _INTERRUPTED = 130  # exit code by Ctrl-C
@@ -24,6 +24,8 @@ app.command("score")(report.score)
 app.command("recommend")(report.recommend)
 app.command("report")(report.report)
 app.command("export")(report.export)
+app.command("reweight")(paths.reweight)
+app.command("calibrate")(paths.calibrate)
 app.command("compare")(compare.compare)
 
 

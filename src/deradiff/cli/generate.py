@@ -21,6 +21,7 @@ def generate(
     component: options.Component = None,
     scheduler: options.Scheduler = None,
     steps: options.Steps = 25,
+    particles: options.Particles = 1,
     guidance: options.Guidance = None,
     height: options.Height = None,
     width: options.Width = None,
@@ -61,6 +62,7 @@ def generate(
         height=height,
         width=width,
         dtype=dtype,
+        particles=particles,
     )
     hush()
     pipe = load_pipeline(model_path(model), device=device, dtype=dtype, offload=offload)
@@ -69,6 +71,7 @@ def generate(
     with realign(pipe, anchor_name(anchor), 0.0, component=component) as handle, encoding_once(pipe):
         for value in plan.lams:
             handle.lam = value
+            handle.particles = 1 if value in (0, 1) else particles  # which correct nothing there
             generator = torch.Generator().manual_seed(noise_seed(prompt, seed))
             images += call(pipe, plan, plan.prompts, [generator], 1, plan.guidances[0])
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))

@@ -39,6 +39,14 @@ Dtype = Annotated[
     Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the weights.", rich_help_panel=MACHINE)
 ]
 BatchSize = Annotated[int, typer.Option(help="Images through a network at once.", min=1, rich_help_panel=MACHINE)]
+Particles = Annotated[
+    int,
+    typer.Option(
+        help="K an image, to correct what mixing step by step leaves out; K times the calls at lams but 0 and 1.",
+        min=1,
+        rich_help_panel=SAMPLING,
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.", rich_help_panel=MACHINE)]
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)

@@ -32,7 +32,7 @@ def score(
 
 def recommend(run: Run, objective: Objective, guard: Guard = None, guidance: ChosenGuidance = None) -> None:
     """Say which lam to take and why."""
-    for at, results in _tables(run, guidance):
+    for at, results in tables(run, guidance):
         _recommend(results, objective, guard, at)
 
 
@@ -40,7 +40,7 @@ def report(run: Run, objective: Objective, guard: Guard = None, guidance: Chosen
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
     from deradiff.report import write_report
 
-    for at, results in _tables(run, guidance):
+    for at, results in tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
         path = write_report(results, run / name, objective=objective, guard=guard, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
@@ -57,7 +57,7 @@ def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .par
     typer.echo(f"{out}: {count:,} of the run's {journal.plan.count:,} images")
 
 
-def _tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
+def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
     from deradiff.sweep import Journal
 

@@ -53,6 +53,7 @@ def sweep(
     component: options.Component = None,
     scheduler: options.Scheduler = None,
     steps: options.Steps = 25,
+    particles: options.Particles = 1,
     height: options.Height = None,
     width: options.Width = None,
     batch_size: options.BatchSize = 8,
@@ -79,14 +80,6 @@ def sweep(
             help="Record path KL, implicit reward, weights: both models run at every lam.", rich_help_panel=CALLS
         ),
     ] = True,
-    particles: Annotated[
-        int,
-        typer.Option(
-            help="K an image, to correct what mixing step by step leaves out; K times the calls at lams but 0 and 1.",
-            min=1,
-            rich_help_panel=CALLS,
-        ),
-    ] = 1,
     rewards: Annotated[str, typer.Option(help="Rewards to score, separated by commas.", rich_help_panel=RUN)] = "",
     objective: Annotated[
         str | None, typer.Option(help="Reward to raise; default: the first of --rewards.", rich_help_panel=RUN)

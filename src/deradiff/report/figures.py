@@ -14,8 +14,10 @@ from plotly.colors import sample_colorscale
 
 from deradiff.recommend import Curve, Interval, equivalent_beta
 from deradiff.results import Results
+from deradiff.reweight import LEAST_ESS, Reweighted
 
 ACCENT = "#d9622b"
+MIXTURE = "#3f8fd2"
 LINE = "rgba(128, 128, 128, 0.8)"
 BAND = "rgba(128, 128, 128, 0.22)"
 RULE = "rgba(128, 128, 128, 0.2)"
@@ -35,8 +37,11 @@ def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
     return ["∞" if lam == 0 else f"{beta:.3g}" if beta else "" for lam, beta in zip(lams, betas, strict=True)]
 
 
-def reward_against_lam(results: Results, curve: Curve, *, chosen: float) -> go.Figure:
-    """Mean score along lam; the band is the paired 95 % interval of the change from lam = 0."""
+def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: Reweighted | None = None) -> go.Figure:
+    """Mean score along lam; the band is the paired 95 % interval of the change from lam = 0.
+
+    ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
+    """
     reference = curve.score[curve.lams.index(0)].mean
     high = [reference + change.high for change in curve.change]
     low = [reference + change.low for change in curve.change]
@@ -44,6 +49,8 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float) -> go.F
     figure = blank("lam", curve.reward)
     figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
     figure.add_trace(_path(curve, curve.lams, chosen=chosen))
+    if told is not None:
+        figure.add_traces(_told(told, told.lams))
     figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
     figure.add_vline(x=chosen, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
     axis = {"range": _padded(curve.lams), "tickvals": _labelled(curve.lams, chosen)}
@@ -57,15 +64,38 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float) -> go.F
     return figure
 
 
-def reward_against_kl(results: Results, curve: Curve, *, chosen: float) -> go.Figure | None:
-    """Mean score along the mean path KL, on a square-root scale; None where KL was not recorded."""
+def reward_against_kl(
+    results: Results, curve: Curve, *, chosen: float, told: Reweighted | None = None
+) -> go.Figure | None:
+    """Mean score along the mean path KL, on a square-root scale; None where KL was not recorded.
+
+    ``told`` adds the frontier: what the exact mixtures gain for their KL.
+    """
     if results.path_kl is None:
         return None
     root = np.sqrt(results.path_kl.mean(axis=(0, 1)))
     ticks = float(f"{root.max() / 5:.0e}") * np.arange(8)
     figure = blank("path KL to the reference (nats)", curve.reward)
     figure.add_trace(_path(curve, root, chosen=chosen, error_y=_bars(curve.change)))
+    if told is not None:
+        figure.add_traces(_told(told, np.sqrt(np.maximum(told.kl, 0))))
     return figure.update_xaxes(range=_padded(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
+
+
+def trusted_range(told: Reweighted) -> go.Figure:
+    """Effective sample size along lam, as a share of a prompt's images: how much some lams tell of the others."""
+    figure = blank("lam", "effective sample size")
+    figure.add_scatter(
+        x=told.lams,
+        y=told.ess,
+        mode="lines",
+        line={"color": MIXTURE, "width": 2},
+        hovertemplate="lam %{x}<br>%{y:.0%} of the images<extra></extra>",
+    )
+    for lam in told.sampled:
+        figure.add_vline(x=lam, line={"color": LINE, "width": 1})
+    figure.add_hline(y=LEAST_ESS, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
+    return figure.update_xaxes(range=_padded(told.lams)).update_yaxes(range=[0, 1.05], tickformat=".0%")
 
 
 def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) -> go.Figure:
@@ -81,6 +111,27 @@ def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) ->
         cliponaxis=False,
     )
     return figure.add_trace(path)
+
+
+def _told(told: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
+    """The exact mixture's curve: dashed where it is trusted, dotted and faint where it isn't."""
+    x, y = list(x), [score.mean for score in told.score]
+    hover = [
+        f"lam {lam:g}, exact mixture<br>{escape(told.reward)} {value:.3g}"
+        for lam, value in zip(told.lams, y, strict=True)
+    ]
+    return [
+        go.Scatter(
+            x=x,
+            y=[value if own == trusted else None for value, own in zip(y, told.trusted, strict=True)],
+            mode="lines",
+            line={"color": MIXTURE, "width": 2, "dash": "dash" if trusted else "dot"},
+            opacity=1 if trusted else 0.5,
+            hovertext=hover,
+            hoverinfo="text",
+        )
+        for trusted in (True, False)
+    ]
 
 
 def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go.Scatter:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -15,6 +16,7 @@ from deradiff.errors import ResultsError
 from deradiff.recommend import Recommendation, paired_curve, recommend
 from deradiff.report import figures
 from deradiff.results import Results
+from deradiff.reweight import Reweighted, obstacle, reweight
 
 SMALL = 128  # px: images up to this size are kept exactly and drawn with crisp pixels
 LARGEST = 320  # px: larger images are embedded at this size
@@ -116,6 +118,9 @@ def _picture(results: Results, prompt: int, seed: int, lam: int) -> Picture:
     lines += [f"{reward} {table[place]:.3g}" for reward, table in results.scores.items()]
     if results.path_kl is not None:
         lines.append(f"path KL {results.path_kl[place]:.3g} nats")
+    reward = results.paths.get("implicit_reward")
+    if reward is not None and results.lams[lam] < 1:  # at the anchor and beyond it says nothing of the reward
+        lines.append(f"implicit reward {reward[place]:.3g} nats")
     uri, (width, height) = _data_uri(results.image(*place))
     return Picture(uri=uri, width=width, height=height, caption="\n".join(lines))
 
@@ -138,11 +143,31 @@ def _figures(results: Results, choice: Recommendation, objective: str, guard: st
     """The figures' specs in JSON, by their names in the template; the objective and the guard come first."""
     named = [objective] if guard is None else [objective, guard]
     curves = {name: paired_curve(results, name) for name in [*named, *sorted(set(results.scores) - set(named))]}
-    by_lam = {name: figures.reward_against_lam(results, curve, chosen=choice.lam) for name, curve in curves.items()}
-    by_kl = {name: figures.reward_against_kl(results, curve, chosen=choice.lam) for name, curve in curves.items()}
+    told: dict[str, Reweighted] = {} if obstacle(results) else {name: reweight(results, name) for name in curves}
+    by_lam = {
+        name: figures.reward_against_lam(results, curve, chosen=choice.lam, told=told.get(name))
+        for name, curve in curves.items()
+    }
+    by_kl = {
+        name: figures.reward_against_kl(results, curve, chosen=choice.lam, told=told.get(name))
+        for name, curve in curves.items()
+    }
     path = guard and figures.guard_against_objective(curves[objective], curves[guard], chosen=choice.lam)
     return {
         "by_lam": {name: figure.to_json() for name, figure in by_lam.items()},
         "by_kl": {name: figure.to_json() for name, figure in by_kl.items() if figure is not None},
         "guard_path": path.to_json() if path else None,
+        "told": told.get(objective),
+        "from_lams": ", ".join(f"{lam:g}" for lam in told[objective].sampled) if told else "",
+        "trusted_range": figures.trusted_range(told[objective]).to_json() if told else None,
+        "particles": list(_particles(results)),
     }
+
+
+def _particles(results: Results) -> Iterator[tuple[float, float, float]]:
+    """Each lam that particles corrected, with the mean effective sample size and number of distinct ancestors."""
+    if {"ess", "distinct"} <= set(results.paths):
+        for place, lam in enumerate(results.lams):
+            ess, distinct = (results.paths[name][:, :, place] for name in ("ess", "distinct"))
+            if np.isfinite(ess).all():
+                yield lam, float(ess.mean()), float(distinct.mean())

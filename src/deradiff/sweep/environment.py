@@ -12,7 +12,7 @@ import torch
 
 from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.lend import unwrapped
-from deradiff.anchor.source import Kind, find
+from deradiff.anchor.source import CARD, Kind, find
 from deradiff.errors import PlanError
 from deradiff.sweep.writer import Writer, alone
 
@@ -91,7 +91,8 @@ def note_environment(writer: Writer, here: dict[str, Any]) -> None:
 
 def _hashes(places: list[Path]) -> dict[str, Any]:
     """Of the weights and configs in folders, or of files."""
-    files = [f for p in places for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.suffix in _HASHED]
+    found = [f for p in places for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.suffix in _HASHED]
+    files = [f for f in found if f.name != CARD]  # which may learn of a calibration at any time
     revisions = {place.parts[place.parts.index("snapshots") + 1] for place in places if "snapshots" in place.parts}
     return {
         "files": {f"{file.parent.name}/{file.name}": _sha256(file) for file in files},
