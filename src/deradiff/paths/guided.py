@@ -41,10 +41,8 @@ def guided_difference(output: Tensor, calls: Sequence[Step]) -> Tensor | None:
 
 def _fit(basis: Tensor, target: Tensor) -> Tensor:
     """Least-squares coefficients (B, K) of targets (B, N) on K vectors each; the smallest where several fit."""
-    if basis.shape[1] == 1:
-        energy = basis.square().sum(2)
-        return torch.where(energy > 0, (basis * target[:, None]).sum(2) / energy, 1.0)
-    return torch.linalg.lstsq(basis.transpose(1, 2), target[..., None], driver="gelsd").solution[..., 0]
+    gram = basis @ basis.transpose(1, 2)
+    return (torch.linalg.pinv(gram, hermitian=True) @ basis @ target[..., None])[..., 0]
 
 
 def _branches(call: Step, output: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
