@@ -61,7 +61,7 @@ def test_it_survives_half_precision_and_branches_that_hardly_differ() -> None:
     mixture = mixed(reference, aligned).bfloat16()
     given = mixture[0] + 7.5 * (mixture[1] - mixture[0])
     reference, aligned = reference.bfloat16(), aligned.bfloat16()
-    rows = [value.flatten(0, 1) for value in (reference, aligned)]
+    rows = reference.flatten(0, 1), aligned.flatten(0, 1)
     found = guided_difference(given, [step(*rows, mixture.flatten(0, 1))])
     difference = aligned.double() - reference.double()
     expected = difference[0] + 7.5 * (difference[1] - difference[0])

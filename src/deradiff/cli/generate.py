@@ -71,7 +71,7 @@ def generate(
     with realign(pipe, anchor_name(anchor), 0.0, component=component) as handle, encoding_once(pipe):
         for value in plan.lams:
             handle.lam = value
-            handle.particles = 1 if value in (0, 1) else particles  # which correct nothing there
+            handle.particles = particles if 0 < value < 1 else 1  # elsewhere they correct nothing
             generator = torch.Generator().manual_seed(noise_seed(prompt, seed))
             images += call(pipe, plan, plan.prompts, [generator], 1, plan.guidances[0])
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))

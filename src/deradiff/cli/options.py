@@ -42,7 +42,7 @@ BatchSize = Annotated[int, typer.Option(help="Images through a network at once."
 Particles = Annotated[
     int,
     typer.Option(
-        help="K an image, to correct what mixing step by step leaves out; K times the calls at lams but 0 and 1.",
+        help="K an image, to correct what mixing step by step leaves out; K times the calls at lams between 0 and 1.",
         min=1,
         rich_help_panel=SAMPLING,
     ),

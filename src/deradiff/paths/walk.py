@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from deradiff.divergence import log_weight_increment
 from deradiff.errors import RealignError, ScheduleError
-from deradiff.noise import is_stochastic, prediction_type
-from deradiff.paths.guided import guided_difference
+from deradiff.noise import NoiseLevel, is_stochastic, prediction_type
 from deradiff.paths.observed import Step
 from deradiff.paths.particles import Particles, take, take_state
 from deradiff.paths.paths import Paths, Sums
+from deradiff.paths.told import Told
 from deradiff.paths.transition import Transition, drawn, draws_posterior, levels_of
-from deradiff.predict import convert_difference
 
 
 class Walk:
@@ -38,14 +36,12 @@ class Walk:
         self.rows = len(generators) * particles
         self.unknown: str | None = None if self.rows else "the pipeline's arguments don't say how many images it makes"
         self.sums: Sums | None = None
-        self.calls: list[Step] = []
-        self.standing: tuple[Tensor, int] | None = None  # Δeps where the predictions stand for more steps
-        self.behind: Any = None
-        self.exact = True
+        self.told = Told()
+        self.behind: NoiseLevel | None = None
 
     def observe(self, step: Step) -> None:
         """Be told of a call of the denoiser."""
-        self.calls.append(step)
+        self.told.calls.append(step)
 
     @contextmanager
     def along(self, scheduler: Any) -> Iterator[None]:
@@ -77,7 +73,9 @@ class Walk:
         if self.unknown and corrected:
             raise RealignError(f"particles can't be weighed: {self.unknown}; leave particles= out")
         rows = self.particles.choose() if corrected else torch.arange(self.rows)
-        known = {} if self.unknown or not self.sums else {n: v[rows] for n, v in self.sums.known(self.exact).items()}
+        known = (
+            {} if self.unknown or not self.sums else {n: v[rows] for n, v in self.sums.known(self.told.exact).items()}
+        )
         log_weights = self.particles.log_weights
         return Paths(
             **{name: known.get(name) for name in Sums.NAMES},
@@ -92,7 +90,7 @@ class Walk:
         given = inspect.signature(original).bind(*args, **kwargs)
         arguments = given.arguments
         transition = None if self.unknown else self._transition(scheduler, arguments)
-        self.calls = []
+        self.told.calls = []
         if transition is None:
             return original(*args, **kwargs)
         eta = float(arguments.get("eta") or 0.0)
@@ -134,28 +132,13 @@ class Walk:
         try:
             level, ahead = levels_of(scheduler, arguments["timestep"])
             form = prediction_type(scheduler)
-            difference = self._difference(output, form, level)
+            told = self.told.difference(output, form, level)
         except ScheduleError as error:
             self.unknown = str(error)
             return None
-        if difference is None:
+        if told is None:
             self.unknown = "what it gives its scheduler is no linear combination of what its denoiser predicts"
             return None
         behind, self.behind = self.behind or level, level
-        return Transition(difference=difference, form=form, lam=self.lam, behind=behind, level=level, ahead=ahead)
-
-    def _difference(self, output: Tensor, form: str, level: Any) -> Tensor | None:
-        if not self.calls and self.standing and self.standing[1] > 0:
-            eps, steps = self.standing
-            self.standing = eps, steps - 1
-            return convert_difference(eps, level, "epsilon", form)
-        difference = guided_difference(output, self.calls)
-        if difference is None:
-            return None
-        lam, span = self.calls[0].lams[0], max(call.span for call in self.calls)
-        lam = lam[: self.rows].cpu().double() if isinstance(lam, Tensor) else torch.tensor(lam, dtype=torch.float64)
-        self.lam = lam.expand(self.rows)
-        if span > 1:
-            self.exact = False
-            self.standing = convert_difference(difference, level, form, "epsilon"), span - 1
-        return difference
+        difference, lam = told
+        return Transition(difference=difference, form=form, lam=lam, behind=behind, level=level, ahead=ahead)

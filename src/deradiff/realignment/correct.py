@@ -77,7 +77,10 @@ def cautions(lams: Sequence[float], scheduler: Any, eta: float) -> list[str]:
     if all(lam in (0, 1) for lam in lams):
         told.append("at lam = 0 and 1 all weights are 1, so particles correct nothing there: plain sampling is as good")
     if any(lam > 1 for lam in lams):
-        told.append("beyond lam = 1 weights were measured to bring nothing on trained models (docs/exactness.md)")
+        told.append(
+            "beyond lam = 1 weights did harm on trained models (docs/exactness.md): take particles=1 there, or better "
+            "a stronger anchor at lam below 1"
+        )
     if not (is_stochastic(scheduler) or eta > 0):
         told.append(
             f"{type(scheduler).__name__} draws no noise, so copies of a particle would stay copies: particles are "

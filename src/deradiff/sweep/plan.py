@@ -39,7 +39,7 @@ class Plan(BaseModel):
         refresh: of the mode ``reuse``, every how many steps the anchor is computed.
         quality: of the mode ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
         diagnostics: record what each image's path tells (path KL, ...), for which both models run at every lam.
-        particles: K of each image, of the Feynman–Kac correction; 1 is plain DeRaDiff.
+        particles: K of each image at 0 < lam < 1, of the Feynman–Kac correction; 1 is plain DeRaDiff.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -92,8 +92,11 @@ class Sampler:
         return images, paths, self._info(cells, self.budget.calls - before, tolerance, checks)
 
     def _corrected(self, batch: Batch, cells: list[Cell], settings: dict[str, Any]) -> tuple[list[Any], Columns]:
-        """Images and what their paths tell; at lam = 0 and 1 particles would correct nothing, so there is one."""
-        exact = {cell for cell in cells if self.plan.particles == 1 or self.plan.lams[cell.lam] in (0, 1)}
+        """Images and what their paths tell.
+
+        Particles correct nothing at lam = 0 and 1, and beyond they do harm: there is one.
+        """
+        exact = {cell for cell in cells if self.plan.particles == 1 or not 0 < self.plan.lams[cell.lam] < 1}
         images: dict[Cell, Any] = {}
         paths: dict[str, dict[Cell, float]] = {}
         for particles, own in ((1, exact), (self.plan.particles, set(cells) - exact)):
