@@ -23,6 +23,7 @@ VP = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler-ancestral": ("EulerAncestralDiscreteScheduler", VP),
     "DDPM": ("DDPMScheduler", {**VP, "clip_sample": False}),
+    "SDE-DPM++ 2M": ("DPMSolverMultistepScheduler", {**VP, "algorithm_type": "sde-dpmsolver++"}),
     "DDIM": ("DDIMScheduler", {**VP, "clip_sample": False}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", VP),
     "flow Euler": ("FlowMatchEulerDiscreteScheduler", {}),

@@ -129,6 +129,15 @@ def test_the_order_of_prompts_and_seeds_changes_nothing() -> None:
     assert before.objective_gain.high == pytest.approx(after.objective_gain.high)
 
 
+def test_extrapolating_is_told() -> None:
+    beyond = choose(results({"proxy": RISE, "gold": np.ones(7)}))
+    assert beyond.lam > 1
+    assert any("extrapolates beyond the anchor" in warning for warning in beyond.warnings)
+    within = choose(results({"proxy": RISE, "gold": COLLAPSE}))
+    assert within.lam <= 1
+    assert not any("extrapolates" in warning for warning in within.warnings)
+
+
 def test_repeating_every_seed_adds_no_confidence() -> None:
     """Prompts are the clusters: the same images twice must not narrow the interval."""
     table = results({"proxy": RISE})

@@ -187,6 +187,11 @@ def _warnings(objective: Curve, guard: Curve | None, best: int, *, prompts: int)
         yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it, so sweep further."
     if best == 0 and lam != 0:
         yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it, so sweep further."
+    if lam > 1:
+        yield (
+            f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
+            "beta at a lam below 1, with particles, is the surer way there."
+        )
     if lam < 0:
         yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
     if lam != 0 and objective.change[best].low <= 0:
