@@ -2,15 +2,15 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from deradiff.errors import LamError, RealignError
 from deradiff.noise import is_stochastic
-from deradiff.paths import Paths, Walk
+from deradiff.paths import Observer, Paths, Walk
 from deradiff.realignment.expand import chosen, expanded, survivors
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
@@ -32,12 +32,20 @@ def checked_count(particles: Any) -> int:
 
 
 def walked(
-    hooks: Sequence[Hook], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run, *, keep_all: bool
+    hooks: Sequence[Hook],
+    observing: Callable[[Observer], AbstractContextManager[None]],
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    run: Run,
+    *,
+    keep_all: bool,
 ) -> tuple[Any, Paths]:
     """A pipeline's output with ``run.particles`` particles an image, and what its paths tell.
 
     Args:
         hooks: of its denoisers.
+        observing: lets an observer be told of their calls.
         call: the pipeline.
         args: of the call.
         kwargs: of the call.
@@ -58,14 +66,10 @@ def walked(
     else:
         generators = [torch.Generator()] * run.images
     walk = Walk(generators, run.particles)
-    if several or None in schedulers.values():
+    known = not several and None not in schedulers.values()
+    if not known:
         walk.unknown = "it has several schedulers or several anchors, or none"
-    with ExitStack() as stack:
-        for hook in hooks:
-            hook.observers.append(walk.observe)
-            stack.callback(hook.observers.remove, walk.observe)
-        if walk.unknown is None:
-            stack.enter_context(walk.along(next(iter(schedulers.values()))))
+    with observing(walk.observe), walk.along(next(iter(schedulers.values()))) if known else nullcontext():
         output = call(*args, **kwargs)
     paths = walk.paths()
     return chosen(output, run.rows, paths.rows) if many and not keep_all else output, paths

@@ -84,7 +84,8 @@ class Handle:
         Raises:
             RealignError: the weights are mixed (``mode="weights"``), so there are no single predictions.
         """
-        self._refuse_weights()
+        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
+            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
         for hook in self._hooks:
             hook.observers.append(observer)
         try:
@@ -184,18 +185,15 @@ class Handle:
         try:
             if self.particles == 1 and not self._recording:
                 return call(*args, **kwargs)
-            self._refuse_weights()
             self._caution(kwargs)
-            output, self.paths = walked(self._hooks, call, args, kwargs, run, keep_all=self.all_particles)
+            output, self.paths = walked(
+                self._hooks, self.observing, call, args, kwargs, run, keep_all=self.all_particles
+            )
             return output
         finally:
             for hook in self._hooks:
                 hook.run = None
                 hook.models.rest()
-
-    def _refuse_weights(self) -> None:
-        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
 
     def _caution(self, kwargs: dict[str, Any]) -> None:
         """Tell what particles can't do here, once."""
