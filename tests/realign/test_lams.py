@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import pytest
 import torch
+from tests.zoo import ZOO, anchor_of
 
 import deradiff
 from deradiff.errors import LamError
@@ -48,3 +50,12 @@ def test_a_wrong_number_of_lams_is_refused_before_any_network_runs() -> None:
             it.run(2, callback_on_step_end=change)
         with pytest.raises(LamError):
             it.pipe.unet(torch.randn(3, 4, 8, 8), 1, torch.randn(3, 7, 16))
+
+
+def test_extrapolating_is_warned_of_once_and_interpolating_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    pipe: Any = ZOO["sd"].build()
+    for lam, warnings in ((1.0, 0), ([0.5, 1.2], 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "deradiff"), deradiff.realign(pipe, anchor_of(pipe.unet), lam):
+            pass
+        assert caplog.text.count("extrapolates beyond the anchor") == warnings

@@ -17,7 +17,8 @@ AnchorOption = Annotated[
     str,
     typer.Option(
         "--anchor",
-        help="Aligned model: a folder or hub id of a checkpoint or LoRA; 'embedded', or 'embedded:NAME'.",
+        help="Aligned model: a folder or hub id of a checkpoint or LoRA; 'embedded', or 'embedded:NAME'. Better a "
+        "strongly aligned one and lam below 1 than a weakly aligned one and lam above.",
         rich_help_panel=MODELS,
     ),
 ]

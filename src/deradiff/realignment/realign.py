@@ -1,5 +1,6 @@
 """``realign``: find the denoisers and their anchors, check that they fit, and hook them; all of it or nothing."""
 
+import logging
 from contextlib import ExitStack
 from typing import Any, get_args
 
@@ -19,6 +20,8 @@ from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache
 from deradiff.reuse import Exact, Policy
+
+logger = logging.getLogger("deradiff")
 
 
 def realign(
@@ -42,8 +45,8 @@ def realign(
         aligned: the anchor: a network of the denoiser's class; a folder or hub id of a full checkpoint or of a LoRA;
             the name of a LoRA loaded on the pipe.  A mapping from the pipe's component names gives each denoiser its
             anchor; any other mapping names several anchors, and ``lam`` is then a mapping with the same keys.
-        lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates; a float, or one per
-            image or prompt.
+        lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates (a warning says that
+            nothing bounds it); a float, or one per image or prompt.
         component: the denoiser, where it can't be told.
         mode: how the models are held: ``"networks"`` as two sets of weights, ``"switch"`` a LoRA off and on,
             ``"batch"`` both in a single forward, ``"weights"`` interpolated weights (one call a step, an
@@ -94,6 +97,11 @@ def realign(
             cards |= {anchor.name: dict(anchor.card) for anchor in anchors}
         handle = Handle(pipe, hooks, cards)
         handle.lam, handle.particles, handle.all_particles = lam, particles, all_particles
+        if any(one > 1 for row in Lams.of(lam, list(handle.anchors)).values for one in row):
+            logger.warning(
+                "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller beta "
+                "at a lam below 1 is the surer way there (docs/exactness.md)"
+            )
         if policy is not None:
             handle.call_by(policy)
         for hook in hooks:
