@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from exactness_oracles import SCHEDULERS, curve_error, gaussian_linear_error, problems, rows
+from exactness_oracles import SCHEDULERS, curve_error, gaussian_linear_error, headline, problems, rows
 from exactness_trained import measured
 from rich import print as show
 
@@ -23,25 +23,25 @@ Row = dict[str, Any]
 def oracles() -> Row:
     """The tables of all problems, and the figures that stand for them."""
     table: list[Row] = []
+    first = list(headline())
     for name, problem in problems().items():
         for scheduler in SCHEDULERS:
             for row in rows(name, problem, scheduler):
                 table.append(row)
                 show(row)
     curves = {name: [curve_error(problem, images) for images in (64, 128)] for name, problem in problems().items()}
-    three = {"problem": "three modes, linear", "lam": 0.25}
-    ring = {"problem": "ring of eight, linear", "lam": 0.5}
+    three, ring = {"problem": "three modes, linear"}, {"problem": "ring of eight, linear"}
     found: Row = {}
     for label, particles in (("plain", 1), ("k8", 8), ("exact_model", "from scratch")):
         for suffix, scheduler in (("", "Euler-ancestral"), ("_ddim", "DDIM")):
             asked = {"scheduler": scheduler, "particles": particles}
-            found[f"oracle_1d_kl_{label}{suffix}"] = one(table, **three, **asked)["histogram_kl"]
-            found[f"ring_sw2_{label}{suffix}"] = one(table, **ring, **asked)["sw2"]
-    found["oracle_1d_kl_floor"] = one(table, **three, scheduler="DDIM", particles=1)["floor_kl"]
-    found["ring_sw2_floor"] = one(table, **ring, scheduler="DDIM", particles=1)["floor_sw2"]
+            found[f"oracle_1d_kl_{label}{suffix}"] = one(first, **three, **asked)["histogram_kl"]
+            found[f"ring_sw2_{label}{suffix}"] = one(first, **ring, **asked)["sw2"]
+    found["oracle_1d_kl_floor"] = one(first, **three, scheduler="DDIM", particles=1)["floor_kl"]
+    found["ring_sw2_floor"] = one(first, **ring, scheduler="DDIM", particles=1)["floor_sw2"]
     found["gaussian_linear_max_error"] = gaussian_linear_error(problems()["one Gaussian, linear"])
     found["curve_error_from_two"] = max(errors[0]["worst"] for errors in curves.values())
-    return {**found, "oracles": table, "curves": curves}
+    return {**found, "headline": first, "oracles": table, "curves": curves}
 
 
 def trained(out: Path) -> Row:

@@ -1,8 +1,8 @@
 """Plain and corrected sampling of Gaussian mixtures whose optima are known, by the code that runs on real models."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -18,7 +18,6 @@ from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline, Qua
 
 STEPS = 100
 LAMS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
-PARTICLES = (1, 4, 8, 16)
 VP = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "linspace"}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler-ancestral": ("EulerAncestralDiscreteScheduler", VP),
@@ -54,10 +53,10 @@ def problems() -> dict[str, Problem]:
     one = _mixture([1.0], [[0.3]], [[0.9]])
     three = _mixture([0.5, 0.2, 0.3], [[-1.3], [0.2], [1.4]], [[0.04], [0.06], [0.09]])
     found = {
-        "one Gaussian, linear": Problem(reference=one, reward=_linear(1.0), beta=0.5, samples=4000),
-        "three modes, linear": Problem(reference=three, reward=_linear(1.0), beta=0.1, samples=10000),
-        "three modes, quadratic": Problem(reference=three, reward=_bowl([0.2], [1.0]), beta=0.2, samples=10000),
-        "ring of eight, linear": Problem(reference=ring, reward=_linear(1.0, 0.3), beta=0.15, samples=10000),
+        "one Gaussian, linear": Problem(reference=one, reward=_linear(1.0), beta=0.5, samples=1000),
+        "three modes, linear": Problem(reference=three, reward=_linear(1.0), beta=0.1, samples=2000),
+        "three modes, quadratic": Problem(reference=three, reward=_bowl([0.2], [1.0]), beta=0.2, samples=2000),
+        "ring of eight, linear": Problem(reference=ring, reward=_linear(1.0, 0.3), beta=0.15, samples=2000),
     }
     for dimensions in (16, 64):
         draw = torch.Generator().manual_seed(dimensions)
@@ -66,7 +65,7 @@ def problems() -> dict[str, Problem]:
         mixture = Mixture(log_weights=torch.zeros(8, dtype=torch.float64), means=0.8 * means, variances=spread)
         reward = _linear(*(slope[0] / math.sqrt(dimensions)).tolist())
         found[f"eight modes in {dimensions}-D, linear"] = Problem(
-            reference=mixture, reward=reward, beta=0.3, samples=1000
+            reference=mixture, reward=reward, beta=0.3, samples=6400 // dimensions
         )
     return found
 
@@ -109,21 +108,27 @@ class Bench:
         return pipe(count, STEPS, generator=torch.Generator().manual_seed(seed)).images
 
 
-def rows(name: str, problem: Problem, scheduler: str) -> Iterator[dict[str, Any]]:
+def rows(
+    name: str,
+    problem: Problem,
+    scheduler: str,
+    lams: Sequence[float] = LAMS,
+    particles: Sequence[int | str] = ("from scratch", 1, 4, 8, 16),
+) -> Iterator[dict[str, Any]]:
     """One row a lam and number of particles, and one for the exact model under the same scheduler."""
     bench, count = Bench(problem, scheduler), problem.samples
     gain = _mean_reward(problem, 1.0) - _mean_reward(problem, 0.0)
-    for lam in LAMS:
+    for lam in lams:
         target = problem.optimum(lam)
         exact, again = (target.sample(count, torch.Generator().manual_seed(seed)) for seed in (1, 2))
         floor = sliced_wasserstein(exact, again)
         told = {"problem": name, "scheduler": scheduler, "lam": lam, "floor_sw2": floor}
         kl = float((target.log_prob(exact) - problem.reference.log_prob(exact)).mean())
-        for particles in ("from scratch", *PARTICLES):
-            row = {**told, "particles": particles}
-            if isinstance(particles, int):
-                points, handle = bench.samples(lam, particles, count)
-                row |= _of_paths(handle, points, problem, particles, kl)
+        for kind in particles:
+            row = {**told, "particles": kind}
+            if isinstance(kind, int):
+                points, handle = bench.samples(lam, kind, count)
+                row |= _of_paths(handle, points, problem, kind, kl)
             else:
                 points = bench.from_scratch(lam, count)
             row["sw2"] = sliced_wasserstein(points, exact)
@@ -150,6 +155,14 @@ def _of_paths(handle: Handle, points: Tensor, problem: Problem, particles: int, 
         pair = torch.stack([paths.implicit_reward, problem.reward(points)])
         found["implicit_reward_correlation"] = float(torch.corrcoef(pair)[0, 1])
     return found
+
+
+def headline() -> Iterator[dict[str, Any]]:
+    """The rows that stand for all others, of many samples."""
+    found = problems()
+    for name, lam in (("three modes, linear", 0.25), ("ring of eight, linear", 0.5)):
+        for scheduler in ("Euler-ancestral", "DDIM"):
+            yield from rows(name, replace(found[name], samples=20_000), scheduler, [lam], ("from scratch", 1, 8))
 
 
 def gaussian_linear_error(problem: Problem) -> float:

@@ -99,8 +99,8 @@ def realign(
         handle.lam, handle.particles, handle.all_particles = lam, particles, all_particles
         if any(one > 1 for row in Lams.of(lam, list(handle.anchors)).values for one in row):
             logger.warning(
-                "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller beta "
-                "at a lam below 1 is the surer way there (docs/exactness.md)"
+                "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
+                "beta at a lam below 1 is the surer way there (docs/exactness.md)"
             )
         if policy is not None:
             handle.call_by(policy)
