@@ -5,6 +5,7 @@ anchors and the models from scratch are those of benchmarks/ladder/, the caption
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def captions() -> list[str]:
     """Fresh ones, which leave size and background open."""
     seen = set(testbed.prompts(CAPTIONS, drop=1.0))
     return [text for text in testbed.prompts(10 * PROMPTS, seed=3000, drop=1.0) if text not in seen][:PROMPTS]
+
+
+POOL_ANCHOR = name(0.1, 0)  # whose L the samples that tell the optimum carry
 
 
 class Arms:
@@ -96,6 +100,16 @@ def held(pool: Results, beta: float, arms: dict[str, tuple[Results, float]]) -> 
         yield row
 
 
+def chosen_of_eight(pool: Results, lam: float) -> Results:
+    """What eight images of the reference and their L would do without any mixing: one of each eight, by exp(lam L)."""
+    count, rng = POOL // 8, np.random.default_rng(0)
+    log_ratio = pool.paths["implicit_reward"][:, :, 0].reshape(-1, count, 8)
+    drawn = (lam * log_ratio + rng.gumbel(size=log_ratio.shape)).argmax(axis=2) + 8 * np.arange(count)
+    pick = {key: np.take_along_axis(pool.scores[key], drawn[..., None], axis=1) for key in REWARDS}
+    images = np.take_along_axis(pool.images, drawn[..., None], axis=1)
+    return replace(pool, seeds=tuple(range(count)), scores=pick, images=images, path_kl=None, paths={})
+
+
 def told(values: np.ndarray[Any, Any]) -> dict[str, float]:
     """A mean over captions with its 95 % interval."""
     found = interval(values[:, None])
@@ -105,7 +119,7 @@ def told(values: np.ndarray[Any, Any]) -> dict[str, float]:
 def measured(out: Path) -> Iterator[dict[str, Any]]:
     """One entry an anchor: its arms at each lam, the curve that its ends tell, and the beta it behaves like."""
     arms = Arms(out)
-    pool = arms.swept("pool", name(0.1, 0), lams=[0.0], seeds=range(1000, 1000 + POOL), batch_size=96)
+    pool = arms.swept("pool", POOL_ANCHOR, lams=[0.0], seeds=range(1000, 1000 + POOL), batch_size=96)
     for beta, seed in ANCHORS:
         own = name(beta, seed)
         plain = arms.swept("plain", own, lams=[0.0, *LAMS, 1.0])
@@ -117,6 +131,8 @@ def measured(out: Path) -> Iterator[dict[str, Any]]:
             for other in (0, 1):
                 here[f"scratch seed {other}"] = (arms.swept("scratch", name(target, other), lams=[1.0]), 1.0)
             here |= {"reference": (plain, 0.0), "anchor": (plain, 1.0)}
+            if own == POOL_ANCHOR:
+                here["one of eight of the reference by L"] = (chosen_of_eight(pool, lam), 0.0)
             yield {
                 "anchor": own,
                 "lam": lam,

@@ -83,6 +83,7 @@ def test_what_can_not_be_calibrated_is_refused() -> None:
     for change, told in cases:
         with pytest.raises(ResultsError, match=told):
             calibrate(dataclasses.replace(given, **change), "r")
+    assert "no beta from 4 prompts: expected 5 or more" in str(calibrate(table(prompts=4), "r").refusal)
     with pytest.raises(ResultsError, match="two or more images a prompt"):
         calibrate(table(seeds=1), "r")
 

@@ -51,6 +51,18 @@ def test_what_is_too_far_is_not_trusted_and_more_lams_help() -> None:
     assert all(both.trusted)
 
 
+def test_few_images_are_not_trusted_far_from_where_they_are() -> None:
+    """Of four images one alone has a share of 25 %."""
+    few = reweight(gaussian((0.0,), shift=10.0, seeds=4), "r", GRID)
+    assert min(few.ess) > 0.2
+    assert few.trusted == (True, False, False, False)
+
+
+def test_the_kl_of_the_reference_to_itself_is_nothing() -> None:
+    for sampled in ((0.0, 1.0), (0.5,)):
+        assert reweight(gaussian(sampled, seeds=3), "r", [0.0]).kl[0] == pytest.approx(0.0, abs=1e-12)
+
+
 def test_lams_that_paths_say_nothing_of_are_left_out() -> None:
     table = gaussian((0.0, 1.0, 2.0, 4.0))
     assert reweight(table, "r", GRID).sampled == (0.0, 1.0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from deradiff.errors import ResultsError
+from deradiff.recommend import FEW_PROMPTS
 from deradiff.results import Results
 from deradiff.reweight import obstacle
 
@@ -51,6 +52,8 @@ class Calibration:
     def refusal(self) -> str | None:
         """Why there is no one beta; None where there is."""
         low, high = self.slopes
+        if self.prompts < FEW_PROMPTS:
+            return f"no beta from {self.prompts} prompts: expected {FEW_PROMPTS} or more to test that one describes it"
         if self.slope_interval[0] <= 0:
             return f"L doesn't rise with {self.reward}: the slope's interval {_pair(self.slope_interval)} holds 0"
         bent = min(low, high) <= 0 or max(low, high) / min(low, high) > _BEND

@@ -82,6 +82,11 @@ def is_stochastic(scheduler: Any) -> bool:
     return drawn or bool(_option(scheduler, "stochastic_sampling"))
 
 
+def renoises(scheduler: Any) -> bool:
+    """Whether steps put new noise on the predicted x_0, and keep nothing of x_t (LCM, stochastic flow matching)."""
+    return type(scheduler).__name__.startswith("LCM") or bool(_option(scheduler, "stochastic_sampling"))
+
+
 def prediction_type(scheduler: Any) -> str:
     """What the network predicts: "epsilon", "v_prediction", "sample" or "flow_prediction" (``eps - x_0``).
 

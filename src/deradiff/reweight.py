@@ -6,9 +6,9 @@ prompt drawn at each lam_a, all of them stand for the exact mixture p_ref exp(la
     w = exp(lam L) / Σ_a n_a exp(lam_a L + ½ lam_a (1 − lam_a) Q),
 
 the balance heuristic (Veach & Guibas 1995; Shirts & Chodera 2008), normalised to 1 within a prompt; unnormalised they
-add up to Z, and the mixture's KL to the reference is lam E[L] − log Z. The curve is that of the *exact* mixture, which
-particles sample and plain stepwise mixing approximates. The effective sample size tells how far it can be trusted.
-Beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
+add up to Z, and the mixture's KL to the reference is lam E[L] − log Z(lam) / Z(0). The curve is of the *exact* mixture,
+which particles sample and plain stepwise mixing approximates. The effective sample size tells how far it can be
+trusted. Beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from deradiff.results import Results
 Floats = NDArray[np.float64]
 
 LEAST_ESS = 0.2  # of the images of a prompt, below which a lam isn't trusted
+LEAST_COUNT = 4  # images that the same must be worth: of few, one alone has a fair share
 GRID = tuple(round(0.05 * step, 2) for step in range(21))
 
 
@@ -40,7 +41,7 @@ class Reweighted:
         change: the same of its difference to lam = 0.
         kl: of the exact mixture to the reference at each, in nats, averaged over prompts.
         ess: effective sample size at each as a share of a prompt's images, averaged over prompts; in (0, 1].
-        trusted: whether that share is 0.2 or more.
+        trusted: whether that share is 0.2 or more, and worth 4 images or more.
     """
 
     reward: str
@@ -80,9 +81,10 @@ def reweight(
     weights = [softmax(own, axis=1) for own in logs]
     means = [(own * scores).sum(axis=1) for own in weights]
     reference = (path_weights(log_ratio, q, used, 0.0) * scores).sum(axis=1)
+    log_z = [logsumexp(log, axis=1) for log in (log_weights(log_ratio, q, used, 0.0), *logs)]
     kls = [
-        lam * (own * log_ratio).sum(axis=1) - logsumexp(log, axis=1) + np.log(len(results.seeds))
-        for lam, own, log in zip(lams, weights, logs, strict=True)
+        lam * (own * log_ratio).sum(axis=1) - (z - log_z[0])
+        for lam, own, z in zip(lams, weights, log_z[1:], strict=True)
     ]
     shares = [float((1 / np.square(own).sum(axis=1)).mean() / scores.shape[1]) for own in weights]
     return Reweighted(
@@ -93,7 +95,7 @@ def reweight(
         change=tuple(interval((mean - reference)[:, None]) for mean in means),
         kl=tuple(float(kl.mean()) for kl in kls),
         ess=tuple(shares),
-        trusted=tuple(share >= LEAST_ESS for share in shares),
+        trusted=tuple(share >= LEAST_ESS and share * scores.shape[1] >= LEAST_COUNT - 1e-6 for share in shares),
     )
 
 
@@ -121,8 +123,8 @@ def obstacle(results: Results) -> str | None:
         return "one prompt only: intervals need the spread between prompts; sweep two or more"
     if not {"implicit_reward", "q"} <= set(results.paths):
         return (
-            "this run recorded no implicit reward L: it takes a sampler whose noise is known, such as --scheduler "
-            "EulerAncestralDiscreteScheduler or DDPMScheduler, and --mode exact with diagnostics"
+            "this run recorded no implicit reward L: it takes diagnostics, --mode exact, and a sampler whose noise is "
+            "known, such as --scheduler EulerAncestralDiscreteScheduler or DDPMScheduler"
         )
     if not _plain(results):
         return f"no images at a lam in [0, 1] without particles among {list(results.lams)}; sweep lam = 0 and 1"

@@ -1,6 +1,5 @@
 """What everything that samples shares: where noise starts, final latents, and images as pixels."""
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+Step = Callable[..., Any]  # of a scheduler
 
 
 def noise_seed(prompt: str, seed: int) -> int:
@@ -24,20 +25,44 @@ def noise_seed(prompt: str, seed: int) -> int:
 @contextmanager
 def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
     """Gives what tells the scheduler's last output in the block, (rows, ...); a pipeline that decodes doesn't tell."""
-    scheduler, last = pipe.scheduler, []
-    step = scheduler.step
+    last: list[Tensor] = []
 
-    @functools.wraps(step)  # pipelines read its signature
-    def kept(*args: Any, **kwargs: Any) -> Any:
+    def kept(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = step(*args, **kwargs)
         last[:] = [output[0] if isinstance(output, tuple) else output.prev_sample]
         return output
 
-    scheduler.step = kept
-    try:
+    with around_step(pipe.scheduler, kept):
         yield lambda: last[0]
+
+
+@contextmanager
+def around_step(scheduler: Any, around: Callable[[Step, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    """Inside the block ``scheduler.step(...)`` is ``around(step, args, kwargs)``; blocks nest."""
+    before, own = scheduler.step, "step" in vars(scheduler)
+    scheduler.step = _Around(scheduler, around)
+    try:
+        yield
     finally:
-        del scheduler.step
+        if own:
+            scheduler.step = before
+        else:
+            del scheduler.step
+
+
+class _Around:
+    """A scheduler's step, gone around; a copy of the scheduler, as some pipelines make, steps plainly."""
+
+    def __init__(self, scheduler: Any, around: Callable[[Step, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+        self.scheduler, self.step, self.around = scheduler, scheduler.step, around
+        self.__wrapped__ = scheduler.step  # pipelines read its signature
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(self.step, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self.scheduler)]
+        return type(copied).step.__get__(copied)
 
 
 def to_pixels(image: Image.Image) -> Tensor:

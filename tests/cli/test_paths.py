@@ -39,10 +39,10 @@ def test_a_calibration_is_told_and_written_into_the_card_where_asked(run: Path) 
     words = ["calibrate", str(run), "--objective", "warmth"]
     printed = deradiff(*words).stdout
     assert "L rises by" in printed
-    assert "its card says 0.2" in printed
+    assert "its nominal beta is 0.2" in printed
     anchor = run.parent / "anchor"
     assert "behaves_like" not in card_of(anchor)
-    assert "written: " in deradiff(*words, "--write").stdout
+    assert "its refusal is written: " in deradiff(*words, "--write").stdout  # of three prompts
     told = card_of(anchor)["behaves_like"]["warmth"]
     assert told["images"] == 12
     assert card_of(anchor)["beta"] == 0.2

@@ -10,7 +10,7 @@ import deradiff
 from deradiff.realignment import Handle
 from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline, Quadratic
 
-BETA = 0.4
+BETA = 0.15
 VARIANCE_PRESERVING = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

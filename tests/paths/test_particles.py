@@ -13,7 +13,9 @@ from tests.zoo import ZOO, anchor_of
 from torch import Generator, Tensor
 
 import deradiff
+from deradiff.paths import Step, Walk
 from deradiff.paths.particles import Particles, take_state
+from deradiff.sampling import around_step
 
 
 def seeded(count: int) -> list[Generator]:
@@ -32,6 +34,51 @@ def test_particles_reach_the_mixture_that_plain_sampling_misses(scheduler: str) 
         distance[handle.particles] = wasserstein_distance(draw(pipe, 1000)[:, 0], truth)
     assert distance[1] > 0.25
     assert distance[16] < 0.12 < 0.5 * distance[1]
+    assert handle.paths is not None
+    assert handle.paths.distinct is not None
+    draws = scheduler in ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
+    assert bool((handle.paths.distinct < 16).any()) == draws  # where no noise is drawn, none is resampled
+    assert handle.paths.stochastic == draws
+
+
+def test_noise_that_is_asked_of_ddim_lets_particles_resample() -> None:
+    pipe, handle = attached(0.25, "DDIMScheduler", particles=8)
+    points = pipe(500, 40, generator=Generator().manual_seed(0), eta=1.0).images[:, 0]
+    assert handle.paths is not None
+    assert handle.paths.distinct is not None
+    assert (handle.paths.distinct < 8).any()
+    assert handle.paths.implicit_reward is not None
+    assert wasserstein_distance(points, exact(0.25).sample(2000, Generator().manual_seed(1))[:, 0]) < 0.15
+
+
+def test_who_takes_over_takes_over_everything() -> None:
+    """At the third step two of three particles lose all weight: what is stepped from there is the first's."""
+    scheduler = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
+    scheduler.set_timesteps(6)
+    walk, given, rows = Walk(seeded(1), 3), [], torch.arange(1.0, 4.0)[:, None]
+
+    def kept(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given.append(args)
+        return step(*args, **kwargs)
+
+    x = torch.randn(3, 5, generator=Generator().manual_seed(0))
+    with around_step(scheduler, kept), walk.along(scheduler):
+        for place, t in enumerate(scheduler.timesteps):
+            prediction = 0.1 * x + rows
+            away = 0.1 * rows if place < 2 else 30.0 * (rows > 1) if place == 2 else torch.zeros(3, 1)
+            pair = {0: (prediction - 0.5 * away,), 1: (prediction + 0.5 * away,)}
+            walk.observe(Step(component="", sample=x, timestep=t, predictions=pair, mixture=(prediction,), lams=[0.5]))
+            x = scheduler.step(prediction, t, x, generator=Generator().manual_seed(place), return_dict=False)[0]
+    prediction, _, sample, *_ = given[2]
+    for value in (prediction, sample):
+        assert torch.equal(value, value[:1].expand_as(value))
+    assert all(torch.equal(given[k][0], given[k][0][:1].expand(3, 5)) for k in (0, 1)) is False
+    walked = walk.paths()
+    assert walked.q is not None
+    assert walked.distinct is not None
+    assert walked.distinct.item() == 1
+    assert walk.sums is not None
+    assert torch.equal(walk.sums.values["q"], walk.sums.values["q"][:1].expand(3))
 
 
 def test_weighted_means_converge_as_one_over_the_root_of_the_particles() -> None:
@@ -112,7 +159,6 @@ def test_survivors_are_as_many_as_their_weight_says_and_weights_start_anew() -> 
     assert (particles.log_weights[low] == 0).all()
     assert torch.equal(particles.log_weights[~low], log_weights[~low])
     assert torch.equal(particles.distinct(), (copies > 0).sum(1))
-    assert torch.equal(particles.resamplings, low.long())
 
 
 def test_what_a_multistep_sampler_remembers_goes_with_its_rows() -> None:
@@ -177,6 +223,30 @@ def test_what_particles_can_not_do_is_refused_and_nothing_is_attached(change: di
     with pytest.raises(deradiff.RealignError, match=told):
         deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, **change)
     deradiff.realign(pipe, anchor_of(pipe.unet), 0.5).remove()
+
+
+def test_embeddings_and_several_images_a_prompt_and_texts_beside_them() -> None:
+    pipe: Any = ZOO["sd"].build()
+    embeds = pipe.encode_prompt(["a", "b"], torch.device("cpu"), 1, False)[0]
+    settings = {"num_inference_steps": 2, "output_type": "latent", "num_images_per_prompt": 2}
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, particles=2):
+        assert len(pipe(prompt_embeds=embeds, negative_prompt_embeds=embeds, **settings).images) == 4
+    video = ZOO["animatediff"]
+    pipe = video.build()
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, particles=2):
+        frames = pipe("a", negative_prompt="b", num_frames=3, num_inference_steps=2, output_type="latent").frames
+    assert len(frames) == 1
+
+
+@pytest.mark.parametrize(("generator", "told"), [(seeded(1), "list of 1"), (tuple(seeded(2)), "tuple of 2")])
+def test_generators_that_are_not_one_an_image_are_refused(generator: Any, told: str) -> None:
+    pipe: Any = ZOO["sd"].build()
+    words = f"got a {told} generators for 2 images"
+    with (
+        deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, particles=2),
+        pytest.raises(deradiff.RealignError, match=words),
+    ):
+        pipe(["a", "b"], generator=generator, num_inference_steps=2)
 
 
 def test_calls_that_particles_can_not_serve_are_refused_and_the_pipeline_goes_on() -> None:

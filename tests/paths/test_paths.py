@@ -1,5 +1,8 @@
 """What paths tell, against the Gaussian kernels of the scheduler, computed by hand from what the networks predict."""
 
+import contextlib
+import copy
+import inspect
 from typing import Any
 
 import diffusers
@@ -11,6 +14,7 @@ from torch import Tensor
 
 import deradiff
 from deradiff.paths import Paths, Step, Walk
+from deradiff.sampling import around_step
 
 STEPS = 4
 
@@ -138,6 +142,65 @@ def test_predictions_that_stand_for_several_steps_count_as_if_they_were_told_at_
 
 
 def test_a_step_that_nothing_was_told_of_leaves_the_paths_unknown() -> None:
-    paths = Bare("DDIMScheduler").told({0: 3})
+    paths = Bare("DDIMScheduler").told({0: 3, 4: 2})
     assert paths.path_kl is None
     assert paths.log_weight is None
+    assert "no linear combination" in str(paths.unknown)
+
+
+def test_a_copy_of_a_scheduler_steps_plainly_and_nothing_stays_on_either() -> None:
+    scheduler, seen = diffusers.EulerDiscreteScheduler(), []
+
+    def around(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        seen.append(args)
+        return step(*args, **kwargs)
+
+    with around_step(scheduler, around):
+        copied = copy.deepcopy(scheduler)
+        for own in (scheduler, copied):
+            own.set_timesteps(2)
+            for t in own.timesteps:
+                own.step(torch.ones(1, 2), t, torch.ones(1, 2))
+        assert inspect.signature(scheduler.step) == inspect.signature(copied.step)
+    assert len(seen) == 2
+    assert "step" not in vars(scheduler)
+    assert copied.step_index == 2
+
+
+def test_what_a_call_told_does_not_outlive_the_next() -> None:
+    pipe: Any = ZOO["sd"].build()
+    settings = {**ZOO["sd"].call(1), "num_inference_steps": 2}
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("stop")
+
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5) as handle:
+        for spoil in ({}, {"callback_on_step_end": fail}):
+            with handle.recording():
+                pipe(**settings)
+            assert handle.paths is not None
+            with contextlib.suppress(RuntimeError):
+                pipe(**settings, **spoil)
+            assert handle.paths is None
+    for block in (handle.recording, lambda: handle.observing(print)):
+        with pytest.raises(deradiff.RealignError, match="has been removed"), block():
+            pass
+
+
+def test_reused_differences_tell_nothing() -> None:
+    pipe: Any = ZOO["sd"].build()
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, policy=deradiff.Reuse(3)) as handle, handle.recording():
+        pipe(**{**ZOO["sd"].call(1), "num_inference_steps": 6})
+    assert handle.paths is not None
+    assert handle.paths.q is None
+    assert "extrapolates the difference" in str(handle.paths.unknown)
+
+
+def test_learned_variances_are_told_apart_also_without_guidance() -> None:
+    specimen = ZOO["deepfloyd"]
+    pipe: Any = specimen.build()
+    given = {**specimen.call(1), "guidance_scale": 1.0}
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5) as handle, handle.recording():
+        pipe(**given, generator=torch.Generator().manual_seed(0))
+    assert handle.paths is not None
+    assert handle.paths.unknown == "it learns its variance"

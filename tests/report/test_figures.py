@@ -125,7 +125,7 @@ def test_the_exact_mixture_is_dotted_where_it_is_not_trusted(results: Results) -
         drawn = mixture(figure)
         assert tuple(drawn["dash"].x) == x  # KL stands on a square-root scale, and an estimate below 0 at 0
         assert drawn["dash"].y == (0.3, 0.5, None)
-        assert drawn["dot"].y == (None, None, 0.9)
+        assert drawn["dot"].y == (None, 0.5, 0.9)  # from where the other ends
     assert mixture(figures.reward_against_lam(results, curve, chosen=1.0)) == {}
 
 

@@ -65,7 +65,8 @@ def calibrate(
         for line in _lines(found, at):
             typer.echo(line)
         if write:
-            typer.echo(f"written: {_write(anchor, objective, found, at)}")
+            what = "written" if found.beta else "its refusal is written"
+            typer.echo(f"{what}: {_write(anchor, objective, found, at)}")
 
 
 def _lines(found: "Calibration", at: str | None) -> list[str]:
@@ -74,7 +75,7 @@ def _lines(found: "Calibration", at: str | None) -> list[str]:
         f"{f'{at}: ' if at else ''}L rises by {found.slope:.3g} nats a unit of {found.reward} (95 % interval {low:.3g} "
         f"to {high:.3g}; R² {found.r2:.2f} within {found.prompts} prompts, {found.images} images)"
     )
-    nominal = "" if found.nominal is None else f"; its card says {found.nominal:g}"
+    nominal = "" if found.nominal is None else f"; its nominal beta is {found.nominal:g}"
     if found.beta is None or found.beta_interval is None:
         return [first, f"{found.refusal}{nominal}"]
     low, high = found.beta_interval
@@ -85,9 +86,12 @@ def _write(anchor: str, objective: str, found: "Calibration", at: str | None) ->
     from dataclasses import asdict
 
     from deradiff.anchor.source import card_of, write_card
-    from deradiff.cli.common import anchor_name
+    from deradiff.cli.common import EMBEDDED
+    from deradiff.errors import PlanError
 
-    path = anchor_name(anchor)
+    if anchor.partition(":")[0] == EMBEDDED:
+        raise PlanError("the cards of embedded anchors belong to the package; copy the anchor, and sweep with the copy")
+    path = anchor
     told: dict[str, Any] = {"beta": found.beta, "beta_interval": found.beta_interval, "refusal": found.refusal}
     told |= {key: value for key, value in asdict(found).items() if key not in ("reward", "nominal")}
     before = card_of(path).get("behaves_like", {})

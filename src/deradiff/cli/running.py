@@ -76,6 +76,10 @@ def what_it_took(journal: "Journal", shard: Shard) -> str:
         return f"no images for this shard: the plan has fewer batches ({journal.plan.batch_count}) than {shard[1]}"
     share = f"{calls / published:.0%} of the {published:,} that two at each step of every lam would be"
     took = f"{images:,} images in {journal.folder}, by {calls:,} network calls: {share}"
+    if journal.plan.particles > 1:
+        took += (
+            f"\n{journal.plan.particles} particles an image at lams between 0 and 1 take as many times the calls there"
+        )
     if journal.plan.mode == "adaptive" and calls > _LITTLE_SAVED * published:
         took += "\nadaptive saves little at so few steps, lams or images; --mode exact costs about the same"
     if not errors:

@@ -21,6 +21,7 @@ class Step:
         mixture: what the pipeline goes on with, of the same structure.
         lams: one an anchor, each a float or (B,).
         span: for how many steps, this one included, the predictions stand (1 unless steps are skipped).
+        guessed: whether a policy has extrapolated part of the predictions from earlier steps.
     """
 
     component: str
@@ -30,6 +31,7 @@ class Step:
     mixture: Any
     lams: list[Lam]
     span: int = 1
+    guessed: bool = False
 
 
 Observer = Callable[[Step], None]

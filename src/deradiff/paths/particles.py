@@ -23,14 +23,12 @@ class Particles:
     Attributes:
         log_weights: (images, K), float64, since the last resampling.
         roots: (images, K), which of the K particles each descends from.
-        resamplings: (images,), how often each image's were resampled.
     """
 
     def __init__(self, generators: Sequence[Generator], count: int) -> None:
         self.generators, self.count = generators, count
         self.log_weights = torch.zeros(len(generators), count, dtype=torch.float64)
         self.roots = torch.arange(count).repeat(len(generators), 1)
-        self.resamplings = torch.zeros(len(generators), dtype=torch.long)
 
     def weigh(self, increment: Tensor) -> None:
         """Add to the log-weights of all rows, (images x K,)."""
@@ -45,15 +43,16 @@ class Particles:
         low = self.ess() < self.count / 2
         if not low.any():
             return None
-        parents = torch.where(low[:, None], self._systematic(self.count), torch.arange(self.count))
+        parents = torch.arange(self.count).repeat(len(low), 1)
+        parents[low] = self._systematic(self.count, low.nonzero()[:, 0])
         self.log_weights[low] = 0.0
         self.roots = self.roots.gather(1, parents)
-        self.resamplings += low
         return (parents + self.count * torch.arange(len(low))[:, None]).flatten()
 
     def choose(self) -> Tensor:
         """One particle an image, drawn by weight: its row (images,)."""
-        return self._systematic(1)[:, 0] + self.count * torch.arange(len(self.generators))
+        every = torch.arange(len(self.generators))
+        return self._systematic(1, every)[:, 0] + self.count * every
 
     def ess(self) -> Tensor:
         """Effective sample size of each image's particles, (images,), from 1 to K."""
@@ -63,11 +62,12 @@ class Particles:
         """How many of each image's K first particles have descendants among those that remain, (images,)."""
         return torch.tensor([len(set(row)) for row in self.roots.tolist()])
 
-    def _systematic(self, draws: int) -> Tensor:
-        """Indices (images, draws) into the particles: one uniform an image, then equal strides along the weights."""
-        uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in self.generators])
+    def _systematic(self, draws: int, images: Tensor) -> Tensor:
+        """Indices (len(images), draws) into particles: one uniform an image, then equal strides along the weights."""
+        chosen = [self.generators[image] for image in images.tolist()]  # others' must not depend on these
+        uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in chosen])
         strides = (uniform + torch.arange(draws)) / draws
-        ends = self.log_weights.softmax(1).cumsum(1)
+        ends = self.log_weights[images].softmax(1).cumsum(1)
         return torch.searchsorted(ends / ends[:, -1:], strides, right=True).clamp(max=self.count - 1)
 
 

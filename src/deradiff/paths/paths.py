@@ -25,6 +25,8 @@ class Paths:
         distinct: how many of the K first particles have descendants among those that remain.
         log_weights: (images, K), of all particles.
         rows: (images,), which row of the batch was chosen.
+        stochastic: whether the sampler drew noise.
+        unknown: why nothing is known; None where something is.
     """
 
     path_kl: Tensor | None
@@ -36,6 +38,8 @@ class Paths:
     distinct: Tensor | None
     log_weights: Tensor | None
     rows: Tensor
+    stochastic: bool | None = None
+    unknown: str | None = None
 
 
 class Sums:
@@ -81,5 +85,5 @@ def columns(paths: Paths) -> dict[str, list[float]]:
     return {
         name: value.double().tolist()
         for name, value in found.items()
-        if value is not None and name not in ("log_weights", "rows")
+        if isinstance(value, Tensor) and name not in ("log_weights", "rows")
     }

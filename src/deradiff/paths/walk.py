@@ -5,7 +5,6 @@ There, and not in a callback at a step's end, x_t is still in hand when its weig
 before the step.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from deradiff.paths.particles import Particles, take, take_state
 from deradiff.paths.paths import Paths, Sums
 from deradiff.paths.told import Told
 from deradiff.paths.transition import Transition, drawn, draws_posterior, levels_of
+from deradiff.sampling import around_step
 
 
 class Walk:
@@ -36,6 +36,7 @@ class Walk:
         self.rows = len(generators) * particles
         self.unknown: str | None = None if self.rows else "the pipeline's arguments don't say how many images it makes"
         self.sums: Sums | None = None
+        self.stochastic: bool | None = None  # whether steps draw noise, once one is seen
         self.told = Told()
         self.behind: NoiseLevel | None = None
 
@@ -46,20 +47,8 @@ class Walk:
     @contextmanager
     def along(self, scheduler: Any) -> Iterator[None]:
         """Inside the block the scheduler's steps are part of the walk."""
-        original, own = scheduler.step, "step" in vars(scheduler)
-
-        @functools.wraps(original)  # pipelines read its signature
-        def step(*args: Any, **kwargs: Any) -> Any:
-            return self._step(scheduler, original, args, kwargs)
-
-        scheduler.step = step
-        try:
+        with around_step(scheduler, lambda step, args, kwargs: self._step(scheduler, step, args, kwargs)):
             yield
-        finally:
-            if own:
-                scheduler.step = original
-            else:
-                del scheduler.step
 
     def paths(self) -> Paths:
         """What is known at the end, of the particles that are chosen now.
@@ -83,6 +72,8 @@ class Walk:
             ess=self.particles.ess() if corrected else None,
             distinct=self.particles.distinct() if corrected else None,
             log_weights=log_weights if corrected else None,
+            stochastic=self.stochastic,
+            unknown=self.unknown,
             rows=rows,
         )
 
@@ -94,11 +85,11 @@ class Walk:
         if transition is None:
             return original(*args, **kwargs)
         eta = float(arguments.get("eta") or 0.0)
-        stochastic = is_stochastic(scheduler) or eta > 0
+        self.stochastic = is_stochastic(scheduler) or eta > 0
         if self.sums is None:
             self.sums = Sums(self.rows, draws=draws_posterior(scheduler, eta))
         self.particles.weigh(log_weight_increment(transition.q, transition.lam))
-        if self.particles.count > 1 and stochastic:  # copies would stay copies where no noise is drawn
+        if self.particles.count > 1 and self.stochastic:  # copies would stay copies where no noise is drawn
             transition = self._resample(scheduler, arguments, transition)
         self.sums.step(transition)
         output = original(*given.args, **given.kwargs)
@@ -125,6 +116,8 @@ class Walk:
         output = arguments["model_output"]
         if len(output) != self.rows:
             self.unknown = f"its scheduler steps {len(output)} rows, where {self.rows} images are made"
+        elif any(call.guessed for call in self.told.calls):
+            self.unknown = "its policy extrapolates the difference of the models"
         elif "learned" in str(getattr(scheduler, "config", {}).get("variance_type")):
             self.unknown = "it learns its variance"
         if self.unknown:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from deradiff.errors import LamError, RealignError
-from deradiff.noise import is_stochastic
+from deradiff.noise import renoises
 from deradiff.paths import Observer, Paths, Walk
-from deradiff.realignment.expand import chosen, expanded, survivors
+from deradiff.realignment.expand import chosen, expanded, refuse_generators, survivors
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
 from deradiff.realignment.rows import Run
@@ -61,6 +61,7 @@ def walked(
     many = run.particles > 1
     if many:
         _refuse(hooks, run, several=several)
+        refuse_generators(given, run)
         generators = survivors(given, run.images)
         args, kwargs = expanded(call, args, kwargs, run)
     else:
@@ -75,7 +76,7 @@ def walked(
     return chosen(output, run.rows, paths.rows) if many and not keep_all else output, paths
 
 
-def cautions(lams: Sequence[float], scheduler: Any, eta: float) -> list[str]:
+def cautions(lams: Sequence[float], scheduler: Any, *, stochastic: bool) -> list[str]:
     """What a user of particles should know of the lams and the sampler in force."""
     told: list[str] = []
     if all(lam in (0, 1) for lam in lams):
@@ -85,10 +86,15 @@ def cautions(lams: Sequence[float], scheduler: Any, eta: float) -> list[str]:
             "beyond lam = 1 weights did harm on trained models (docs/exactness.md): take particles=1 there, or better "
             "a stronger anchor at lam below 1"
         )
-    if not (is_stochastic(scheduler) or eta > 0):
+    if not stochastic:
         told.append(
             f"{type(scheduler).__name__} draws no noise, so copies of a particle would stay copies: particles are "
             "weighed and one is drawn at the end, but none is resampled; an ancestral or SDE sampler corrects fully"
+        )
+    if renoises(scheduler):
+        told.append(
+            f"{type(scheduler).__name__} noises its prediction of x_0 anew at each step, an error of its own that is "
+            "larger than what particles correct; take an ancestral or SDE sampler"
         )
     return told
 

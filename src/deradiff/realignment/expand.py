@@ -14,6 +14,10 @@ from deradiff.realignment.rows import REPEATS, Run
 
 # parts of the names of arguments of which there is one a prompt
 _OF_A_PROMPT = ("prompt", "embed", "image", "mask", "video", "class_labels", "prior_token")
+_ADAPTER = "ip_adapter"
+# pipelines in which a list of pictures is what all prompts are given
+_SHARE_PICTURES = ("Flux2", "QwenImageEditPlus", "OmniGen")
+_TEXTS = ("prompt", "negative_prompt")  # how the names of those begin that may be strings
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -30,10 +34,12 @@ def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
     positional = list(given)[: len(args)]
     _refuse_latents(given, run)
-    # most pipelines repeat what they are given themselves; video ones seldom do, and embeddings are often forgotten
-    itself = "num_images_per_prompt" in taken and not _holds_embeddings(given)
-    repeats: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
-    changed = repeats if itself else _repeated(given, taken, run)
+    changed: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
+    pipe = getattr(call, "__self__", None)
+    shared = type(pipe).__name__.startswith(_SHARE_PICTURES)
+    if not _repeats_itself(given, taken, run, shared=shared):
+        nets = any(hasattr(part, "nets") for part in getattr(pipe, "components", {}).values())
+        changed = _repeated(given, taken, run, nets=nets)
     generator = given.get("generator")
     if isinstance(generator, list):
         changed["generator"] = [one for own in generator for one in (own, *spawn(own, run.particles)[1:])]
@@ -74,32 +80,58 @@ def _take(value: Any, rows: int, index: Tensor) -> Any:
     return value[index.numpy()] if isinstance(value, np.ndarray) else [value[row] for row in index.tolist()]
 
 
-def _holds_embeddings(given: Mapping[str, Any]) -> bool:
-    return any("embed" in name and value is not None for name, value in given.items())
+def _repeats_itself(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run, *, shared: bool) -> bool:
+    """Whether the pipeline can be trusted to repeat what it is given, side by side.
+
+    Video pipelines seldom do, embeddings are often forgotten, and images of several prompts are tiled (A, B, A, B)
+    beside prompts that are repeated (a, a, b, b).
+    """
+    of_a_prompt = {name for name, value in given.items() if value is not None and _is_of_a_prompt(name)}
+    embeddings = any("embed" in name and not name.startswith(_ADAPTER) for name in of_a_prompt)
+    pictures = not shared and run.prompts != 1 and any(not name.startswith(_TEXTS) for name in of_a_prompt)
+    return "num_images_per_prompt" in taken and not embeddings and not pictures
 
 
-def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run) -> dict[str, Any]:
+def _is_of_a_prompt(name: str) -> bool:
+    return name not in REPEATS and any(part in name for part in _OF_A_PROMPT)
+
+
+def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run, *, nets: bool) -> dict[str, Any]:
     """What there is one of per prompt, repeated for each row of that prompt."""
     times = run.repeats * run.particles
     changed: dict[str, Any] = {name: 1 for name in REPEATS if name in taken}
     for name, value in given.items():
         if name == "batch_size":
             changed[name] = value * times
-        elif any(part in name for part in _OF_A_PROMPT):
-            changed[name] = _repeat(name, value, run.prompts, times)
+        elif _is_of_a_prompt(name):
+            of_nets = nets and isinstance(value, list) and not name.startswith(_TEXTS)  # one a ControlNet
+            parts = [_repeat(name, item, run, times) for item in value] if of_nets else _repeat(name, value, run, times)
+            changed[name] = parts
     return changed
 
 
-def _repeat(name: str, value: Any, prompts: int | None, times: int) -> Any:
+def _repeat(name: str, value: Any, run: Run, times: int) -> Any:
     if isinstance(value, str):
-        return [value] * times if name == "prompt" else value
+        return [value] * (run.prompts or 1) * times if name.startswith(_TEXTS) else value
     if isinstance(value, Tensor):
-        return value.repeat_interleave(times, dim=0) if value.ndim > 0 and len(value) == prompts else value
+        guided = 2 if name.startswith(_ADAPTER) else 1  # [negative, positive], each of all prompts
+        fits = value.ndim > 0 and run.prompts and len(value) in (run.prompts, guided * run.prompts)
+        return value.repeat_interleave(times, dim=0) if fits else value
     if not isinstance(value, list):
         return value
-    if any(isinstance(item, Tensor) and item.ndim > 3 and len(item) == prompts for item in value):
-        return [_repeat(name, item, prompts, times) for item in value]  # one a ControlNet or adapter
-    return [item for item in value for _ in range(times)] if len(value) == prompts else value
+    if any(isinstance(item, Tensor) and item.ndim > 2 and len(item) == run.prompts for item in value):
+        return [_repeat(name, item, run, times) for item in value]  # one an adapter
+    return [item for item in value for _ in range(times)] if len(value) == run.prompts else value
+
+
+def refuse_generators(given: Mapping[str, Any], run: Run) -> None:
+    """Raise RealignError for another number of generators than of images."""
+    generator = given.get("generator")
+    if isinstance(generator, tuple) or (isinstance(generator, list) and len(generator) != run.images):
+        raise RealignError(
+            f"got a {type(generator).__name__} of {len(generator)} generators for {run.images} images; give one "
+            "generator, or a list with one an image"
+        )
 
 
 def _refuse_latents(given: Mapping[str, Any], run: Run) -> None:

@@ -84,8 +84,8 @@ class Handle:
         Raises:
             RealignError: the weights are mixed (``mode="weights"``), so there are no single predictions.
         """
-        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
+        self._refuse_removed()
+        self._refuse_weights()
         for hook in self._hooks:
             hook.observers.append(observer)
         try:
@@ -99,7 +99,12 @@ class Handle:
         """Inside the block each call of the pipeline leaves in ``paths`` what it tells of its images.
 
         All models run at every lam; no network is called for it otherwise.
+
+        Raises:
+            RealignError: the handle was removed, or mixes weights, so that there are no two predictions.
         """
+        self._refuse_removed()
+        self._refuse_weights()
         before, self._recording = self._recording, True
         try:
             yield
@@ -134,6 +139,7 @@ class Handle:
         Raises:
             RealignError: no policy, several anchors, or mixed weights.
         """
+        self._refuse_removed()
         if isinstance(policy, type) or not hasattr(policy, "line"):
             raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
@@ -152,6 +158,10 @@ class Handle:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
         self._undo.close()
         self._removed = True
+
+    def _refuse_weights(self) -> None:
+        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
+            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
 
     def _refuse_removed(self) -> None:
         if self._removed:
@@ -182,24 +192,25 @@ class Handle:
             hook.run = run
             if hook.grid is not None:
                 hook.grid.begin()
+        self.paths = None
         try:
             if self.particles == 1 and not self._recording:
                 return call(*args, **kwargs)
-            self._caution(kwargs)
             output, self.paths = walked(
                 self._hooks, self.observing, call, args, kwargs, run, keep_all=self.all_particles
             )
+            self._caution(self.paths)
             return output
         finally:
             for hook in self._hooks:
                 hook.run = None
                 hook.models.rest()
 
-    def _caution(self, kwargs: dict[str, Any]) -> None:
+    def _caution(self, paths: Paths) -> None:
         """Tell what particles can't do here, once."""
         if self.particles > 1:
             lams = [lam for values in self._lams.values for lam in values]
-            for told in cautions(lams, self._hooks[0].scheduler(), float(kwargs.get("eta") or 0.0)):
+            for told in cautions(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
                 if told not in self._told:
                     logger.warning("particles: %s", told)
                     self._told.add(told)

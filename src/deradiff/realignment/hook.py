@@ -19,6 +19,7 @@ from deradiff.realignment.rows import Run, spread
 from deradiff.realignment.variance import applies, learned, mix_with_variance
 from deradiff.reuse import Budget, Grid
 from deradiff.reuse.calls import Calls
+from deradiff.reuse.policy import Predicted
 
 
 class Hook:
@@ -61,7 +62,7 @@ class Hook:
             mixture = self._mix_learned(args, kwargs, outputs, lams)
         else:
             mixture = mix(outputs, lams)
-        self._tell(args, kwargs, outputs, mixture, lams)
+        self._tell(args, kwargs, outputs, mixture, lams, Predicted(mixture=mixture))
         return mixture
 
     def _through(self, grid: Grid, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,7 +87,7 @@ class Hook:
         mixture = calls.answer(predicted.mixture)
         if predicted.pair is not None:
             pair = dict(enumerate(calls.answer(one) for one in predicted.pair))
-            self._tell(args, kwargs, pair, mixture, self._per_row(batch_rows(args, kwargs)), predicted.span)
+            self._tell(args, kwargs, pair, mixture, self._per_row(batch_rows(args, kwargs)), predicted)
         return mixture
 
     def _rows_a_branch(self, rows: int) -> int:
@@ -102,7 +103,7 @@ class Hook:
         outputs: Mapping[int, Any],
         mixture: Any,
         lams: list[Lam],
-        span: int = 1,
+        predicted: Predicted,
     ) -> None:
         if self.observers:
             step = Step(
@@ -112,7 +113,8 @@ class Hook:
                 predictions=outputs,
                 mixture=mixture,
                 lams=lams,
-                span=span,
+                span=predicted.span,
+                guessed=predicted.guessed,
             )
             for observer in self.observers:
                 observer(step)

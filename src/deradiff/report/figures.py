@@ -120,10 +120,16 @@ def _told(told: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
         f"lam {lam:g}, exact mixture<br>{escape(told.reward)} {value:.3g}"
         for lam, value in zip(told.lams, y, strict=True)
     ]
+    doubted = {place for place, own in enumerate(told.trusted) if not own}
+    # the two meet at the last lam that is trusted
+    shown = {
+        True: set(range(len(y))) - doubted,
+        False: {near for place in doubted for near in range(place - 1, place + 2)},
+    }
     return [
         go.Scatter(
             x=x,
-            y=[value if own == trusted else None for value, own in zip(y, told.trusted, strict=True)],
+            y=[value if place in shown[trusted] else None for place, value in enumerate(y)],
             mode="lines",
             line={"color": MIXTURE, "width": 2, "dash": "dash" if trusted else "dot"},
             opacity=1 if trusted else 0.5,

@@ -49,11 +49,13 @@ class Predicted:
         mixture: (branches, I, L, ...), what the pipeline goes on with.
         pair: reference and anchor, of the same shape, known or estimated; None where neither was computed.
         span: for how many steps, this one included, the pair stands.
+        guessed: whether part of the pair is extrapolated from earlier steps.
     """
 
     mixture: Tensor
     pair: tuple[Tensor, Tensor] | None = None
     span: int = 1
+    guessed: bool = False
 
 
 Line = Callable[[Calls, Moment], Predicted]
@@ -149,7 +151,7 @@ def _extrapolated(calls: Calls, moment: Moment, trail: Trail, clock: Clock, leve
         torch.where(at_anchor, aligned, reference + difference),
     )
     nearer = torch.where(at_anchor, aligned, reference)
-    return Predicted(mixture=nearer + _from_nearer(calls).to(nearer.dtype) * difference, pair=pair)
+    return Predicted(mixture=nearer + _from_nearer(calls).to(nearer.dtype) * difference, pair=pair, guessed=True)
 
 
 def _from_nearer(calls: Calls) -> Tensor:
