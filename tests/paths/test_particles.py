@@ -58,7 +58,7 @@ def test_who_takes_over_takes_over_everything() -> None:
     walk, given, rows = Walk(seeded(1), 3), [], torch.arange(1.0, 4.0)[:, None]
 
     def kept(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given.append(args)
+        given.append((*args, [value for value in scheduler.model_outputs if value is not None]))
         return step(*args, **kwargs)
 
     x = torch.randn(3, 5, generator=Generator().manual_seed(0))
@@ -69,8 +69,9 @@ def test_who_takes_over_takes_over_everything() -> None:
             pair = {0: (prediction - 0.5 * away,), 1: (prediction + 0.5 * away,)}
             walk.observe(Step(component="", sample=x, timestep=t, predictions=pair, mixture=(prediction,), lams=[0.5]))
             x = scheduler.step(prediction, t, x, generator=Generator().manual_seed(place), return_dict=False)[0]
-    prediction, _, sample, *_ = given[2]
-    for value in (prediction, sample):
+    prediction, _, sample, *_, history = given[2]
+    assert len(history) == 2
+    for value in (prediction, sample, *history):
         assert torch.equal(value, value[:1].expand_as(value))
     assert all(torch.equal(given[k][0], given[k][0][:1].expand(3, 5)) for k in (0, 1)) is False
     walked = walk.paths()
