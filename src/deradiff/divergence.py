@@ -21,25 +21,31 @@ from deradiff.noise import NoiseLevel
 
 
 def q_increment(
-    difference_eps: Tensor, level_before: NoiseLevel, level_t: NoiseLevel, level_after: NoiseLevel
+    difference_eps: Tensor,
+    level_before: NoiseLevel,
+    level_t: NoiseLevel,
+    level_after: NoiseLevel,
+    *,
+    last: bool = False,
 ) -> Tensor:
     """What x_t adds to Q: ``||Δeps||² d rho``, the trapezoid taken by nodes: d rho = ½ (rho_after − rho_before).
 
-    An interval from alpha = 0 is infinite, but ||Δeps||² falls towards it as SNR does: the integral over it is
-    ||Δeps||² at its end, which the trapezoid gives for a length of 2. So is one to sigma = 0, towards which ||Δeps||²
-    falls as 1 / SNR.
+    Nothing is predicted at the state that the last step reaches, so the interval before it counts in full. One from
+    alpha = 0 is infinite, but ||Δeps||² falls towards it as SNR does: the integral over it is ||Δeps||² at its end. So
+    is one to sigma = 0, towards which ||Δeps||² falls as 1 / SNR: both count as of length 1.
 
     Args:
         difference_eps: (B, ...), Δeps at x_t.
         level_before: shape () or (B,), of the state visited before; ``level_t`` itself at the first.
         level_t: likewise, of x_t.
-        level_after: likewise, of the state visited next.
+        level_after: likewise, of the state that the step reaches.
+        last: whether no prediction is made there.
 
     Returns:
         (B,), float64, in nats when halved and scaled by lam² (`path_kl`).
     """
     behind = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
-    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=2.0)
+    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=1.0) * (2 if last else 1)
     energy = _per_image(difference_eps.double().square())
     # 0 · inf = 0, its limit where the schedule starts from noise alone
     return torch.where(energy == 0, 0.0, energy * _on(0.5 * (behind + ahead), difference_eps))

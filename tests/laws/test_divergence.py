@@ -64,9 +64,12 @@ def test_the_ends_of_a_schedule() -> None:
     at_start = convert_difference(difference_v, ends[0], "flow_prediction", "epsilon")
     assert q_increment(at_start, ends[0], ends[0], ends[1]) == 0
     # from alpha = 0, as if ||Δx0|| were constant; to sigma = 0, as if the scores' difference were
-    for around in ((ends[0], ends[1], ends[1]), (ends[1], ends[1], ends[2])):
-        torch.testing.assert_close(q_increment(difference_v, *around), difference_v.square().sum(1))
-        assert q_increment(0 * difference_v, *around) == 0
+    for around, last in (((ends[0], ends[1], ends[1]), False), ((ends[1], ends[1], ends[2]), True)):
+        torch.testing.assert_close(q_increment(difference_v, *around, last=last), difference_v.square().sum(1))
+        assert q_increment(0 * difference_v, *around, last=last) == 0
+    levels = variance_preserving(torch.tensor([0.6, 0.5]).double())
+    whole, half = (q_increment(difference_v, levels[0], levels[0], levels[1], last=last) for last in (True, False))
+    torch.testing.assert_close(whole, 2 * half)
     last = implicit_reward_increment(torch.ones(1).double(), difference_v, ends[1], ends[2], None, 2.0)
     assert last == 1.5
 

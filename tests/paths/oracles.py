@@ -36,10 +36,12 @@ def exact(lam: float) -> Mixture:
     return MODES.tilted(REWARD, lam / BETA)[0]
 
 
-def attached(lam: Any, scheduler: str = "EulerAncestralDiscreteScheduler", **settings: Any) -> tuple[Any, Handle]:
-    options = {} if scheduler.startswith("Flow") else VARIANCE_PRESERVING
-    options = options | ({"clip_sample": False} if scheduler.startswith("DD") else {})
-    made = getattr(diffusers, scheduler)(**options)
+def attached(
+    lam: Any, scheduler: str = "EulerAncestralDiscreteScheduler", options: Any = None, **settings: Any
+) -> tuple[Any, Handle]:
+    base = {} if scheduler.startswith("Flow") else VARIANCE_PRESERVING
+    base = base | ({"clip_sample": False} if scheduler.startswith("DD") else {})
+    made = getattr(diffusers, scheduler)(**{**base, **(options or {})})
     pipe = OraclePipeline(OracleDenoiser.of(MODES, made), made)
     return pipe, deradiff.realign(pipe, OracleDenoiser.of(exact(1.0), made), lam, component="unet", **settings)
 

@@ -51,6 +51,19 @@ def test_noise_that_is_asked_of_ddim_lets_particles_resample() -> None:
     assert wasserstein_distance(points, exact(0.25).sample(2000, Generator().manual_seed(1))[:, 0]) < 0.15
 
 
+def test_a_schedule_that_starts_from_noise_alone() -> None:
+    """At alpha = 0 the noise that is drawn can't be told in units of x / alpha, and nothing is lost by that."""
+    options = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    pipe, handle = attached(0.0, "DDIMScheduler", options)
+    with handle.recording():
+        points = pipe(500, 40, generator=Generator().manual_seed(0), eta=1.0).images
+    assert pipe.scheduler.alphas_cumprod[-1] == 0
+    assert handle.paths is not None
+    assert handle.paths.implicit_reward is not None
+    ratio = exact(1.0).log_prob(points) - exact(0.0).log_prob(points)
+    assert torch.corrcoef(torch.stack([handle.paths.implicit_reward, ratio]))[0, 1] > 0.9
+
+
 def test_who_takes_over_takes_over_everything() -> None:
     """At the third step two of three particles lose all weight: what is stepped from there is the first's."""
     scheduler = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")

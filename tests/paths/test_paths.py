@@ -13,7 +13,9 @@ from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 
 import deradiff
+from deradiff.noise import noise_levels
 from deradiff.paths import Paths, Step, Walk
+from deradiff.paths.transition import draws_posterior
 from deradiff.sampling import around_step
 
 STEPS = 4
@@ -139,6 +141,42 @@ def test_predictions_that_stand_for_several_steps_count_as_if_they_were_told_at_
         standing = bare.told(spans)
         torch.testing.assert_close(standing.path_kl, each, rtol=1e-5, atol=0)
         assert standing.implicit_reward is None  # of differences that were not computed
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler"],
+)
+def test_solvers_that_call_twice_a_step_count_no_interval_twice(scheduler: str) -> None:
+    bare = Bare(scheduler)
+    q = bare.told(dict.fromkeys(range(20), 1)).q
+    levels = noise_levels(bare.scheduler)
+    rho = levels.log_snr[levels.sigma > 0]
+    # a difference of eps that stays as it is: the last interval counts as of length 1 where it ends without noise
+    length = rho.max() - rho.min() + float((levels.sigma == 0).any())
+    assert q is not None
+    torch.testing.assert_close(q / (4 * 8 * 8), length.expand(3), rtol=1e-4, atol=0)
+
+
+POSTERIOR: list[tuple[Any, float, bool]] = [
+    (diffusers.EulerAncestralDiscreteScheduler(), 0.0, True),
+    (diffusers.DDPMScheduler(clip_sample=False), 0.0, True),
+    (diffusers.DDPMScheduler(clip_sample=True), 0.0, False),
+    (diffusers.DDPMScheduler(clip_sample=False, variance_type="fixed_large"), 0.0, False),
+    (diffusers.DDPMScheduler(clip_sample=False, thresholding=True), 0.0, False),
+    (diffusers.DDIMScheduler(clip_sample=False), 0.0, False),
+    (diffusers.DDIMScheduler(clip_sample=False), 1.0, True),
+    (diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=1), 0.0, True),
+    (diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"), 0.0, False),
+    (diffusers.DPMSolverMultistepScheduler(solver_order=1), 0.0, False),
+    (diffusers.LCMScheduler(), 0.0, False),
+    (diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), 0.0, False),
+]
+
+
+@pytest.mark.parametrize(("scheduler", "eta", "known"), POSTERIOR)
+def test_the_implicit_reward_is_told_where_the_kernel_is_the_posterior(scheduler: Any, eta: float, known: bool) -> None:
+    assert draws_posterior(scheduler, eta) == known
 
 
 def test_a_step_that_nothing_was_told_of_leaves_the_paths_unknown() -> None:

@@ -22,6 +22,7 @@ class Transition:
         behind: noise level of the state visited before; ``level`` itself at the first.
         level: of x_t.
         ahead: of x_s; sigma may be 0.
+        last: whether nothing is predicted at x_s.
     """
 
     difference: Tensor
@@ -30,6 +31,7 @@ class Transition:
     behind: NoiseLevel
     level: NoiseLevel
     ahead: NoiseLevel
+    last: bool
 
     @property
     def eps(self) -> Tensor:
@@ -39,15 +41,20 @@ class Transition:
     @property
     def q(self) -> Tensor:
         """What x_t adds to Q, (B,)."""
-        return q_increment(self.eps, self.behind, self.level, self.ahead)
+        return q_increment(self.eps, self.behind, self.level, self.ahead, last=self.last)
 
     def take(self, index: Tensor) -> "Transition":
         """The step with rows in the place of others."""
         return replace(self, difference=self.difference[index], lam=self.lam[index])
 
 
-def levels_of(scheduler: Any, timestep: Any) -> tuple[NoiseLevel, NoiseLevel]:
-    """The noise levels of x_t and of x_s; to be asked before the scheduler steps.
+def levels_of(scheduler: Any, timestep: Any, behind: NoiseLevel | None) -> tuple[NoiseLevel, NoiseLevel, bool]:
+    """The noise levels of x_t and of x_s, and whether that is where the run ends; asked before the scheduler steps.
+
+    Args:
+        scheduler: a diffusers scheduler.
+        timestep: that its step is given.
+        behind: of the state visited before.
 
     Raises:
         ScheduleError: the schedule can't be read.
@@ -56,13 +63,15 @@ def levels_of(scheduler: Any, timestep: Any) -> tuple[NoiseLevel, NoiseLevel]:
     same = ((levels.log_snr - level.log_snr).abs() < 1e-9).nonzero()[:, 0].tolist()
     here = getattr(scheduler, "step_index", None)
     here = getattr(scheduler, "begin_index", None) if here is None else here
-    if here not in same:  # it doesn't count its steps
-        here = same[0] if same else None
+    if here not in same and same:  # it doesn't count its steps
+        again = behind is not None and bool((behind.log_snr - level.log_snr).abs() < 1e-9)
+        here = same[-1 if again else 0]
     later = levels.log_snr >= level.log_snr - 1e-9  # solvers that call twice a step stay where they are for one
-    if here is not None and here + 1 < len(later) and later[here + 1]:
-        return level, levels[here + 1]
-    further = (levels.log_snr > level.log_snr + 1e-9).nonzero()
-    return level, levels[further[0, 0]] if len(further) else level
+    end = len(later) - 1
+    if here is not None and here in same and here < end and later[here + 1]:
+        return level, levels[here + 1], here + 1 == end
+    further = (levels.log_snr > level.log_snr + 1e-9).nonzero()[:, 0].tolist()
+    return (level, levels[further[0]], further[0] == end) if further else (level, level, True)
 
 
 def draws_posterior(scheduler: Any, eta: float) -> bool:

@@ -123,7 +123,7 @@ class Walk:
         if self.unknown:
             return None
         try:
-            level, ahead = levels_of(scheduler, arguments["timestep"])
+            level, ahead, last = levels_of(scheduler, arguments["timestep"], self.behind)
             form = prediction_type(scheduler)
             told = self.told.difference(output, form, level)
         except ScheduleError as error:
@@ -134,4 +134,4 @@ class Walk:
             return None
         behind, self.behind = self.behind or level, level
         difference, lam = told
-        return Transition(difference=difference, form=form, lam=lam, behind=behind, level=level, ahead=ahead)
+        return Transition(difference=difference, form=form, lam=lam, behind=behind, level=level, ahead=ahead, last=last)
