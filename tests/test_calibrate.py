@@ -62,6 +62,9 @@ def test_an_anchor_that_saturates_gets_no_beta() -> None:
     assert found.refusal
     assert "no one beta" in found.refusal
     assert found.slopes[0] > 1.5 * found.slopes[1]
+    exact = table(bend=-0.3, noise=0.0)
+    expected = 1 / BETA - 2 * 0.3 * np.quantile(exact.scores["r"], [0.1, 0.9])
+    np.testing.assert_allclose(calibrate(exact, "r").slopes, expected)
 
 
 def test_an_anchor_of_another_reward_gets_no_beta() -> None:

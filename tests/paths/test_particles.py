@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 import deradiff
 from deradiff.paths import Step, Walk
 from deradiff.paths.particles import Particles, take_state
+from deradiff.realignment.expand import chosen, spawn
 from deradiff.sampling import around_step
 
 
@@ -220,6 +221,34 @@ def test_all_particles_come_back_where_asked() -> None:
     assert handle.paths is not None
     assert every.shape == (12, 1)
     assert torch.equal(every[handle.paths.rows], one)
+
+
+def test_particles_start_apart_and_generators_stay_as_they_were() -> None:
+    own = Generator().manual_seed(3)
+    before = own.get_state()
+    children = spawn(own, 3)
+    assert torch.equal(own.get_state(), before)
+    noises = torch.stack([torch.randn(4, generator=generator) for generator in (own, *children)])
+    assert len(noises.unique(dim=0)) == 4
+    again = torch.stack([torch.randn(4, generator=generator) for generator in spawn(Generator().manual_seed(3), 3)])
+    assert torch.equal(again, noises[1:])
+    pipe, handle = attached(0.5, "DDIMScheduler", particles=3, all_particles=True)
+    points = pipe(2, 4, generator=seeded(2)).images
+    assert len(points.unique(dim=0)) == 6
+    handle.particles = 1
+    assert torch.equal(pipe(2, 4, generator=seeded(2)).images, points[::3])  # the first starts from the image's own
+
+
+def test_tuples_and_flags_are_chosen_from_as_images_are() -> None:
+    pipe: Any = ZOO["sd"].build()
+    with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, particles=3):
+        images, flags = pipe(["a", "b"], num_inference_steps=2, output_type="pil", return_dict=False)
+    assert len(images) == 2
+    assert flags is None
+    picked = chosen((list("abcdef"), torch.arange(6), None, "abcdef"), 6, torch.tensor([1, 5]))
+    assert picked[0] == ["b", "f"]
+    assert picked[1].tolist() == [1, 5]
+    assert picked[2] is None
 
 
 @pytest.mark.parametrize(

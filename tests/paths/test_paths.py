@@ -213,6 +213,11 @@ def test_what_a_call_told_does_not_outlive_the_next() -> None:
         raise RuntimeError("stop")
 
     with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5) as handle:
+        with handle.recording():
+            with handle.recording():
+                pipe(**settings)
+            pipe(**settings)  # the outer block goes on
+            assert handle.paths is not None
         for spoil in ({}, {"callback_on_step_end": fail}):
             with handle.recording():
                 pipe(**settings)
