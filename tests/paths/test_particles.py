@@ -248,7 +248,7 @@ def test_tuples_and_flags_are_chosen_from_as_images_are() -> None:
     picked = chosen((list("abcdef"), torch.arange(6), None, "abcdef"), 6, torch.tensor([1, 5]))
     assert picked[0] == ["b", "f"]
     assert picked[1].tolist() == [1, 5]
-    assert picked[2] is None
+    assert picked[2:] == (None, "abcdef")  # a text is no row an image
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Feynman–Kac correction: K particles an image, weighed and resampled, and one of them drawn at the end.
 
-Mixing each step by itself drops a factor that is known in closed form (`resampling_log_weight_increment`); particles
+Mixing each step by itself drops a factor that is known in closed form (`log_weight_increment`); particles
 that carry it as their weight reach p_ref^(1 − lam) p_aligned^lam as K grows (Skreta et al. 2025, arXiv 2503.02819).
 """
 

@@ -1,14 +1,13 @@
 """Calling a realigned pipeline with K particles an image, or with its paths recorded."""
 
 import inspect
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from deradiff.errors import LamError, RealignError
+from deradiff.errors import RealignError
 from deradiff.noise import renoises
 from deradiff.paths import Observer, Paths, Walk
 from deradiff.realignment.expand import chosen, expanded, refuse_generators, survivors
@@ -16,8 +15,6 @@ from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
 from deradiff.realignment.rows import Run
 from deradiff.reuse import Exact
-
-logger = logging.getLogger("deradiff")
 
 
 def checked_count(particles: Any) -> int:
@@ -106,5 +103,3 @@ def _refuse(hooks: Sequence[Hook], run: Run, *, several: bool) -> None:
         raise RealignError("the pipeline's arguments don't say how many images it makes; leave particles= out")
     if any(hook.grid is not None and not isinstance(hook.grid.policy, Exact) for hook in hooks):
         raise RealignError("particles need the predictions of both models at every step; leave policy= out")
-    if any(hook.lams.count > 1 and hook.lams.count not in (run.prompts, run.images) for hook in hooks):
-        raise LamError("give one lam, one per prompt or one per image; particles of an image share its lam")

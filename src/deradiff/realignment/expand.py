@@ -73,7 +73,7 @@ def chosen(output: Any, rows: int, index: Tensor) -> Any:
 
 
 def _take(value: Any, rows: int, index: Tensor) -> Any:
-    if not hasattr(value, "__len__") or len(value) != rows:
+    if not isinstance(value, Tensor | np.ndarray | list) or len(value) != rows:
         return value
     if isinstance(value, Tensor):
         return value[index.to(value.device)]

@@ -96,10 +96,10 @@ class Sampler:
 
         Particles correct nothing at lam = 0 and 1, and beyond they do harm: there is one.
         """
-        exact = {cell for cell in cells if self.plan.particles == 1 or not 0 < self.plan.lams[cell.lam] < 1}
+        plain = {cell for cell in cells if self.plan.particles == 1 or not 0 < self.plan.lams[cell.lam] < 1}
         images: dict[Cell, Any] = {}
         paths: dict[str, dict[Cell, float]] = {}
-        for particles, own in ((1, exact), (self.plan.particles, set(cells) - exact)):
+        for particles, own in ((1, plain), (self.plan.particles, set(cells) - plain)):
             if own:
                 self.handle.particles = particles
                 ordered = [cell for cell in cells if cell in own]
