@@ -21,10 +21,12 @@ class Results:
         prompts: P prompts.
         seeds: S seeds; the images of one (prompt, seed) share all noise across lams, so they are pairs.
         lams: L mixing weights, ascending; 0 is the reference, 1 the anchor.
-        scores: reward name -> array (P, S, L), higher is better.
+        scores: reward name -> array (P, S, L), higher is better unless ``better`` says otherwise.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
         paths: what else their paths tell (`deradiff.paths.Paths`), name -> array (P, S, L), nan where it isn't known.
         images: image files, array of paths (P, S, L).
+        better: reward name -> ``higher``, ``steady`` (neither up nor down is better) or ``none`` (it says how far a
+            picture moved, not whether that is good); ``higher`` where nothing is said.
         anchor_beta: KL strength the anchor was aligned at, or None where its card does not say.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).
 
@@ -39,6 +41,7 @@ class Results:
     images: NDArray[np.object_]
     path_kl: NDArray[np.float64] | None = None
     paths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    better: Mapping[str, str] = field(default_factory=dict)
     anchor_beta: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 

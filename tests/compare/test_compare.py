@@ -135,8 +135,9 @@ def test_an_unknown_reward_or_scheduler_is_told_before_anything_is_sampled(pipe:
     with pytest.raises(PlanError, match="'NoScheduler' is no scheduler for StableDiffusionPipeline"):
         compare(tmp_path / "run", comparison(schedulers=[None, "NoScheduler"]), pipe, REWARDS, locate)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(RewardError, match="nonsense"):
-        compare(tmp_path / "run", comparison(), pipe, ["warmth", "nonsense"], locate)
+    for reward, expected in (("nonsense", "nonsense"), ("reference_distance", "needs lam = 0")):
+        with pytest.raises(RewardError, match=expected):
+            compare(tmp_path / "run", comparison(), pipe, ["warmth", reward], locate)
     assert not (tmp_path / "run").exists()
 
 

@@ -39,15 +39,15 @@ def test_the_curve_is_the_mean_score(results: Results) -> None:
         np.testing.assert_allclose(path(figure).y, results.scores[reward].mean(axis=(0, 1)))
 
 
-def test_the_band_is_the_paired_interval_and_closes_at_the_reference(results: Results) -> None:
+def test_the_band_holds_the_whole_curve_and_closes_at_the_reference(results: Results) -> None:
     curve = paired_curve(results, "warmth")
     figure: Any = figures.reward_against_lam(results, curve, chosen=1.0)
     band = figure.data[0]
     count, reference = len(results.lams), curve.score[0].mean
     high, low = np.array(band.y[:count]), np.array(band.y[count:][::-1])
     assert high[0] == low[0] == reference
-    np.testing.assert_allclose(high - reference, [change.high for change in curve.change])
-    np.testing.assert_allclose(low - reference, [change.low for change in curve.change])
+    np.testing.assert_allclose(high - reference, [own.high for own in curve.band])
+    np.testing.assert_allclose(low - reference, [own.low for own in curve.band])
 
 
 def test_the_top_axis_is_the_equivalent_beta(results: Results) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from deradiff.cli import align, compare, demo, generate, paths, report, sweep
+from deradiff.cli import align, compare, demo, generate, paths, recommend, report, rewards, search, sweep
 from deradiff.errors import DeradiffError
 
 _INTERRUPTED = 130  # exit code by Ctrl-C
@@ -20,13 +20,15 @@ app.command("demo")(demo.demo)
 app.command("align")(align.align)
 app.command("generate")(generate.generate)
 app.command("sweep")(sweep.sweep)
+app.command("search")(search.search)
 app.command("score")(report.score)
-app.command("recommend")(report.recommend)
+app.command("recommend")(recommend.recommend)
 app.command("report")(report.report)
 app.command("export")(report.export)
 app.command("reweight")(paths.reweight)
 app.command("calibrate")(paths.calibrate)
 app.command("compare")(compare.compare)
+app.command("rewards")(rewards.rewards)
 
 
 def main() -> None:

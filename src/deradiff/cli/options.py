@@ -53,5 +53,12 @@ Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep or deradiff demo.")]
-Objective = Annotated[str, typer.Option(help="Reward to raise.")]
-Guard = Annotated[str | None, typer.Option(help="Reward that must not fall below the reference.")]
+Objective = Annotated[str, typer.Option(help="Reward to raise; several, a,b, for their Pareto set.")]
+Guard = Annotated[
+    str | None,
+    typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-0.5%,edges:±10%."),
+]
+KLBudget = Annotated[float | None, typer.Option(help="Largest mean path KL to the reference, in nats.")]
+ChosenGuidance = Annotated[
+    float | None, typer.Option(help="Guidance scale to look at, where several were swept; default: each in turn.")
+]

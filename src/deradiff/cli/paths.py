@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deradiff.cli.options import Objective, Run
-from deradiff.cli.report import ChosenGuidance
+from deradiff.cli.options import ChosenGuidance, Objective, Run
 
 if TYPE_CHECKING:
     from deradiff.calibrate import Calibration

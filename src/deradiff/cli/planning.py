@@ -1,4 +1,4 @@
-"""From the options of ``deradiff sweep`` to its plan."""
+"""From the options of ``deradiff sweep`` and ``search`` to a plan."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from deradiff.sweep.prompts import read_prompts
 
 # Options that say nothing of the images, so that they may be given beside --resume.
 OF_THE_RUN = {"rewards", "objective", "guard", "out", "resume", "shard", "list_cells", "device", "offload"}
+OF_THE_SEARCH = {"kl_budget", "highest", "interval", "images"}
 
 
 def planned(ctx: typer.Context) -> Plan:
-    """The plan that the options of a sweep make.
+    """The plan that the options of a sweep make, or of a search, which sets the lams itself.
 
     Raises:
         PlanError: names the option that is wrong and why.
     """
-    given = {name: value for name, value in ctx.params.items() if name not in OF_THE_RUN}
+    given = {name: value for name, value in ctx.params.items() if name not in OF_THE_RUN | OF_THE_SEARCH}
     prompts, prompt = given.pop("prompts"), given.pop("prompt")
     column, split = given.pop("column"), given.pop("split")
-    lams, betas, beta = given.pop("lams"), given.pop("betas"), given.pop("anchor_beta")
-    guidance, quality = given.pop("guidance"), given.pop("quality")
+    lams, betas, beta = given.pop("lams", None), given.pop("betas", None), given.pop("anchor_beta")
+    guidance, quality = given.pop("guidance"), given.pop("quality", None)
     if lams is not None and betas is not None:
         raise PlanError("give --lams or --betas, not both")
     texts = [*(read_prompts(Path(prompts), column, split) if prompts else []), *(prompt or [])]

@@ -1,4 +1,4 @@
-"""``deradiff score``, ``recommend``, ``report`` and ``export``: from a run on disk, without any model."""
+"""``deradiff score``, ``report`` and ``export``: from a run on disk, without any model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deradiff.cli.options import Guard, Objective, Run
+from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget, Objective, Run
 
 if TYPE_CHECKING:
     from deradiff.results import Results
 
-ChosenGuidance = Annotated[
-    float | None, typer.Option(help="Guidance scale to look at, where several were swept; default: each in turn.")
-]
-
 
 def score(
-    run: Run, rewards: Annotated[str, typer.Option(help="Names, or module:function, separated by commas.")]
+    run: Run,
+    rewards: Annotated[
+        str,
+        typer.Option(
+            help="Names (see deradiff rewards), NAME=/folder with its files, module:function or the url of a reward "
+            "server, separated by commas."
+        ),
+    ],
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
 ) -> None:
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, progress
@@ -27,24 +32,25 @@ def score(
     journal = Journal.open(run)
     for name in listed(rewards):
         with progress(name, journal.plan.count) as advance:
-            score_run(journal, name, advance)
+            score_run(journal, name, advance, device=device, dtype=dtype)
 
 
-def recommend(run: Run, objective: Objective, guard: Guard = None, guidance: ChosenGuidance = None) -> None:
-    """Say which lam to take and why."""
-    for at, results in tables(run, guidance):
-        _recommend(results, objective, guard, at)
-
-
-def report(run: Run, objective: Objective, guard: Guard = None, guidance: ChosenGuidance = None) -> None:
+def report(
+    run: Run,
+    objective: Objective,
+    guard: Guard = None,
+    kl_budget: KLBudget = None,
+    guidance: ChosenGuidance = None,
+) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
+    from deradiff.cli.recommend import say
     from deradiff.report import write_report
 
     for at, results in tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        path = write_report(results, run / name, objective=objective, guard=guard, at=at)
+        path = write_report(results, run / name, objective=objective, guard=guard, kl_budget=kl_budget, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
-        _recommend(results, objective, guard, at)
+        say(results, objective, guard, kl_budget, at)
 
 
 def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
@@ -65,13 +71,3 @@ def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Res
     guidances = journal.plan.guidances
     for own in guidances if guidance is None else [guidance]:
         yield f"guidance {own:g}" if len(guidances) > 1 else None, journal.results(own)
-
-
-def _recommend(results: "Results", objective: str, guard: str | None, at: str | None) -> None:
-    from deradiff.recommend import recommend as choose
-
-    choice = choose(results, objective=objective, guard=guard)
-    typer.echo(choice.reason)
-    for warning in choice.warnings:
-        typer.echo(f"Note: {warning}")
-    typer.echo(f"recommended lam{f' at {at}' if at else ''}: {choice.lam:g}")

@@ -29,9 +29,10 @@ def run_and_report(
     """Sample, score and report a plan; says where things are, and last the recommended lam. A shard is sampled only."""
     from deradiff.cli.common import anchor_name, hush, model_path, progress
     from deradiff.cli.report import report
-    from deradiff.rewards import load_reward
+    from deradiff.rewards import load_reward, reward_name
     from deradiff.sweep import Journal
     from deradiff.sweep.models import load_pipeline
+    from deradiff.sweep.relate import check_fit
     from deradiff.sweep.run import run
     from deradiff.sweep.score import score
 
@@ -39,8 +40,9 @@ def run_and_report(
     journal = Journal(out, plan)
     journal.index()  # a damaged one is told before models are loaded
     for reward in rewards:
-        load_reward(reward)
-    _refuse_unanswerable(plan, rewards, objective, guard, shard)
+        check_fit(load_reward(reward), plan)
+    names = [reward_name(reward) for reward in rewards]
+    _refuse_unanswerable(plan, names, objective, guard, shard)
     own = shard or (0, 1)
     pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
     with progress("sampling", sum(batch.count(plan) for batch in plan.batches(own))) as advance:
@@ -48,9 +50,9 @@ def run_and_report(
     typer.echo(what_it_took(journal, own))
     for reward in rewards:
         with progress(reward, plan.count) as advance:
-            score(journal, reward, advance)
+            score(journal, reward, advance, device=device)
     if rewards:
-        report(out, objective or rewards[0], guard)
+        report(out, objective or names[0], guard)
     else:
         when = "" if shard is None else f", when all {shard[1]} shards are done,"
         typer.echo(f"score them{when} with: deradiff score {out} --rewards NAME")
@@ -115,15 +117,17 @@ def _refuse_unanswerable(
 ) -> None:
     """Tell before an hour of sampling, not after, that no lam could be recommended from it."""
     from deradiff.errors import PlanError
+    from deradiff.recommend import ask
 
     asked = [("--rewards", ",".join(rewards)), ("--objective", objective), ("--guard", guard)]
     if shard is not None and (given := [option for option, value in asked if value]):
         raise PlanError(f"a shard is sampled only: leave out {', '.join(given)}, and score when all shards are done")
-    for option, name in asked[1:]:
-        if name is not None and name not in rewards:
-            raise PlanError(f"{option} {name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
-    if guard is not None and guard == (objective or rewards[0]):
-        raise PlanError(f"the guard {guard} is the objective itself; give another --guard, or --objective")
+    if guard is not None and not rewards:
+        raise PlanError(f"--guard {guard} is not among --rewards (none); add it there")
+    question = ask(objective or rewards[0], guard) if objective or rewards else None
+    for name in question.rewards if question else []:
+        if name not in rewards:
+            raise PlanError(f"{name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
     if rewards and (0 not in plan.lams or len(plan.lams) < 2 or len(plan.prompts) < 2):
         raise PlanError(
             "to recommend a lam a sweep needs lam = 0 (the reference), another lam, and at least 2 prompts; "

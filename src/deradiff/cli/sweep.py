@@ -85,7 +85,8 @@ def sweep(
         str | None, typer.Option(help="Reward to raise; default: the first of --rewards.", rich_help_panel=RUN)
     ] = None,
     guard: Annotated[
-        str | None, typer.Option(help="Reward that must not fall below the reference.", rich_help_panel=RUN)
+        str | None,
+        typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-1%.", rich_help_panel=RUN),
     ] = None,
     out: Annotated[
         Path,

@@ -12,6 +12,7 @@ from deradiff.rewards import load_reward
 from deradiff.sweep import Journal
 from deradiff.sweep.journal import refuse_other
 from deradiff.sweep.models import check_scheduler
+from deradiff.sweep.relate import check_fit
 from deradiff.sweep.run import Progress, run
 from deradiff.sweep.score import score
 from deradiff.sweep.writer import hold
@@ -55,7 +56,9 @@ class Runs:
             RewardError: as ``score``.
         """
         for reward in rewards:
-            load_reward(reward)
+            found = load_reward(reward)
+            for journal in self.journals.values():
+                check_fit(found, journal.plan)
         for scheduler in self.comparison.schedulers:
             check_scheduler(pipe, scheduler)
         if self.comparison.optimum:

@@ -38,15 +38,15 @@ def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
 
 
 def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: Reweighted | None = None) -> go.Figure:
-    """Mean score along lam; the band is the paired 95 % interval of the change from lam = 0.
+    """Mean score along lam; the band holds the whole change from lam = 0 at 95 %.
 
     ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
     """
     reference = curve.score[curve.lams.index(0)].mean
-    high = [reference + change.high for change in curve.change]
-    low = [reference + change.low for change in curve.change]
-    outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
     figure = blank("lam", curve.reward)
+    high = [reference + band.high for band in curve.band]
+    low = [reference + band.low for band in curve.band]
+    outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
     figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
     figure.add_trace(_path(curve, curve.lams, chosen=chosen))
     if told is not None:
@@ -100,7 +100,7 @@ def trusted_range(told: Reweighted) -> go.Figure:
 
 def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) -> go.Figure:
     """The path of the two means along lam; where it bends down, the objective is over-optimised."""
-    figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (guard)")
+    figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (held out)")
     bars = {"error_x": _bars(objective.change), "error_y": _bars(guard.change)}
     path = _path(guard, [score.mean for score in objective.score], chosen=chosen, **bars)
     labelled = _labelled(guard.lams, chosen)

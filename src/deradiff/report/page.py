@@ -13,7 +13,8 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from deradiff.errors import ResultsError
-from deradiff.recommend import Recommendation, paired_curve, recommend
+from deradiff.recommend import Recommendation, recommend
+from deradiff.recommend.resample import DRAWS
 from deradiff.report import figures
 from deradiff.results import Results
 from deradiff.reweight import Reweighted, obstacle, reweight
@@ -31,7 +32,7 @@ class Column:
     beta: str
     colour: str
     chosen: bool
-    drops: bool
+    failing: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +51,22 @@ class Picture:
 
 
 def write_report(
-    results: Results, path: str | Path, *, objective: str, guard: str | None = None, at: str | None = None
+    results: Results,
+    path: str | Path,
+    *,
+    objective: str,
+    guard: str | None = None,
+    kl_budget: float | None = None,
+    at: str | None = None,
 ) -> Path:
     """Write one self-contained html page on a sweep: the recommended lam, the images, the curves.
 
     Args:
         results: a sweep with lam = 0 among its lams and at least two prompts.
         path: the html file to write; its folders are made.
-        objective: name of the reward to raise.
-        guard: name of the reward that must not fall, or None.
+        objective: as `deradiff.recommend.recommend` takes it.
+        guard: likewise.
+        kl_budget: likewise.
         at: what tells this page from the others of its run, such as "guidance 7.5".
 
     Returns:
@@ -67,20 +75,19 @@ def write_report(
     Raises:
         ResultsError: results from which no lam can be recommended, or an image that can't be read.
     """
-    choice = recommend(results, objective=objective, guard=guard)
+    choice = recommend(results, objective=objective, guard=guard, kl_budget=kl_budget)
     house = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("page.html").render(
         results=results,
-        objective=objective,
-        guard=guard,
         at=at,
         choice=choice,
+        draws=DRAWS,
         facts=_facts(results),
-        columns=_columns(results, choice, guard),
+        columns=_columns(results, choice),
         rows=list(_rows(results)),
         plotly=Markup(get_plotlyjs()),
-        **_figures(results, choice, objective, guard),
+        **_figures(results, choice),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +101,12 @@ def _facts(results: Results) -> dict[str, str]:
     return {"Images": f"{results.images.size} ({product})", "Anchor's beta": beta, **results.details}
 
 
-def _columns(results: Results, choice: Recommendation, guard: str | None) -> list[Column]:
+def _columns(results: Results, choice: Recommendation) -> list[Column]:
     colours = figures.lam_colours(results.lams)
     betas = figures.beta_labels(results, results.lams)
-    dropping = [False] * len(results.lams) if guard is None else paired_curve(results, guard).drops
     return [
-        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, drops=drops)
-        for lam, beta, colour, drops in zip(results.lams, betas, colours, dropping, strict=True)
+        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, failing="; ".join(failing))
+        for lam, beta, colour, failing in zip(results.lams, betas, colours, choice.failing, strict=True)
     ]
 
 
@@ -139,10 +145,9 @@ def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
     return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", picture.size
 
 
-def _figures(results: Results, choice: Recommendation, objective: str, guard: str | None) -> dict[str, object]:
-    """The figures' specs in JSON, by their names in the template; the objective and the guard come first."""
-    named = [objective] if guard is None else [objective, guard]
-    curves = {name: paired_curve(results, name) for name in [*named, *sorted(set(results.scores) - set(named))]}
+def _figures(results: Results, choice: Recommendation) -> dict[str, object]:
+    """The figures' specs in JSON, by their names in the template; the objectives and the guards come first."""
+    curves, objective = choice.curves, choice.question.objectives[0]
     told: dict[str, Reweighted] = {} if obstacle(results) else {name: reweight(results, name) for name in curves}
     by_lam = {
         name: figures.reward_against_lam(results, curve, chosen=choice.lam, told=told.get(name))
@@ -152,11 +157,15 @@ def _figures(results: Results, choice: Recommendation, objective: str, guard: st
         name: figures.reward_against_kl(results, curve, chosen=choice.lam, told=told.get(name))
         for name, curve in curves.items()
     }
-    path = guard and figures.guard_against_objective(curves[objective], curves[guard], chosen=choice.lam)
+    held = [guard.reward for guard in choice.question.guards]
+    held += sorted({alarm.reward for alarm in choice.alarms if alarm.objective == objective} - set(held))
+    against = {
+        name: figures.guard_against_objective(curves[objective], curves[name], chosen=choice.lam) for name in held
+    }
     return {
         "by_lam": {name: figure.to_json() for name, figure in by_lam.items()},
         "by_kl": {name: figure.to_json() for name, figure in by_kl.items() if figure is not None},
-        "guard_path": path.to_json() if path else None,
+        "against": {name: figure.to_json() for name, figure in against.items()},
         "told": told.get(objective),
         "from_lams": ", ".join(f"{lam:g}" for lam in told[objective].sampled) if told else "",
         "trusted_range": figures.trusted_range(told[objective]).to_json() if told else None,

@@ -1,7 +1,8 @@
 """Rewards: functions that score images for their prompts, found by name.
 
 A reward takes pixels (N, 3, H, W) in [0, 1] and N prompts, and returns N scores, higher is better.  Packages register
-theirs under the entry point group ``deradiff.rewards``; any other function is named ``module:function``.
+theirs under the entry point group ``deradiff.rewards``: a function, or a Scorer, which is built when it is asked for.
+Any other is named ``module:function``, and one behind a server by its url.
 """
 
 import traceback
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import RewardError
+from deradiff.rewards.card import Card
+from deradiff.rewards.scorer import Dtype, Scorer
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 GROUP = "deradiff.rewards"
@@ -25,24 +28,53 @@ def reward_names() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
-def load_reward(name: str) -> Reward:
-    """The reward of a registered name, or of ``module:function``.
+def reward_name(text: str) -> str:
+    """The name that scores are kept under: what stands before ``=``, or the whole url."""
+    return text if _is_url(text) else text.partition("=")[0]
+
+
+def registered(name: str) -> Any:
+    """What stands behind a registered name: a function, or a class of Scorer; no weights are looked for.
 
     Raises:
-        RewardError: no such reward; names those there are.
+        RewardError: no such name, or it can't be imported.
     """
     for entry in entry_points(group=GROUP, name=name):
-        return entry.load()
-    module, _, function = name.partition(":")
-    if not function:
-        raise RewardError(f"no reward is called {name!r}; choose from {reward_names()}, or give module:function")
-    try:
-        reward: Any = getattr(import_module(module), function)
-    except Exception as error:  # a module may raise whatever it likes
-        raise RewardError(f"the reward {name!r} can't be imported: {_told(error)}") from error
-    if not callable(reward):
-        raise RewardError(f"the reward {name!r} is a {type(reward).__name__}; expected a function (pixels, prompts)")
-    return cast(Reward, reward)
+        return _imported(name, entry.load)
+    raise RewardError(f"no reward is called {name!r}; choose from {reward_names()}, or give module:function")
+
+
+def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> Reward:
+    """The reward of a registered name, of ``module:function``, or behind ``http(s)://``.
+
+    Args:
+        name: ``NAME=/folder`` lets a scorer take its files from a local folder.
+        device: where a scorer's network runs.
+        dtype: of its weights.
+
+    Raises:
+        RewardError: no such reward, which names those there are, or a scorer's file is missing.
+    """
+    if _is_url(name):
+        from deradiff.rewards.remote import Remote
+
+        return Remote(name)
+    own, equals, source = name.partition("=")
+    module, colon, function = own.partition(":")
+    found = _imported(own, lambda: getattr(import_module(module), function)) if colon else registered(own)
+    if isinstance(found, type) and issubclass(found, Scorer):
+        return found(source=source if equals else None, device=device, dtype=dtype)
+    if equals:
+        raise RewardError(f"the reward {own!r} is a function and takes no files; leave {equals + source!r} out")
+    if not callable(found):
+        raise RewardError(f"the reward {own!r} is a {type(found).__name__}; expected a function (pixels, prompts)")
+    return cast(Reward, found)
+
+
+def card_of(reward: Any) -> Card | None:
+    """The card of a reward, or of a class of Scorer; None for a function that has no ``card``."""
+    card = getattr(reward, "card", None)
+    return card if isinstance(card, Card) else None
 
 
 @torch.no_grad()
@@ -72,6 +104,17 @@ def scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[str]) ->
     if not values.isfinite().all():
         raise RewardError(f"the reward {name!r} returned {values.flatten().tolist()} for {expected}")
     return values.flatten().tolist()
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _imported(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # a module may raise whatever it likes
+        raise RewardError(f"the reward {name!r} can't be imported: {_told(error)}") from error
 
 
 def _told(error: Exception) -> str:

@@ -34,13 +34,22 @@ class BatchRecord(BaseModel):
 
 
 class ScoreRecord(BaseModel):
-    """Scores of one edition of a batch by one reward, one an image, in the order of the batch's cells."""
+    """Scores of one edition of a batch by one reward, one an image, in the order of the batch's cells.
+
+    Attributes:
+        batch: index of the batch.
+        edition: of its images.
+        reward: its name.
+        better: of the reward's card; see ``Results.better``.
+        scores: one an image.
+    """
 
     model_config = _CONFIG
     kind: Literal["score"] = "score"
     batch: int = Field(ge=0)
     edition: int = Field(default=0, ge=0)
     reward: str
+    better: Literal["higher", "steady", "none"] = "higher"
     scores: list[float]
 
 

@@ -39,14 +39,16 @@ def results(journal: "Journal", guidance: float | None) -> Results:
             _block(table, batch)[:] = np.reshape(np.array(column, dtype=float), _block(table, batch).shape)
     if missing:
         raise lacking(journal, missing, images.size)
+    scores, better = _scores(journal, editions, shape)
     return Results(
         prompts=plan.prompts,
         seeds=plan.seeds,
         lams=plan.lams,
-        scores=_scores(journal, editions, shape),
+        scores=scores,
         images=images,
         path_kl=path_kl if np.isfinite(path_kl).all() else None,
         paths=paths,
+        better=better,
         anchor_beta=plan.anchor_beta,
         details=_details(plan, plan.guidances[place]),
     )
@@ -57,15 +59,22 @@ def lacking(journal: "Journal", missing: int, count: int) -> PlanError:
     return PlanError(f"{journal.folder} lacks {missing} of {count} images; run the same deradiff sweep again")
 
 
-def _scores(journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
-    """By reward; nan where the images as they are now haven't been scored. Editions are -1 for other guidances."""
+def _scores(
+    journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+    """By reward its scores, nan where the images as they are now haven't been scored, and which of them are better.
+
+    Editions are -1 for other guidances.
+    """
     scores: dict[str, NDArray[np.float64]] = {}
+    better: dict[str, str] = {}
     for _, record in journal.scores:
         if record.edition == editions[record.batch]:
             batch = journal.plan.batch(record.batch)
             table = scores.setdefault(record.reward, np.full(shape, np.nan))
             _block(table, batch)[:] = np.reshape(record.scores, _block(table, batch).shape)
-    return scores
+            better[record.reward] = record.better
+    return scores, better
 
 
 def _block(table: NDArray[np.float64], batch: Batch) -> NDArray[np.float64]:

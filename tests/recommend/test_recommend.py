@@ -6,43 +6,17 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.recommend.subject import COLLAPSE, LAMS, RISE, results
 
 from deradiff.errors import ResultsError
-from deradiff.recommend import Interval, Recommendation, paired_curve, recommend
+from deradiff.recommend import Interval, Recommendation, ask, paired_curve, recommend
+from deradiff.recommend.flips import band
+from deradiff.recommend.hold import Holding
 from deradiff.results import Results
 
-LAMS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
-RISE = 1 - np.exp(-np.array(LAMS))
-COLLAPSE = -np.clip(np.array(LAMS) - 1, 0, None)
 
-
-def results(
-    curves: Mapping[str, NDArray[np.float64]],
-    *,
-    lams: tuple[float, ...] = LAMS,
-    prompts: int = 8,
-    seeds: int = 4,
-    noise: float = 0.05,
-    rng_seed: int = 0,
-) -> Results:
-    """Scores around known curves (L,): a level per prompt, a change per (prompt, lam), noise per image."""
-    rng = np.random.default_rng(rng_seed)
-    shape = (prompts, seeds, len(lams))
-    scores = {
-        name: curve
-        + rng.normal(size=(prompts, 1, 1))
-        + noise * rng.normal(size=(prompts, 1, len(lams)))
-        + noise * rng.normal(size=shape)
-        for name, curve in curves.items()
-    }
-    return Results(
-        prompts=tuple(f"prompt {p}" for p in range(prompts)),
-        seeds=tuple(range(seeds)),
-        lams=lams,
-        scores=scores,
-        images=np.full(shape, "x.png", dtype=object),
-        anchor_beta=0.1,
-    )
+def failing(table: Results) -> tuple[tuple[str, ...], ...]:
+    return Holding(table, ask("other", "r")).failing()
 
 
 def choose(table: Results) -> Recommendation:
@@ -61,8 +35,7 @@ def test_reward_hacking_is_named_with_the_lam_it_starts_at() -> None:
     assert choice.beta == pytest.approx(0.1)
     assert "From lam = 1.5" in choice.reason
     assert "reward hacking" in choice.reason
-    assert choice.guard_change is not None
-    assert choice.guard_change.low < 0 < choice.guard_change.high
+    assert choice.curves["gold"].change[choice.place].low < 0 < choice.curves["gold"].change[choice.place].high
 
 
 def test_a_falling_guard_alone_is_not_reward_hacking() -> None:
@@ -100,7 +73,7 @@ def test_a_guard_that_never_drops_leaves_the_best_objective(guard: str | None) -
 def test_lam_is_not_held_back_by_prompts_of_different_difficulty() -> None:
     """Levels differ by 1 between prompts, the drop by 0.05 within them: only a paired test sees it."""
     table = results({"proxy": RISE, "gold": 0.1 * COLLAPSE}, noise=0.01)
-    assert paired_curve(table, "gold").drops == (False, False, False, False, True, True, True)
+    assert [bool(words) for words in choose(table).failing] == [False, False, False, False, True, True, True]
     assert choose(table).lam == 1
 
 
@@ -126,7 +99,9 @@ def test_the_order_of_prompts_and_seeds_changes_nothing() -> None:
     permuted = dataclasses.replace(table, scores={n: s[prompts][:, seeds] for n, s in table.scores.items()})
     before, after = choose(table), choose(permuted)
     assert (before.lam, before.reason) == (after.lam, after.reason)
-    assert before.objective_gain.high == pytest.approx(after.objective_gain.high)
+    assert before.curves["proxy"].change[before.place].high == pytest.approx(
+        after.curves["proxy"].change[after.place].high
+    )
 
 
 def test_extrapolating_is_told() -> None:
@@ -154,15 +129,28 @@ def test_repeating_every_seed_adds_no_confidence() -> None:
 def test_the_paired_interval_covers_and_the_guard_errs_as_often_as_claimed() -> None:
     """95 % coverage, and 5 % false drops where nothing changes, within 4 Monte-Carlo standard errors."""
     runs = 2000
-    curves = [
-        paired_curve(results({"r": np.array([0.0, 0.3, 0.0])}, lams=(0.0, 1.0, 2.0), seeds=2, rng_seed=i), "r")
-        for i in range(runs)
-    ]
+    truth = np.array([0.0, 0.3, 0.0])
+    tables = [results({"r": truth}, lams=(0.0, 1.0, 2.0), seeds=2, rng_seed=i) for i in range(runs)]
+    curves = [paired_curve(table, "r") for table in tables]
     covered = np.mean([curve.change[1].low <= 0.3 <= curve.change[1].high for curve in curves])
-    dropped = np.mean([curve.drops[2] for curve in curves])
+    banded = np.mean([all(b.low <= t <= b.high for b, t in zip(c.band, truth, strict=True)) for c in curves])
+    dropped = np.mean([bool(failing(table)[2]) for table in tables])
     tolerance = 4 * np.sqrt(0.05 * 0.95 / runs)
     assert covered == pytest.approx(0.95, abs=tolerance)
+    assert banded == pytest.approx(0.95, abs=tolerance)
     assert dropped == pytest.approx(0.05, abs=tolerance)
+
+
+@pytest.mark.parametrize(("prompts", "correlated"), [(8, False), (8, True), (40, False)])
+def test_a_band_holds_the_whole_of_a_long_curve(prompts: int, correlated: bool) -> None:
+    runs, rng = 1000, np.random.default_rng(0)
+    missed = 0
+    for _ in range(runs):
+        noise = rng.normal(size=(prompts, 21))
+        means = noise.cumsum(axis=1) if correlated else noise
+        missed += bool((np.abs(means.mean(axis=0)) > band(means)).any())
+    assert missed / runs <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / runs)
+    assert missed / runs > 0.01
 
 
 @pytest.mark.parametrize(
@@ -179,14 +167,15 @@ def test_an_interval_is_told_in_digits_that_its_width_supports(limits: tuple[flo
 
 
 def test_the_reference_never_drops_below_itself() -> None:
-    curve = paired_curve(results({"r": COLLAPSE}), "r")
-    assert (curve.change[0].mean, curve.change[0].low, curve.change[0].high) == (0, 0, 0)
-    assert not curve.drops[0]
+    table = results({"r": COLLAPSE})
+    change = paired_curve(table, "r").change[0]
+    assert (change.mean, change.low, change.high) == (0, 0, 0)
+    assert not failing(table)[0]
 
 
 def test_a_constant_change_without_noise_is_a_drop() -> None:
     table = results({"r": COLLAPSE}, noise=0.0)
-    assert paired_curve(table, "r").drops[-1]
+    assert failing(table)[-1]
 
 
 @pytest.mark.parametrize(
@@ -194,10 +183,15 @@ def test_a_constant_change_without_noise_is_a_drop() -> None:
     [
         ({"proxy": RISE, "gold": COLLAPSE}, "gold", 3, "Only 3 prompts"),
         ({"proxy": RISE, "gold": RISE}, "gold", 8, "largest lam swept"),
-        ({"proxy": RISE, "gold": RISE}, "gold", 8, "never drops"),
+        ({"proxy": RISE, "gold": RISE}, "gold", 8, "never fails"),
         ({"proxy": RISE}, None, 8, "No guard"),
         ({"proxy": 0 * RISE, "gold": RISE}, "gold", 8, "not significant"),
-        ({"proxy": RISE, "gold": np.where(np.array(LAMS) == 0.5, -1, 0)}, "gold", 8, "drops at lam = 0.5"),
+        (
+            {"proxy": RISE, "gold": np.where(np.array(LAMS) == 0.5, -1, 0)},
+            "gold",
+            8,
+            "At lam = 1 all guards hold again, but one surely fails",
+        ),
     ],
 )
 def test_warnings(curves: Mapping[str, NDArray[np.float64]], guard: str | None, prompts: int, word: str) -> None:
@@ -206,7 +200,9 @@ def test_warnings(curves: Mapping[str, NDArray[np.float64]], guard: str | None, 
 
 
 def test_a_clean_choice_warns_of_nothing() -> None:
-    assert choose(results({"proxy": RISE, "gold": COLLAPSE})).warnings == ()
+    fine = tuple(round(0.1 * step, 1) for step in range(21))
+    curves = {"proxy": 1 - np.exp(-np.array(fine)), "gold": -np.clip(np.array(fine) - 1, 0, None)}
+    assert choose(results(curves, lams=fine)).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""``deradiff recommend``: which lam to take, from a run on disk, without any model."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import typer
+
+from deradiff.cli.options import ChosenGuidance, Guard, KLBudget, Objective, Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deradiff.recommend import Interval, Recommendation
+    from deradiff.results import Results
+
+
+def recommend(
+    run: Run,
+    objective: Objective,
+    guard: Guard = None,
+    kl_budget: KLBudget = None,
+    guidance: ChosenGuidance = None,
+) -> None:
+    """Say which lam to take, how sure that is, why, and whether the objective is hacked."""
+    from deradiff.cli.report import tables
+
+    for at, results in tables(run, guidance):
+        say(results, objective, guard, kl_budget, at)
+
+
+def say(results: "Results", objective: str, guard: str | None, kl_budget: float | None, at: str | None) -> None:
+    """Recommend a lam, and print that."""
+    from deradiff.recommend import recommend as choose
+
+    tell(choose(results, objective=objective, guard=guard, kl_budget=kl_budget), range(len(results.lams)), at)
+
+
+def tell(choice: "Recommendation", places: Iterable[int], at: str | None = None) -> None:
+    """Print a recommendation, the curves at some places among its lams; the last line is the lam."""
+    from rich.console import Console
+
+    typer.echo("")
+    Console().print(_table(choice, sorted({*places, choice.place})))
+    typer.echo(f"\n{choice.reason}\n\nHow sure: {choice.certainty}")
+    for alarm in choice.hacking:
+        typer.echo(f"Hacking alarm: {alarm}")
+    for warning in choice.warnings:
+        typer.echo(f"Note: {warning}")
+    beta = "" if choice.beta is None else f" (beta {choice.beta:.3g})"
+    typer.echo(f"recommended lam{f' at {at}' if at else ''}: {choice.lam:g}{beta}")
+
+
+def _table(choice: "Recommendation", places: list[int]) -> "Table":
+    """The asked rewards along lam: change to the reference, win rate against it, whether the lam may be taken."""
+    from rich import box
+    from rich.table import Table
+
+    curves = [choice.curves[name] for name in choice.question.rewards]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="changes to lam = 0 with 95 % limits; wins against it")
+    table.add_column("lam", justify="right")
+    table.add_column("beta", justify="right")
+    for curve in curves:
+        table.add_column(curve.reward, justify="right", no_wrap=True)
+        table.add_column("wins", justify="right")
+    table.add_column("")
+    for place in places:
+        lam = curves[0].lams[place]
+        beta = choice.beta * choice.lam / lam if choice.beta is not None and lam > 0 else None
+        figures = [text for curve in curves for text in (_change(curve.change[place]), f"{curve.wins[place].mean:.0%}")]
+        if lam == 0:
+            figures = ["reference", ""] * len(curves)
+        verdict = "taken" if lam == choice.lam else "" if choice.allowed[place] else "refused"
+        style = "bold" if lam == choice.lam else "" if choice.allowed[place] else "dim"
+        table.add_row(f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, verdict, style=style)
+    return table
+
+
+def _change(change: "Interval") -> str:
+    mean, *_ = change.figures
+    decimals = len(mean.partition(".")[2])
+    return f"{mean} ± {change.high - change.mean:.{decimals}f}"

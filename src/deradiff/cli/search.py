@@ -1,0 +1,100 @@
+"""``deradiff search``: find lam with few images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deradiff.cli import options
+from deradiff.cli.common import EMBEDDED, listed
+
+WHAT, QUESTION = "What to sample", "The question"  # panels of the help
+
+
+def search(
+    ctx: typer.Context,
+    objective: Annotated[str, typer.Option(help="Reward to raise.", rich_help_panel=QUESTION)],
+    guard: Annotated[
+        str | None,
+        typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-1%.", rich_help_panel=QUESTION),
+    ] = None,
+    kl_budget: Annotated[
+        float | None, typer.Option(help="Largest mean path KL to the reference, in nats.", rich_help_panel=QUESTION)
+    ] = None,
+    rewards: Annotated[
+        str, typer.Option(help="More rewards to score, which the hacking alarm watches.", rich_help_panel=QUESTION)
+    ] = "",
+    highest: Annotated[float, typer.Option(help="Largest lam to look at.", rich_help_panel=QUESTION)] = 1.0,
+    interval: Annotated[
+        float, typer.Option(help="Stop where the interval of lam is no wider.", rich_help_panel=QUESTION)
+    ] = 0.1,
+    images: Annotated[
+        int | None, typer.Option(help="Stop before more images than this.", rich_help_panel=QUESTION)
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts, as sweep takes them.", rich_help_panel=WHAT)] = None,
+    column: Annotated[str | None, typer.Option(help="Of --prompts.", rich_help_panel=WHAT)] = None,
+    split: Annotated[str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=WHAT)] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of a prompt, at most.", min=1, rich_help_panel=WHAT)] = 4,
+    anchor_beta: Annotated[
+        float | None, typer.Option(help="The anchor's KL strength; default: its card's.", rich_help_panel=WHAT)
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=WHAT),
+    ] = None,
+    model: options.Model = EMBEDDED,
+    anchor: options.AnchorOption = EMBEDDED,
+    component: options.Component = None,
+    scheduler: options.Scheduler = None,
+    steps: options.Steps = 25,
+    particles: options.Particles = 1,
+    height: options.Height = None,
+    width: options.Width = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    offload: options.Offload = False,
+    out: Annotated[Path, typer.Option(help="Folder; the same command goes on there.")] = Path("runs/search"),
+) -> None:
+    """Find the lam to take with as few images as it can: three lams first, then where they decide most."""
+    from pydantic import ValidationError
+
+    from deradiff.cli.common import anchor_name, hush, model_path
+    from deradiff.cli.planning import planned
+    from deradiff.cli.recommend import tell
+    from deradiff.errors import PlanError, problems
+    from deradiff.recommend import ask
+    from deradiff.rewards import load_reward, reward_name
+    from deradiff.rewards.relational import Relational
+    from deradiff.search import Settings
+    from deradiff.search import search as find
+    from deradiff.search.rounds import Rounds
+    from deradiff.sweep.models import load_pipeline
+
+    hush()
+    plan = planned(ctx)
+    if len(plan.guidances) > 1:
+        raise PlanError(f"a search is at one guidance, got {list(plan.guidances)}; search each by itself")
+    try:
+        settings = Settings(
+            objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, width=interval, most=images
+        )
+    except ValidationError as error:
+        raise PlanError(f"can't search: {problems(error.errors())}") from error
+    asked, more = ask(objective, guard, kl_budget).rewards, listed(rewards)
+    names = [*more, *(name for name in asked if name not in map(reward_name, more))]
+    for name in names:
+        if isinstance(load_reward(name), Relational):
+            raise PlanError(
+                f"{name} compares an image with all of its run, which a search never has; use deradiff sweep"
+            )
+    pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
+    rounds = Rounds(out, plan, settings.grid, pipe, anchor_name(plan.anchor), names, device, typer.echo)
+    found = find(settings, len(plan.prompts), len(plan.seeds), rounds)
+    dense = len(settings.grid) * len(plan.prompts) * len(plan.seeds)
+    share = f"{found.images / dense:.0%} of the {dense:,} of a grid of {len(settings.grid)} lams"
+    typer.echo(f"stopped: {found.stopped}; {found.images:,} images in {out}, {share}")
+    tell(found.choice, found.observed.lams)

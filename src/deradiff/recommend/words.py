@@ -1,0 +1,145 @@
+"""A recommendation in words: why, how sure, what would change it, and what to beware of."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from deradiff.recommend.alarm import LEAST_PROMPTS, TOLERANCE, Alarm
+from deradiff.recommend.intervals import Interval
+
+if TYPE_CHECKING:
+    from deradiff.recommend.recommendation import Recommendation
+
+FEW_PROMPTS = 5
+
+
+def reason(choice: "Recommendation") -> Iterator[str]:
+    """Why this lam, in a few sentences with the figures."""
+    place, objectives = choice.place, choice.question.objectives
+    guards = [guard.reward for guard in choice.question.guards]
+    among = "among all lams swept"
+    if guards or choice.question.kl_budget is not None:
+        among = (
+            f"among the lams at which {_holding(choice)} (paired t tests over {choice.prompts} prompts, one-sided 5 %)"
+        )
+    if choice.lam == 0:
+        yield f"No lam raises {' and '.join(objectives)} {among}: stay with the reference, lam = 0."
+    else:
+        gains = " and ".join(f"{name} by {choice.curves[name].change[place]}" for name in objectives)
+        how = (
+            "raises" if len(objectives) == 1 else "does best by the mean of the gains, each as a share of its largest:"
+        )
+        most = (
+            f"{objectives[0]} most, by {choice.curves[objectives[0]].change[place]}" if len(objectives) == 1 else gains
+        )
+        yield f"lam = {choice.lam:g} {how} {most}, {among}."
+        yield from _wins(choice, place)
+        for name in guards:
+            yield f"There {name} changes by {choice.curves[name].change[place]}."
+    if choice.pareto:
+        lams = ", ".join(f"{lam:g} ({share:.0%})" for lam, share in choice.pareto)
+        yield f"No allowed lam beats these in every objective (share of resamples): {lams}."
+    yield from _hacked(choice, place)
+
+
+def _wins(choice: "Recommendation", place: int) -> Iterator[str]:
+    curve = choice.curves[choice.question.objectives[0]]
+    won = f"Its images score above the reference's in {_share(curve.wins[place])} of pairs"
+    if curve.wins_anchor is not None and choice.lam != 1:
+        won += f", and above the anchor's in {_share(curve.wins_anchor[place])}"
+    yield f"{won}."
+
+
+def _share(share: Interval) -> str:
+    return f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def _holding(choice: "Recommendation") -> str:
+    parts = [f"{guard.reward} is not {guard.words}" for guard in choice.question.guards]
+    if choice.question.kl_budget is not None:
+        parts.append(f"path KL is within {choice.question.kl_budget:g} nats")
+    return ", ".join(parts)
+
+
+def _hacked(choice: "Recommendation", place: int) -> Iterator[str]:
+    for name in choice.question.objectives:
+        changes = choice.curves[name].change
+        for number, (change, failing) in enumerate(zip(changes, choice.failing, strict=True)):
+            guards = [words for words in failing if not words.startswith("path KL")]
+            if guards and change.low > 0 and change.mean > changes[place].mean:
+                lam = choice.curves[name].lams[number]
+                yield f"From lam = {lam:g}, {name} is higher still while {guards[0]}: this is reward hacking."
+                break
+
+
+def certainty(choice: "Recommendation") -> str:
+    """How sure, the interval, the runner-up, and what would change its mind."""
+    (low, high), prompts = choice.interval, choice.prompts
+    said = f"{choice.sure:.0%} of resamples of the prompts choose it, 95 % choose lam between {low:g} and {high:g}"
+    if choice.runner_up is None:
+        return f"{said}: other prompts like these would not change it."
+    said += f"; the runner-up is lam = {choice.runner_up:g}."
+    if choice.prompts_needed is None:
+        return f"{said} These prompts can't tell the two apart: take the smaller, or sweep many more prompts."
+    if choice.prompts_needed <= prompts:
+        return f"{said} The {prompts} prompts suffice to tell the two apart."
+    return f"{said} About {choice.prompts_needed} prompts like these {prompts} would tell the two apart."
+
+
+def hacking(alarm: Alarm) -> str:
+    """An alarm in a sentence."""
+    sure = f"p {'< 0.001' if alarm.p_value < 0.001 else f'= {alarm.p_value:.2g}'}"
+    rises = f"{alarm.objective} rises by {alarm.rise}"
+    if alarm.drifts:
+        return (
+            f"from lam = {alarm.after:g} {alarm.reward} is more than {TOLERANCE:.0%} off the reference (it changes by "
+            f"{alarm.change}; {sure}) while {rises}."
+        )
+    return (
+        f"from lam = {alarm.before:g} to {alarm.after:g} {rises} while {alarm.reward} changes by {alarm.change} "
+        f"({sure}); the fall begins at about lam = {alarm.onset:g}."
+    )
+
+
+def warnings(choice: "Recommendation") -> Iterator[str]:
+    """What a reader should know before trusting the choice."""
+    lam, place, prompts = choice.lam, choice.place, choice.prompts
+    objectives, guards = choice.question.objectives, [guard.reward for guard in choice.question.guards]
+    if prompts < FEW_PROMPTS:
+        yield f"Only {prompts} prompts: the intervals are wide, and other prompts may behave differently."
+    wanted = ", ".join(f"{own:g}" for own in choice.next_lams)
+    if place == len(choice.allowed) - 1:
+        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it, so sweep {wanted} too."
+    elif place == 0 and lam != 0:
+        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it, so sweep {wanted} too."
+    elif choice.next_lams:
+        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise, so sweep {wanted} too."
+    if lam > 1:
+        yield (
+            f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
+            "beta at a lam below 1, with particles, is the surer way there."
+        )
+    if lam < 0:
+        yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
+    for name in objectives:
+        if lam != 0 and choice.curves[name].change[place].low <= 0:
+            yield f"The gain in {name} is not significant: sweep more prompts."
+    failing = {words.split(" is ")[0] for words_at in choice.failing for words in words_at}
+    for name in guards:
+        if name not in failing:
+            yield f"{name} never fails significantly: this sweep does not show where it would turn."
+    if not set(choice.curves) - set(objectives):
+        yield f"No guard reward: nothing here would show that {objectives[0]} is hacked."
+    elif prompts < LEAST_PROMPTS:
+        yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {prompts}."
+    yield from _beyond(choice)
+
+
+def _beyond(choice: "Recommendation") -> Iterator[str]:
+    """A lam that would do better but lies beyond a failing one."""
+    objective = choice.curves[choice.question.objectives[0]]
+    for lam, change, failing, allowed in zip(
+        objective.lams, objective.change, choice.failing, choice.allowed, strict=True
+    ):
+        if not failing and not allowed and change.mean > objective.change[choice.place].mean:
+            yield f"At lam = {lam:g} all guards hold again, but one surely fails on the way there, so it isn't taken."
+            return

@@ -1,0 +1,95 @@
+"""What over-optimisation does to a picture's colour and sharpness: three numbers that should stay as they are.
+
+Each takes pixels (N, 3, H, W) in [0, 1], returns N numbers, is differentiable in the pixels and reads no prompt. Pixels
+are taken as they are stored: luma is of gamma-encoded red, green and blue.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import RewardError
+from deradiff.rewards.card import Card, carded
+from deradiff.rewards.pool import pooled
+
+LUMA = (0.2126, 0.7152, 0.0722)  # of red, green and blue in sRGB's primaries (ITU-R BT.709)
+EDGE_SIDE = 256  # px that edges are looked for in
+
+
+@carded(
+    Card(
+        name="saturation",
+        measures="how colourful the picture is: the mean of its pixels' largest channel less the smallest",
+        range="0 (grey) to 1",
+        model="none",
+        licence="none",
+        citation="Smith 1978, Color gamut transform pairs (chroma of the hexcone)",
+        better="steady",
+    )
+)
+def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The mean over pixels of max - min over channels, (N,), in [0, 1].
+
+    HSV's chroma, not its saturation, which is any number at black.
+
+    Raises:
+        RewardError: pixels of another shape.
+    """
+    _check(pixels)
+    return (pixels.amax(1) - pixels.amin(1)).mean((1, 2))
+
+
+@carded(
+    Card(
+        name="contrast",
+        measures="how far light and dark lie apart: the standard deviation of luma over the picture",
+        range="0 (one luma everywhere) to 0.5 (half black, half white)",
+        model="none",
+        licence="none",
+        citation="Peli 1990, Contrast in complex images, J. Opt. Soc. Am. A 7(10)",
+        better="steady",
+    )
+)
+def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Root mean square contrast, (N,), in [0, 0.5]: the deviation of luma from its mean over the picture.
+
+    Raises:
+        RewardError: pixels of another shape.
+    """
+    return _luma(pixels).flatten(1).std(1, correction=0)
+
+
+@carded(
+    Card(
+        name="edges",
+        measures="how much outline and texture there is: the mean gradient of luma, per side of the picture",
+        range="0 upwards; one black-white edge across the whole picture counts 1",
+        model="none",
+        licence="none",
+        citation="Rudin, Osher & Fatemi 1992, Physica D 60 (total variation)",
+        better="steady",
+    )
+)
+def edges(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The mean of |d luma / dx| + |d luma / dy|, (N,), >= 0, with x and y in widths and heights of the picture.
+
+    Lengths in pixels would make the same picture's gradients fade as it is drawn larger, and noise of single pixels
+    would count the more. So gradients are per side, and a larger picture is first pooled to `EDGE_SIDE`.
+
+    Raises:
+        RewardError: pixels of another shape.
+    """
+    luma = pooled(_luma(pixels)[:, None], EDGE_SIDE)[:, 0]
+    across, down = luma.diff(dim=2).abs(), luma.diff(dim=1).abs()
+    return across.sum(2).mean(1) + down.sum(1).mean(1)
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    _check(pixels)
+    return torch.einsum("nchw,c->nhw", pixels, torch.tensor(LUMA).to(pixels))
+
+
+def _check(pixels: Tensor) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise RewardError(f"got pixels of shape {tuple(pixels.shape)}; expected N, 3, H, W in [0, 1]")

@@ -1,0 +1,89 @@
+"""Scorers: rewards by a published model, whose weights are read at the first call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deradiff.errors import RewardError
+from deradiff.rewards.card import Card
+from deradiff.rewards.files import locate
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class Scorer:
+    """A reward by a published model.
+
+    Its files are found when it is built, so that a missing one is told before hours of sampling; they are read at the
+    first call, so that nothing large is held by a reward that is only looked up.
+
+    Args:
+        source: a local folder with the published files, or the file of weights next to the others; default: the hub.
+        device: where to run.
+        dtype: of the network; embeddings are compared in float32.
+        batch_size: images through the network at once.
+
+    Raises:
+        RewardError: a file is missing.
+    """
+
+    card: ClassVar[Card]
+    published: ClassVar[Mapping[str, str]]  # file -> hub repository, the weights first
+
+    def __init__(
+        self,
+        *,
+        source: str | Path | None = None,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        batch_size: int = 32,
+    ) -> None:
+        if batch_size < 1:
+            raise RewardError(f"batch_size is {batch_size}; expected at least 1")
+        self.source, self.files = source, locate(self.published, source)
+        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
+        self.batch_size = batch_size
+        self._loaded = False
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores (N,), float32 on the CPU, of pixels (N, 3, H, W) in [0, 1] and N prompts.
+
+        Raises:
+            RewardError: the weights can't be read or don't fit, or images and prompts don't match.
+        """
+        if not self._loaded:
+            self._load()
+            self._loaded = True
+        return in_batches(self._batch, images, prompts, self.batch_size)
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights."""
+        return self.files[next(iter(self.published))]
+
+    def _load(self) -> None:
+        raise NotImplementedError
+
+    def _batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise NotImplementedError
+
+
+def in_batches(
+    score: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, prompts: Sequence[str], size: int
+) -> Tensor:
+    """Scores (N,), float32 on the CPU, of pixels (N, 3, H, W) and N prompts, asked for ``size`` at a time.
+
+    Raises:
+        RewardError: images of another shape, or not one prompt an image.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or len(images) != len(prompts):
+        raise RewardError(
+            f"got images of shape {tuple(images.shape)} and {len(prompts)} prompts; expected (N, 3, H, W) and N"
+        )
+    starts = range(0, len(prompts), size)
+    parts = [score(images[at : at + size], prompts[at : at + size]).float().cpu() for at in starts]
+    return torch.cat(parts) if parts else torch.empty(0)

@@ -1,0 +1,35 @@
+"""What to sample next: a lam where the answer lies, then more prompts and seeds around it."""
+
+import numpy as np
+
+from deradiff.search.observed import Observed, Rectangle
+
+NEAR = 1  # steps of the grid within which a sampled lam stands for the answer
+
+
+def following(seen: Observed, best: int) -> list[Rectangle]:
+    """What decides most for the answer at place ``best`` of the grid; nothing where all around it is sampled.
+
+    First a lam no further than `NEAR` from the answer, for all that is in use. Then more prompts, or once all are in
+    use another seed, at lam = 0 and the two lams nearest the answer. Last these two for whatever lacks them.
+    """
+    known, (prompts, seeds) = seen.known, seen.used
+    sampled = [lam for lam in seen.lams if lam]
+    if best and min(abs(lam - best) for lam in sampled) > NEAR:
+        return [Rectangle(range(prompts), range(seeds), (best,))]
+    nearest = tuple(sorted(sorted(sampled, key=lambda lam: (abs(lam - best), lam))[:2]))
+    if prompts < len(known):
+        return [Rectangle(range(prompts, min(2 * prompts, len(known))), range(seeds), (0, *nearest))]
+    if seeds < known.shape[1]:
+        return [Rectangle(range(prompts), range(seeds, seeds + 1), (0, *nearest))]
+    return [
+        Rectangle(range(prompts), range(first, last), (lam,))
+        for lam in nearest
+        for first, last in _lacking(np.all(known[:, :, lam], axis=0).tolist())
+    ]
+
+
+def _lacking(has: list[bool]) -> list[tuple[int, int]]:
+    """Runs of seeds that lack a lam."""
+    places = [place for place, own in enumerate(has) if not own]
+    return [(places[0], places[-1] + 1)] if places else []

@@ -1,0 +1,40 @@
+"""What a search asks and what it may spend."""
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+POINTS = 33  # lams of the grid that is chosen from
+FIRST_PROMPTS = 32  # of the first round; more join where they decide most
+
+
+class Settings(BaseModel):
+    """The question of a search.
+
+    Attributes:
+        objective: as ``deradiff.recommend.recommend`` takes it.
+        guard: likewise.
+        kl_budget: likewise.
+        highest: the largest lam looked at; the smallest is 0.
+        width: of the interval of lam, below which the search stops.
+        most: images it may sample; None for as many as there are prompts, seeds and lams near the answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: str
+    guard: str | None = None
+    kl_budget: float | None = None
+    highest: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    width: float = Field(default=0.1, gt=0)
+    most: int | None = Field(default=None, ge=1)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The lams that are chosen from."""
+        return tuple(round(self.highest * step / (POINTS - 1), 10) for step in range(POINTS))
+
+    @field_validator("most")
+    @classmethod
+    def _enough(cls, most: int | None) -> int | None:
+        if most is not None and most < 6:
+            raise ValueError("two prompts at three lams are 6 images; give as many or more")
+        return most

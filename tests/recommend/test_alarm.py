@@ -1,0 +1,90 @@
+"""The hacking alarm: as many false alarms as claimed, and none missed that matters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.recommend.subject import COLLAPSE, LAMS, RISE, results
+
+from deradiff.recommend import alarms, recommend
+from deradiff.results import Results
+
+FLAT = np.zeros(len(LAMS))
+PROXY = ("proxy",)
+
+
+def walks(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Noise that is alike at neighbouring lams and zero at the reference, with heavy tails."""
+    steps = rng.standard_t(4, size=shape)
+    steps[..., 0] = 0
+    return steps.cumsum(axis=-1)
+
+
+def null(seed: int, prompts: int) -> Results:
+    """The objective rises; four held-out metrics don't, though their noise goes along with lam, prompt by prompt."""
+    rng, shape = np.random.default_rng(seed), (prompts, 2, len(LAMS))
+    held = {name: 0.1 * walks(rng, (prompts, 1, len(LAMS))) + 0.05 * walks(rng, shape) + 1 for name in "abcd"}
+    table = results({"proxy": 3 * RISE}, prompts=prompts, seeds=2, rng_seed=seed)
+    return dataclasses.replace(table, scores={**table.scores, **held})
+
+
+@pytest.mark.parametrize("prompts", [6, 10, 40])
+def test_false_alarms_are_as_rare_as_claimed_over_all_metrics_and_lams(prompts: int) -> None:
+    runs = 400
+    false = np.mean([bool(alarms(null(seed, prompts), PROXY, flips=400, seed=seed)) for seed in range(runs)])
+    assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_a_collapse_is_found_with_where_it_begins() -> None:
+    found = [alarms(results({"proxy": RISE, "gold": COLLAPSE}, noise=0.2, rng_seed=seed), PROXY) for seed in range(30)]
+    assert all(found)
+    onsets = np.array([one[0].onset for one in found])
+    assert np.median(onsets) == 1
+    assert (np.abs(onsets - 1) <= 0.5).mean() >= 0.9
+    assert all(one[0].change.high < 0 < one[0].rise.low for one in found)
+
+
+def test_a_fall_after_a_rise_is_found_though_it_ends_above_the_reference() -> None:
+    hump = np.array([0, 0.5, 1, 2, 1.6, 1.2, 0.4])
+    (alarm,) = alarms(results({"proxy": RISE, "gold": hump}), PROXY)
+    assert (alarm.before, alarm.after) == (1, 4)
+
+
+@pytest.mark.parametrize("objective", [FLAT, -RISE])
+def test_without_a_rise_of_the_objective_nothing_is_hacked(objective: NDArray[np.float64]) -> None:
+    found = [alarms(results({"proxy": objective, "gold": COLLAPSE}, rng_seed=seed), PROXY) for seed in range(20)]
+    assert sum(map(bool, found)) <= 6  # noise rises somewhere one time in twenty a pair
+
+
+def test_what_is_said_not_to_matter_raises_no_alarm() -> None:
+    table = results({"proxy": RISE, "gold": COLLAPSE})
+    assert alarms(table, PROXY)
+    assert not alarms(dataclasses.replace(table, better={"gold": "none"}), PROXY)
+
+
+@pytest.mark.parametrize(("slope", "alarm"), [(0.1, False), (1.0, True), (-1.0, True)])
+def test_what_should_stay_may_move_a_little_to_either_side(slope: float, alarm: bool) -> None:
+    curve = 4 + slope * np.array(LAMS)
+    table = results({"proxy": RISE, "saturation": curve}, noise=0.02, level=0.1)
+    found = alarms(dataclasses.replace(table, better={"saturation": "steady"}), PROXY)
+    assert bool(found) == alarm
+    if found:
+        assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25 % of 4 is passed at 1
+
+
+def test_several_objectives_are_told_apart() -> None:
+    table = results({"proxy": RISE, "other": -RISE, "gold": COLLAPSE})
+    assert {alarm.objective for alarm in alarms(table, ("proxy", "other"))} == {"proxy"}
+
+
+def test_too_few_prompts_for_an_alarm_are_told() -> None:
+    choice = recommend(results({"proxy": RISE, "gold": COLLAPSE}, prompts=5), objective="proxy")
+    assert not choice.alarms
+    assert any("alarm needs 6 prompts" in warning for warning in choice.warnings)
+
+
+def test_the_alarm_is_told_in_words() -> None:
+    choice = recommend(results({"proxy": RISE, "gold": COLLAPSE}), objective="proxy")
+    assert "while gold changes by -3" in choice.hacking[0]
+    assert "the fall begins at about lam = 1;" in choice.hacking[0] or choice.hacking[0].endswith("lam = 1.")

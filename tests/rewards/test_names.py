@@ -1,0 +1,96 @@
+"""Rewards by name: registered ones, folders, modules, cards, and the commands that take them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tests.rewards.published import NAMES, loaded
+from tests.sweep.subject import finished, make_plan, save_models
+from typer.testing import CliRunner
+
+from deradiff.cli import app
+from deradiff.errors import RewardError
+from deradiff.rewards import Card, card_of, load_reward, registered, reward_name, reward_names
+from deradiff.rewards.clip_score import CLIPScore
+from deradiff.sampling import to_pixels
+from deradiff.sweep import Journal
+
+
+def test_names_and_cards() -> None:
+    assert set(NAMES) < set(reward_names())
+    for name in NAMES:
+        card = card_of(registered(name))
+        assert isinstance(card, Card)
+        assert card.better == "higher"
+        assert all((card.name, card.measures, card.range, card.licence, card.citation))
+        assert all(repo in card.model for repo in registered(name).published.values())
+    assert card_of(lambda pixels, prompts: pixels) is None
+
+
+def test_a_scorer_is_built_as_asked(folders: dict[str, Path]) -> None:
+    scorer = loaded("clip", folders["clip"], "bfloat16")
+    assert scorer.dtype == torch.bfloat16
+    assert card_of(scorer) is CLIPScore.card
+    own = load_reward(f"deradiff.rewards.clip_score:CLIPScore={folders['clip']}", device="meta")
+    assert isinstance(own, CLIPScore)
+    assert own.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("hps", "hps"), ("hps=/a=b", "hps"), ("m:f=/x", "m:f"), ("https://host/a?b=c", "https://host/a?b=c")],
+)
+def test_the_name_scores_are_kept_under(text: str, name: str) -> None:
+    assert reward_name(text) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nobody", r"no reward is called 'nobody'; choose from \['aesthetic', "),
+        ("nobody=/folder", r"no reward is called 'nobody'"),
+        ("warmth=/folder", r"'warmth' is a function and takes no files; leave '=/folder' out"),
+        ("hps=/nowhere", r"/nowhere lacks the file HPS_v2.1_compressed.pt; copy it there from the hub's xswu/HPSv2"),
+        ("math:pi", r"'math:pi' is a float; expected a function"),
+    ],
+)
+def test_mistakes(name: str, told: str) -> None:
+    with pytest.raises(RewardError, match=told):
+        load_reward(name)
+
+
+def test_nothing_heavy_is_imported_to_list_them() -> None:
+    code = (
+        "import sys; from deradiff.rewards import *; from deradiff.rewards import registered, reward_names\n"
+        "[registered(name) for name in reward_names()]\n"
+        "print([name for name in ('transformers', 'requests', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_lists_them() -> None:
+    told = CliRunner().invoke(app, ["rewards"], env={"COLUMNS": "250"}).stdout
+    for part in ("image_reward", "THUDM/ImageReward", "arXiv:2306.09341", "Apache-2.0", "about 1 to 10", "warmth"):
+        assert part in told
+
+
+def test_the_command_scores_a_run_by_files_of_a_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    journal = finished(run, make_plan(save_models(tmp_path), prompts=["a red circle"], seeds=[0], lams=[0, 1]))
+    words = ["score", str(run), "--rewards", f"hps={folders['hps']}", "--dtype", "float16"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    scorer = loaded("hps", folders["hps"], "float16")
+    expected = {}
+    for batch in journal.plan.batches():
+        cells = list(batch.cells(journal.plan))
+        pixels = torch.stack([to_pixels(Image.open(journal.image(cell))) for cell in cells])
+        expected[batch.index] = scorer(pixels, ["a red circle"] * len(cells)).tolist()
+    told = {record.batch: record for _, record in Journal.open(run).scores}
+    assert {record.reward for record in told.values()} == {"hps"}
+    assert {batch: record.scores for batch, record in told.items()} == {
+        batch: pytest.approx(values, abs=1e-6) for batch, values in expected.items()
+    }

@@ -1,0 +1,94 @@
+"""Real searches on the embedded pipeline: a stopped one goes on, and its rounds are runs like any other."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.shell import deradiff
+
+from deradiff import testbed
+from deradiff.results import Results
+from deradiff.search import Found, Settings, search
+from deradiff.search.observed import Rectangle
+from deradiff.search.rounds import Rounds
+from deradiff.sweep import Journal, Plan
+from deradiff.sweep.models import load_pipeline
+
+ANCHOR = "warmth-beta0.025-seed0"
+SETTINGS = Settings(objective="warmth", guard="faithfulness:-10%", width=1e-6, most=60)
+PLAN = Plan.of(
+    model=str(testbed.pipeline_path()),
+    anchor=str(testbed.anchor_path(ANCHOR)),
+    prompts=testbed.DEMO_PROMPTS[:6],
+    seeds=range(2),
+    lams=[0, 1],
+    steps=3,
+    guidances=[1.0],
+)
+
+
+def find(folder: Path, *, stop_at: int | None = None) -> tuple[Found, list[str]]:
+    told: list[str] = []
+    rewards = ["warmth", "faithfulness"]
+    rounds = Rounds(folder, PLAN, SETTINGS.grid, load_pipeline(PLAN.model), PLAN.anchor, rewards, "cpu", told.append)
+
+    def sample(number: int, own: Rectangle) -> Results:
+        if number == stop_at:
+            raise KeyboardInterrupt
+        return rounds(number, own)
+
+    return search(SETTINGS, len(PLAN.prompts), len(PLAN.seeds), sample), told
+
+
+def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    whole, told = find(tmp_path / "whole")
+    assert whole.rounds >= 2
+    with pytest.raises(KeyboardInterrupt):
+        find(tmp_path / "stopped", stop_at=2)
+    first = tmp_path / "stopped" / "rounds" / "001"
+    written = {path: path.stat().st_mtime_ns for path in first.rglob("*.png")}
+    again, _ = find(tmp_path / "stopped")
+    assert again.choice.lam == whole.choice.lam
+    assert again.choice.interval == whole.choice.interval
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*.png")} == written
+    assert len(told) == whole.rounds
+    journals = [Journal.open(folder) for folder in sorted((tmp_path / "whole" / "rounds").iterdir())]
+    assert sum(journal.plan.count for journal in journals) == whole.images
+
+
+def test_the_command_prints_its_rounds_and_the_lam_last(tmp_path: Path) -> None:
+    words = ["search", "--objective", "warmth", "--guard", "faithfulness:-10%", "--anchor", f"embedded:{ANCHOR}"]
+    words += [
+        "--prompt",
+        "a blue square",
+        "--prompt",
+        "a green circle",
+        "--seeds",
+        "1",
+        "--steps",
+        "2",
+        "--images",
+        "8",
+    ]
+    printed = deradiff(*words, "--out", str(tmp_path / "run")).stdout
+    assert "round 1: lam 0, 0.5, 1 for 2 prompts x 1 seed, 6 images" in printed
+    assert "of the 66 of a grid of 33 lams" in printed
+    assert printed.splitlines()[-1].startswith("recommended lam: ")
+    changed = deradiff(*words[:-2], "--steps", "3", "--images", "8", "--out", str(tmp_path / "run"), code=2).stderr
+    assert "another plan" in changed
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--objective", "diversity"], "which a search never has"),
+        (["--objective", "warmth", "--guard", "warmth"], "both 'warmth'"),
+        (["--objective", "warmth", "--guidance", "1,2"], "at one guidance"),
+        (["--objective", "warmth", "--images", "2"], "6 images"),
+        (["--objective", "nothing"], "no reward is called"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_sampled(words: list[str], expected: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    given = ["--prompt", "a blue square", "--prompt", "a green circle", "--out", str(out)]
+    assert expected in deradiff("search", *words, *given, code=2).stderr
+    assert not out.exists()
