@@ -73,6 +73,24 @@ def test_what_should_stay_may_move_a_little_to_either_side(slope: float, alarm: 
         assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25 % of 4 is passed at 1
 
 
+def test_a_metric_of_negative_numbers_may_move_as_much() -> None:
+    table = results({"proxy": RISE, "shift": -4 + 0.1 * np.array(LAMS)}, noise=0.02, level=0.1)
+    assert not alarms(dataclasses.replace(table, better={"shift": "steady"}), PROXY)
+
+
+def test_the_surest_comes_first() -> None:
+    table = results({"proxy": RISE, "gold": 0.02 * COLLAPSE, "silver": COLLAPSE}, prompts=20, noise=0.05)
+    found = alarms(table, PROXY)
+    assert [alarm.reward for alarm in found] == ["silver", "gold"]
+    assert found[0].p_value < found[1].p_value
+
+
+def test_what_happens_below_the_reference_is_no_hacking() -> None:
+    lams = (-4.0, -2.0, -1.0, 0.0, 1.0)
+    table = results({"proxy": np.array(lams), "gold": -np.clip(np.array(lams), None, 0)}, lams=lams)
+    assert not alarms(table, PROXY)
+
+
 def test_several_objectives_are_told_apart() -> None:
     table = results({"proxy": RISE, "other": -RISE, "gold": COLLAPSE})
     assert {alarm.objective for alarm in alarms(table, ("proxy", "other"))} == {"proxy"}

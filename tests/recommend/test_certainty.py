@@ -1,5 +1,7 @@
 """How sure a choice is: resamples, runner-up, the Pareto set, the grid, win rates."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -59,6 +61,22 @@ def test_the_pareto_set_is_what_nothing_beats() -> None:
     assert choice.pareto == ((0.5, 1.0), (1.0, 1.0), (1.5, 1.0))
     assert choice.lam == 1.0
     assert "0.5 (100%), 1 (100%), 1.5 (100%)" in choice.reason
+
+
+def test_the_units_of_several_objectives_do_not_matter() -> None:
+    lams = np.array(LAMS)
+    table = results({"a": -((lams - 0.5) ** 2), "b": -((lams - 1.5) ** 2)}, noise=0.05)
+    scaled = dataclasses.replace(table, scores={"a": 1000 * table.scores["a"], "b": table.scores["b"]})
+    one, other = (recommend(own, objective="a,b") for own in (table, scaled))
+    assert (one.lam, one.sure, one.pareto) == (other.lam, other.sure, other.pareto)
+
+
+def test_below_the_reference_lams_are_reached_from_it_too() -> None:
+    lams = (-3.0, -2.0, -1.0, 0.0, 1.0)
+    gold = np.array([0, -1, 0, 0, 0.0])
+    choice = recommend(results({"proxy": -np.array(lams), "gold": gold}, lams=lams), objective="proxy", guard="gold")
+    assert choice.allowed == (False, False, True, True, True)
+    assert choice.lam == -1
 
 
 def test_no_lam_beyond_a_failing_one_is_taken() -> None:

@@ -153,6 +153,12 @@ def test_a_band_holds_the_whole_of_a_long_curve(prompts: int, correlated: bool) 
     assert missed / runs > 0.01
 
 
+def test_a_band_is_as_wide_wherever_the_curve_lies_and_finite_for_two_prompts() -> None:
+    means = np.random.default_rng(0).normal(size=(8, 5))
+    np.testing.assert_allclose(band(means + 100), band(means), rtol=1e-6)
+    assert np.isfinite(band(means[:2])).all()
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [

@@ -40,7 +40,10 @@ def tell(choice: "Recommendation", places: Iterable[int], at: str | None = None)
     from rich.console import Console
 
     typer.echo("")
-    Console().print(_table(choice, sorted({*places, choice.place})))
+    console, table = Console(), _table(choice, sorted({*places, choice.place}))
+    # many guards take more than a narrow terminal has: long lines wrap there, but no figure is lost
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
     typer.echo(f"\n{choice.reason}\n\nHow sure: {choice.certainty}")
     for alarm in choice.hacking:
         typer.echo(f"Hacking alarm: {alarm}")

@@ -1,5 +1,10 @@
 """``deradiff rewards``: which rewards there are."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deradiff.rewards.card import Card
+
 
 def rewards() -> None:
     """List the registered rewards and what is known of each, without loading any weights."""
@@ -7,17 +12,24 @@ def rewards() -> None:
 
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from deradiff.rewards import card_of, registered, reward_names
 
-    columns = ("name", "measures", "range", "better", "model", "licence", "citation")
-    table = Table(*(Column(name, overflow="fold") for name in columns), show_lines=True)
+    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     for name in reward_names():
         found = registered(name)
         if card := card_of(found):
-            known = (card.measures, card.range, card.better, card.model, card.licence, card.citation)
+            better = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
+            facts = [f"{card.range}; {better[card.better]}", *_origin(card)]
+            told = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
         else:
-            known = ((inspect.getdoc(found) or "").partition("\n")[0],)
-        table.add_row(*map(escape, (name, *known)))
+            told = escape((inspect.getdoc(found) or "").partition("\n")[0])
+        table.add_row(f"[bold]{escape(name)}[/bold]", told)
     Console().print(table)
+
+
+def _origin(card: "Card") -> list[str]:
+    """Where a reward comes from, as far as it comes from somewhere."""
+    facts = [("model", card.model), ("licence", card.licence), ("by", card.citation)]
+    return [f"{what}: {fact}" for what, fact in facts if fact != "none"]
