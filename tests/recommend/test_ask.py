@@ -72,7 +72,8 @@ def test_every_guard_must_hold() -> None:
     table = results({"proxy": RISE, "gold": FALL, "silver": 2 * FALL}, noise=0.01)
     choice = recommend(table, objective="proxy", guard="gold:-1.2,silver:-1.2")
     assert choice.lam == 0.5
-    assert choice.failing[LAMS.index(1.0)] == ("silver is significantly more than 1.2 below the reference",)
+    assert choice.failing[LAMS.index(1.0)] == ("silver",)
+    assert choice.failures[LAMS.index(1.0)] == "silver is significantly more than 1.2 below the reference"
 
 
 def test_the_kl_budget_ends_the_choice_where_the_path_leaves_it() -> None:

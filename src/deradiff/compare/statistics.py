@@ -11,10 +11,9 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta as beta_distribution
 
 from deradiff.errors import ResultsError
-from deradiff.recommend import Interval, interval
+from deradiff.recommend import Interval, exact, interval
 
 NULL = "null"  # the arm that predicts the same at every beta
 
@@ -175,8 +174,4 @@ def win_rate(table: Floats, scratch: Floats) -> Interval:
 
     An image meets each training seed's image of the same noise, which together count as one trial; a tie is half a win.
     """
-    wins = float(((table > scratch) + 0.5 * (table == scratch)).mean(axis=0).sum())
-    trials = table.size
-    low = beta_distribution.ppf(0.025, wins, trials - wins + 1) if wins > 0 else 0.0
-    high = beta_distribution.ppf(0.975, wins + 1, trials - wins) if wins < trials else 1.0
-    return Interval(mean=wins / trials, low=float(low), high=float(high))
+    return exact(float(((table > scratch) + 0.5 * (table == scratch)).mean()), table.size)

@@ -10,6 +10,7 @@ from deradiff.recommend.curves import Curve as Curve
 from deradiff.recommend.curves import equivalent_beta as equivalent_beta
 from deradiff.recommend.curves import paired_curve as paired_curve
 from deradiff.recommend.intervals import Interval as Interval
+from deradiff.recommend.intervals import exact as exact
 from deradiff.recommend.intervals import interval as interval
 from deradiff.recommend.recommendation import Recommendation as Recommendation
 from deradiff.recommend.words import FEW_PROMPTS as FEW_PROMPTS

@@ -16,6 +16,7 @@ from deradiff.recommend.flips import band
 from deradiff.recommend.intervals import Floats, interval
 from deradiff.results import Results
 
+BUDGET = "path KL"
 Bools = NDArray[np.bool_]
 
 
@@ -39,7 +40,6 @@ class Holding:
         self._zero = results.lams.index(0)
         self._limits = {guard: _limits(results, guard) for guard in question.guards}
         self._over = _over_budget(results, question.kl_budget)
-        self._budget = question.kl_budget
 
     def allowed(self, weights: Floats | None = None) -> Bools:
         """Whether each lam may be taken (L,), or in every resample of the prompts (draws, L)."""
@@ -51,16 +51,13 @@ class Holding:
         return ~fails & self._reached(~surely)
 
     def failing(self) -> tuple[tuple[str, ...], ...]:
-        """For each lam what fails there, in words."""
+        """For each lam what fails there: names of rewards, and `BUDGET`."""
         told = {
-            f"{guard.reward} is {guard.words}": np.any(
-                [own.slack.mean(axis=0) + own.alone < 0 for own in limits], axis=0
-            )
+            guard.reward: np.any([own.slack.mean(axis=0) + own.alone < 0 for own in limits], axis=0)
             for guard, limits in self._limits.items()
         }
-        if self._budget is not None:
-            told[f"path KL is above {self._budget:g} nats"] = self._over
-        return tuple(tuple(words for words, fails in told.items() if fails[place]) for place in range(len(self._over)))
+        told[BUDGET] = self._over
+        return tuple(tuple(name for name, fails in told.items() if fails[place]) for place in range(len(self._over)))
 
     def _reached(self, holds: Bools) -> Bools:
         """Where all holds from the reference outwards."""

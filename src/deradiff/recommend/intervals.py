@@ -53,6 +53,11 @@ def win_rate(table: Floats, other: Floats) -> Interval:
     if spread > 0:
         quantiles = stdtrit([wins.size - 1, len(wins) - 1], 0.975)
         trials = min(trials, share * (1 - share) / spread * float((quantiles[0] / quantiles[1]) ** 2))
+    return exact(share, trials)
+
+
+def exact(share: float, trials: float) -> Interval:
+    """A share of trials and its 95 % Clopper-Pearson limits; neither wins nor trials need be whole."""
     won = share * trials
     low = beta_distribution.ppf(0.025, won, trials - won + 1) if share > 0 else 0.0
     high = beta_distribution.ppf(0.975, won + 1, trials - won) if share < 1 else 1.0

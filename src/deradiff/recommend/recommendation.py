@@ -25,7 +25,7 @@ class Recommendation:
             which it is such; empty for one objective.
         curves: of all rewards, the objectives' and guards' first.
         allowed: for each lam, whether every guard holds there and on the way there.
-        failing: for each lam, the guards that fail at it, in words; ``KL budget`` among them.
+        failing: for each lam, the rewards whose guards fail at it, and ``path KL`` where that is over the budget.
         alarms: signs that an objective is over-optimised.
         next_lams: lams to sweep next, where the grid is too coarse or ends too early; empty where it isn't.
         question: what was asked.
@@ -51,6 +51,11 @@ class Recommendation:
     def place(self) -> int:
         """The place of ``lam`` among the lams swept."""
         return next(iter(self.curves.values())).lams.index(self.lam)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """For each lam what fails at it, in words; empty where nothing does."""
+        return tuple(words.failure(self, names) for names in self.failing)
 
     @property
     def reason(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deradiff.recommend.alarm import LEAST_PROMPTS, TOLERANCE, Alarm
+from deradiff.recommend.hold import BUDGET
 from deradiff.recommend.intervals import Interval
 
 if TYPE_CHECKING:
@@ -53,10 +54,18 @@ def _share(share: Interval) -> str:
     return f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
+def failure(choice: "Recommendation", names: tuple[str, ...]) -> str:
+    """What fails, in words."""
+    told = [f"{guard.reward} is {guard.words}" for guard in choice.question.guards if guard.reward in names]
+    if BUDGET in names:
+        told.append(f"{BUDGET} is above {choice.question.kl_budget:g} nats")
+    return ", ".join(told)
+
+
 def _holding(choice: "Recommendation") -> str:
     parts = [f"{guard.reward} is not {guard.words}" for guard in choice.question.guards]
     if choice.question.kl_budget is not None:
-        parts.append(f"path KL is within {choice.question.kl_budget:g} nats")
+        parts.append(f"{BUDGET} is within {choice.question.kl_budget:g} nats")
     return ", ".join(parts)
 
 
@@ -64,10 +73,11 @@ def _hacked(choice: "Recommendation", place: int) -> Iterator[str]:
     for name in choice.question.objectives:
         changes = choice.curves[name].change
         for number, (change, failing) in enumerate(zip(changes, choice.failing, strict=True)):
-            guards = [words for words in failing if not words.startswith("path KL")]
+            guards = tuple(own for own in failing if own != BUDGET)
             if guards and change.low > 0 and change.mean > changes[place].mean:
                 lam = choice.curves[name].lams[number]
-                yield f"From lam = {lam:g}, {name} is higher still while {guards[0]}: this is reward hacking."
+                fall = f"{name} is higher still while {failure(choice, guards[:1])}"
+                yield f"From lam = {lam:g}, {fall}: this is reward hacking."
                 break
 
 
@@ -123,9 +133,8 @@ def warnings(choice: "Recommendation") -> Iterator[str]:
     for name in objectives:
         if lam != 0 and choice.curves[name].change[place].low <= 0:
             yield f"The gain in {name} is not significant: sweep more prompts."
-    failing = {words.split(" is ")[0] for words_at in choice.failing for words in words_at}
     for name in guards:
-        if name not in failing:
+        if not any(name in failing for failing in choice.failing):
             yield f"{name} never fails significantly: this sweep does not show where it would turn."
     if not set(choice.curves) - set(objectives):
         yield f"No guard reward: nothing here would show that {objectives[0]} is hacked."

@@ -105,8 +105,8 @@ def _columns(results: Results, choice: Recommendation) -> list[Column]:
     colours = figures.lam_colours(results.lams)
     betas = figures.beta_labels(results, results.lams)
     return [
-        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, failing="; ".join(failing))
-        for lam, beta, colour, failing in zip(results.lams, betas, colours, choice.failing, strict=True)
+        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, failing=failing)
+        for lam, beta, colour, failing in zip(results.lams, betas, colours, choice.failures, strict=True)
     ]
 
 

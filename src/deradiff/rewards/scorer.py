@@ -1,5 +1,6 @@
 """Scorers: rewards by a published model, whose weights are read at the first call."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,7 +15,7 @@ from deradiff.rewards.files import locate
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
-class Scorer:
+class Scorer(ABC):
     """A reward by a published model.
 
     Its files are found when it is built, so that a missing one is told before hours of sampling; they are read at the
@@ -65,11 +66,13 @@ class Scorer:
         """The file of weights."""
         return self.files[next(iter(self.published))]
 
+    @abstractmethod
     def _load(self) -> None:
-        raise NotImplementedError
+        """Read the weights."""
 
+    @abstractmethod
     def _batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
+        """Scores (N,) of as many images as go through the network at once."""
 
 
 def in_batches(

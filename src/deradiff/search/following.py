@@ -14,10 +14,9 @@ def following(seen: Observed, best: int) -> list[Rectangle]:
     use another seed, at lam = 0 and the two lams nearest the answer. Last these two for whatever lacks them.
     """
     known, (prompts, seeds) = seen.known, seen.used
-    sampled = [lam for lam in seen.lams if lam]
-    if best and min(abs(lam - best) for lam in sampled) > NEAR:
+    if not stands(seen, best):
         return [Rectangle(range(prompts), range(seeds), (best,))]
-    nearest = tuple(sorted(sorted(sampled, key=lambda lam: (abs(lam - best), lam))[:2]))
+    nearest = tuple(sorted(sorted(filter(None, seen.lams), key=lambda lam: (abs(lam - best), lam))[:2]))
     if prompts < len(known):
         return [Rectangle(range(prompts, min(2 * prompts, len(known))), range(seeds), (0, *nearest))]
     if seeds < known.shape[1]:
@@ -27,6 +26,11 @@ def following(seen: Observed, best: int) -> list[Rectangle]:
         for lam in nearest
         for first, last in _lacking(np.all(known[:, :, lam], axis=0).tolist())
     ]
+
+
+def stands(seen: Observed, best: int) -> bool:
+    """Whether the answer at place ``best`` is lam = 0, or is or is next to another lam that was sampled."""
+    return best == 0 or min(abs(lam - best) for lam in seen.lams if lam) <= NEAR
 
 
 def _lacking(has: list[bool]) -> list[tuple[int, int]]:

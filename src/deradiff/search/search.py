@@ -11,7 +11,7 @@ from deradiff.errors import PlanError
 from deradiff.recommend import Recommendation, recommend
 from deradiff.results import Results
 from deradiff.search.fill import filled
-from deradiff.search.following import following
+from deradiff.search.following import following, stands
 from deradiff.search.observed import Observed, Rectangle, observed
 from deradiff.search.settings import FIRST_PROMPTS, Settings
 
@@ -78,8 +78,7 @@ def search(settings: Settings, prompts: int, seeds: int, sample: Sample) -> Foun
 def _stopped(settings: Settings, choice: Recommendation, seen: Observed, todo: Sequence[Rectangle]) -> str:
     """Why to stop, or nothing."""
     low, high = choice.interval
-    settled = not todo or todo[0].lams[0] == 0 or len(todo) > 1  # the answer stands on a lam that was sampled
-    if high - low <= settings.width and settled:
+    if high - low <= settings.width and stands(seen, choice.place):
         return f"the interval of lam is no wider than {settings.width:g}"
     if not todo:
         return "all prompts and seeds are used around the answer"

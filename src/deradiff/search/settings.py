@@ -1,6 +1,6 @@
 """What a search asks and what it may spend."""
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 POINTS = 33  # lams of the grid that is chosen from
 FIRST_PROMPTS = 32  # of the first round; more join where they decide most
@@ -31,10 +31,3 @@ class Settings(BaseModel):
     def grid(self) -> tuple[float, ...]:
         """The lams that are chosen from."""
         return tuple(round(self.highest * step / (POINTS - 1), 10) for step in range(POINTS))
-
-    @field_validator("most")
-    @classmethod
-    def _enough(cls, most: int | None) -> int | None:
-        if most is not None and most < 6:
-            raise ValueError("two prompts at three lams are 6 images; give as many or more")
-        return most
