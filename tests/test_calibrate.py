@@ -82,6 +82,7 @@ def test_what_can_not_be_calibrated_is_refused() -> None:
         ({"paths": {}}, "recorded no implicit reward L"),
         ({"lams": (0.5,)}, "the reference, lam = 0, are needed"),
         ({"scores": {}}, "no reward 'r' here"),
+        ({"scores": {}, "unscored": {"r": 9}}, "9 of .* images have no score of r"),
     ]
     for change, told in cases:
         with pytest.raises(ResultsError, match=told):

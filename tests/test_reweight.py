@@ -76,6 +76,8 @@ def test_lams_that_paths_say_nothing_of_are_left_out() -> None:
 
 def test_what_can_not_be_told_is_refused() -> None:
     table = gaussian((0.0, 1.0, 2.0))
+    with pytest.raises(ResultsError, match="9 of 6000 images have no score of r"):
+        reweight(dataclasses.replace(table, scores={}, unscored={"r": 9}), "r", GRID)
     for lams, sampled in (([1.2], None), ([-0.1], None), ([0.5], [0.0, 2.0])):
         with pytest.raises(ResultsError, match=r"is beyond \[0, 1\]"):
             reweight(table, "r", lams, sampled)

@@ -84,16 +84,16 @@ def calibrate(results: Results, reward: str, nominal: float | None = None) -> Ca
         nominal: the beta on the anchor's card.
 
     Raises:
-        ResultsError: an unknown reward, lam = 0 missing, L not recorded, too few images, or a constant reward.
+        ResultsError: a reward that is unknown or scored in part, lam = 0 missing, L not recorded, too few images, or a
+            constant reward.
     """
-    if reward not in results.scores:
-        raise ResultsError(f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none'}")
+    table = results.scored(reward)
     if 0 not in results.lams:
         raise ResultsError("images of the reference, lam = 0, are needed; sweep it too")
     if reason := obstacle(results):
         raise ResultsError(reason)
     place = results.lams.index(0)
-    log_ratio, scores = results.paths["implicit_reward"][:, :, place], results.scores[reward][:, :, place]
+    log_ratio, scores = results.paths["implicit_reward"][:, :, place], table[:, :, place]
     if scores.shape[1] < 2 or not np.isfinite(log_ratio).all():
         raise ResultsError("expected L of two or more images a prompt at lam = 0; sweep more seeds")
     if np.ptp(scores - scores.mean(axis=1, keepdims=True)) == 0:

@@ -22,6 +22,7 @@ class Results:
         seeds: S seeds; the images of one (prompt, seed) share all noise across lams, so they are pairs.
         lams: L mixing weights, ascending; 0 is the reference, 1 the anchor.
         scores: reward name -> array (P, S, L), higher is better unless ``better`` says otherwise.
+        unscored: reward name -> how many images have no score of it yet; such a reward is not among ``scores``.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
         paths: what else their paths tell (`deradiff.paths.Paths`), name -> array (P, S, L), nan where it isn't known.
         images: image files, array of paths (P, S, L).
@@ -39,6 +40,7 @@ class Results:
     lams: tuple[float, ...]
     scores: Mapping[str, NDArray[np.float64]]
     images: NDArray[np.object_]
+    unscored: Mapping[str, int] = field(default_factory=dict)
     path_kl: NDArray[np.float64] | None = None
     paths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     better: Mapping[str, str] = field(default_factory=dict)
@@ -58,8 +60,26 @@ class Results:
             if table.shape != shape:
                 raise ResultsError(f"{name}: expected one value per prompt, seed and lam {shape}, got {table.shape}")
         for name, table in self.scores.items():
-            if not np.isfinite(table).all():
-                raise ResultsError(f"{name}: {np.sum(~np.isfinite(table))} scores are not finite; score the run again")
+            if bad := int(np.sum(~np.isfinite(table))):
+                raise ResultsError(f"{name}: {bad} of {table.size} scores are nan or infinite; expected finite numbers")
+
+    def scored(self, reward: str) -> NDArray[np.float64]:
+        """The scores of one reward, (P, S, L).
+
+        Raises:
+            ResultsError: an unknown reward, or one that some images have no score of yet.
+        """
+        if reward in self.unscored:
+            raise ResultsError(self.lack(reward))
+        if reward not in self.scores:
+            there = ", ".join([*self.scores, *self.unscored]) or "none"
+            raise ResultsError(f"no reward {reward!r} here; there are: {there}; choose one, or run deradiff score")
+        return self.scores[reward]
+
+    def lack(self, reward: str) -> str:
+        """What to say of a reward that some images have no score of yet."""
+        missing = f"{self.unscored[reward]} of {self.images.size} images have no score of {reward}"
+        return f"{missing}; score the run again: deradiff score RUN --rewards {reward}"
 
     def image(self, prompt: int, seed: int, lam: int) -> Path:
         """The file of one image, by its indices."""

@@ -66,17 +66,16 @@ def reweight(
         sampled: lams of the sweep whose images to use; all in [0, 1] by default.
 
     Raises:
-        ResultsError: a lam beyond [0, 1], an unknown reward, or paths that were not recorded.
+        ResultsError: a lam beyond [0, 1], a reward that is unknown or scored in part, or paths that were not recorded.
     """
     refuse_beyond(lams)
-    if reward not in results.scores:
-        raise ResultsError(f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none'}")
+    table = results.scored(reward)
     if reason := obstacle(results):
         raise ResultsError(reason)
     used = usable(results, sampled)
     places = [results.lams.index(lam) for lam in used]
     log_ratio, q = (_flat(results.paths[name], places) for name in ("implicit_reward", "q"))
-    scores = _flat(results.scores[reward], places)
+    scores = _flat(table, places)
     logs = [log_weights(log_ratio, q, used, lam) for lam in lams]
     weights = [softmax(own, axis=1) for own in logs]
     means = [(own * scores).sum(axis=1) for own in weights]

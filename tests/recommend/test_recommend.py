@@ -227,6 +227,26 @@ def test_a_table_that_cannot_answer_is_refused(table: Results, names: tuple[str,
         recommend(table, objective=names[0], guard=names[1])
 
 
+def test_a_reward_scored_in_part_is_left_out_and_blocks_no_other() -> None:
+    table = results({"proxy": RISE, "gold": COLLAPSE})
+    alone = dataclasses.replace(table, scores={"proxy": table.scores["proxy"]})
+    part = dataclasses.replace(alone, unscored={"gold": 5})
+    words = "5 of 224 images have no score of gold; score the run again: deradiff score RUN --rewards gold"
+    said = recommend(part, objective="proxy")
+    assert f"Left out: {words}" in said.warnings
+    assert said.reason == recommend(alone, objective="proxy").reason
+    for objective, guard in (("gold", None), ("proxy", "gold"), ("proxy,gold", None)):
+        with pytest.raises(ResultsError, match=words):
+            recommend(part, objective=objective, guard=guard)
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    table = results({"proxy": RISE, "gold": COLLAPSE})
+    table.scores["gold"][0, 0, :2] = np.nan, np.inf
+    with pytest.raises(ResultsError, match="gold: 2 of 224 scores are nan or infinite"):
+        dataclasses.replace(table)
+
+
 def test_an_objective_that_never_changes_is_refused() -> None:
     table = results({"proxy": RISE})
     flat = dataclasses.replace(table, scores={"proxy": np.ones_like(table.scores["proxy"])})

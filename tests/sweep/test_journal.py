@@ -68,8 +68,10 @@ def test_images_that_come_out_otherwise_are_recorded_anew_and_scored_anew(run_fo
     (run_folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     journal = finished(run_folder, plan)
     assert [record.edition for _, record in journal._records(run_folder / JOURNAL)] == [0, 0, 0, 0, 1]
-    with pytest.raises(ResultsError, match=r"3 scores .* score the run again"):
-        journal.results()
+    between = journal.results()
+    assert (between.unscored, dict(between.scores)) == ({REWARD: 3}, {})
+    with pytest.raises(ResultsError, match=rf"3 of 12 images have no score of {REWARD}; score the run again"):
+        between.scored(REWARD)
     score(journal, REWARD)
     after = journal.results()
     assert np.array_equal(after.scores[REWARD], before.scores[REWARD])

@@ -15,7 +15,7 @@ from tests.sweep.painted import images, paint, painted
 from tests.sweep.subject import REWARD, finished
 
 from deradiff import testbed
-from deradiff.errors import ResultsError, RewardError
+from deradiff.errors import RewardError
 from deradiff.sweep import Journal, Plan
 from deradiff.sweep.score import score
 from deradiff.sweep.writer import Writer
@@ -37,10 +37,11 @@ def true_diversity(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def is_true(journal: Journal, guidance: float | None = None) -> bool:
-    scores, pixels = journal.results(guidance).scores, images(journal, guidance)
+    results, pixels = journal.results(guidance), images(journal, guidance)
     truth = {"diversity": true_diversity(pixels)}
     truth["reference_distance"] = distance(pixels, pixels[:, :, [journal.plan.lams.index(0)]])
-    return all(np.allclose(scores[name], truth[name], atol=1e-6) for name in scores)
+    scored = results.scores.keys() & truth
+    return not results.unscored and all(np.allclose(results.scores[name], truth[name], atol=1e-6) for name in scored)
 
 
 def scored_batches(journal: Journal) -> list[int]:
@@ -70,8 +71,7 @@ def test_a_batch_made_again_is_scored_anew_with_all_that_compare_with_it(tmp_pat
     journal = painted(tmp_path)
     score(journal, "diversity")
     paint(journal, 6, seed=1)  # the third of the second prompt's four seeds
-    with pytest.raises(ResultsError, match="score the run again"):
-        journal.results()
+    assert journal.results().unscored == {"diversity": 3}
     score(journal, "diversity")
     assert Counter(scored_batches(journal)[12:]) == Counter([4, 5, 6, 7])
     assert is_true(journal)
@@ -85,6 +85,7 @@ def test_killed_halfway_the_rest_is_scored_anew(
     score(journal, "diversity")
     for batch in remade:
         paint(journal, batch, seed=1)
+    score(journal, REWARD)
     append, left = Writer.append, [1]
 
     def killed(writer: Writer, record: BaseModel) -> None:
@@ -98,11 +99,22 @@ def test_killed_halfway_the_rest_is_scored_anew(
         monkeypatch.setattr(Writer, "append", killed)
         with pytest.raises(KeyboardInterrupt):
             score(journal, "diversity")
-        with pytest.raises(ResultsError, match="score the run again"):
-            journal.results()
+        editions = {own.batch: own.edition for _, own in journal.scores if own.reward == "diversity"}
+        results = journal.results()
+        assert results.unscored == {"diversity": 3 * sum(editions[batch] == 0 for batch in remade)}
+        assert results.scores.keys() == {REWARD}
     monkeypatch.undo()
     score(journal, "diversity")
     assert is_true(journal)
+
+
+def test_a_guidance_whose_turn_to_be_scored_did_not_come_is_told(tmp_path: Path) -> None:
+    journal = painted(tmp_path, guidances=[1, 4])
+    score(journal, REWARD)
+    lines = journal.scores.path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if journal.plan.batch(json.loads(line)["batch"]).guidance == 0]
+    journal.scores.path.write_text("".join(kept))
+    assert (journal.results(1).unscored, journal.results(4).unscored) == ({}, {REWARD: 36})
 
 
 def test_a_run_that_cannot_be_compared_is_told_first(tmp_path: Path) -> None:

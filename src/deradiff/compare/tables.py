@@ -56,9 +56,9 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
     for reward in rewards:
         scores = Scores(
             betas=betas,
-            scratch=tuple(np.stack([own.scores[reward][:, :, 0] for _, own in group]) for group in groups),
+            scratch=tuple(np.stack([own.scored(reward)[:, :, 0] for _, own in group]) for group in groups),
             arms={
-                arm: np.stack([_column(own, own.scores[reward], lam) for lam in at])
+                arm: np.stack([_column(own, own.scored(reward), lam) for lam in at])
                 for arm, (own, at) in columns.items()
             },
             same_seed=_same_seed(groups, anchor.seed),
@@ -87,7 +87,7 @@ def _same_seed(groups: list[Group], seed: int) -> tuple[int, ...]:
 
 
 def _optimum(pool: Results, objective: str, reward: str, scores: Scores) -> Optimum:
-    first, own = (pool.scores[name][:, :, 0] for name in (objective, reward))
+    first, own = (pool.scored(name)[:, :, 0] for name in (objective, reward))
     arms = {SCRATCH: list(scores.scratch)} | {arm: list(table) for arm, table in scores.arms.items()}
     return optimum(objective, scores.betas, first, own, arms)
 

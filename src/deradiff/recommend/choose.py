@@ -35,8 +35,8 @@ def recommend(
         kl_budget: the largest mean path KL, in nats.
 
     Raises:
-        ResultsError: a question that can't be read, an unknown reward, lam = 0 missing, a single lam or prompt, an
-            objective that never changes, or a KL budget for a run that recorded no path KL.
+        ResultsError: a question that can't be read, a reward that is unknown or scored in part, lam = 0 missing, a
+            single lam or prompt, an objective that never changes, or a KL budget for a run that recorded no path KL.
     """
     question = ask(objective, guard, kl_budget)
     curves = {name: paired_curve(results, name) for name in question.rewards}
@@ -67,6 +67,7 @@ def recommend(
         failing=holding.failing(),
         alarms=tuple(alarms(results, question.objectives)),
         next_lams=tuple(next_lams([curves[name] for name in question.objectives], allowed.tolist(), best)),
+        left_out=tuple(map(results.lack, results.unscored)),
         question=question,
         prompts=len(results.prompts),
     )

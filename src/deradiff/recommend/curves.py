@@ -39,7 +39,7 @@ def paired_curve(results: Results, reward: str) -> Curve:
     """Mean score, paired change to lam = 0 and win rates along lam, clustered by prompt.
 
     Raises:
-        ResultsError: an unknown reward, lam = 0 missing, or a single lam or prompt.
+        ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
     """
     refuse_unanswerable(results, reward)
     lams, scores = results.lams, results.scores[reward]
@@ -66,13 +66,10 @@ def refuse_unanswerable(results: Results, reward: str) -> None:
     """Refuse a table that can't say how a reward changes.
 
     Raises:
-        ResultsError: an unknown reward, lam = 0 missing, or a single lam or prompt.
+        ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
     """
     lams = results.lams
-    if reward not in results.scores:
-        raise ResultsError(
-            f"no reward {reward!r} here; there are: {', '.join(results.scores) or 'none; run deradiff score'}"
-        )
+    results.scored(reward)  # refuses one that isn't there
     if len(lams) < 2:
         raise ResultsError(f"one lam only, {lams}: nothing to compare; sweep lam = 0 and at least one other")
     if 0 not in lams:

@@ -28,6 +28,7 @@ class Recommendation:
         failing: for each lam, the rewards whose guards fail at it, and ``path KL`` where that is over the budget.
         alarms: signs that an objective is over-optimised.
         next_lams: lams to sweep next, where the grid is too coarse or ends too early; empty where it isn't.
+        left_out: of each reward that some images have no score of, how many, and what to do.
         question: what was asked.
         prompts: how many there were.
     """
@@ -44,6 +45,7 @@ class Recommendation:
     failing: tuple[tuple[str, ...], ...]
     alarms: tuple[Alarm, ...]
     next_lams: tuple[float, ...]
+    left_out: tuple[str, ...]
     question: Ask
     prompts: int
 

@@ -140,6 +140,8 @@ def warnings(choice: "Recommendation") -> Iterator[str]:
         yield f"No guard reward: nothing here would show that {objectives[0]} is hacked."
     elif prompts < LEAST_PROMPTS:
         yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {prompts}."
+    for lack in choice.left_out:
+        yield f"Left out: {lack}"
     yield from _beyond(choice)
 
 

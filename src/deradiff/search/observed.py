@@ -74,5 +74,5 @@ def observed(shape: tuple[int, int, int], rounds: Sequence[tuple[Rectangle, Resu
         place = np.ix_(rectangle.prompts, rectangle.seeds, rectangle.lams)
         known[place] = True
         for name in names:
-            tables[name][place] = results.scores.get(name, results.path_kl)
+            tables[name][place] = results.path_kl if name == "path_kl" else results.scored(name)
     return Observed(tables, known)

@@ -114,7 +114,8 @@ class Journal:
             guidance: one of the plan's; need not be given where there is one.
 
         Raises:
-            PlanError: some images are missing still; or no guidance of the plan, which are then listed.
+            PlanError: some images are missing still; a recorded score that is not finite; or no guidance of the plan,
+                which are then listed.
         """
         return results(self, guidance)
 

@@ -39,13 +39,14 @@ def results(journal: "Journal", guidance: float | None) -> Results:
             _block(table, batch)[:] = np.reshape(np.array(column, dtype=float), _block(table, batch).shape)
     if missing:
         raise lacking(journal, missing, images.size)
-    scores, better = _scores(journal, editions, shape)
+    scores, unscored, better = _scores(journal, editions, shape)
     return Results(
         prompts=plan.prompts,
         seeds=plan.seeds,
         lams=plan.lams,
         scores=scores,
         images=images,
+        unscored=unscored,
         path_kl=path_kl if np.isfinite(path_kl).all() else None,
         paths=paths,
         better=better,
@@ -61,23 +62,33 @@ def lacking(journal: "Journal", missing: int, count: int) -> PlanError:
 
 def _scores(
     journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
-    """By reward its scores, nan where the images as they are now haven't been scored, and which of them are better.
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, int], dict[str, str]]:
+    """By reward its scores; of how many images as they are now it has none, where that is some; and what is better.
 
     Editions are -1 for other guidances.
     """
-    scores: dict[str, NDArray[np.float64]] = {}
+    tables: dict[str, NDArray[np.float64]] = {}
+    known: dict[str, NDArray[np.bool_]] = {}  # nan won't do for what isn't scored: a journal may hold nan
     better: dict[str, str] = {}
     for _, record in journal.scores:
+        table = tables.setdefault(record.reward, np.full(shape, np.nan))
+        there = known.setdefault(record.reward, np.zeros(shape, bool))
+        better[record.reward] = record.better
         if record.edition == editions[record.batch]:
             batch = journal.plan.batch(record.batch)
-            table = scores.setdefault(record.reward, np.full(shape, np.nan))
             _block(table, batch)[:] = np.reshape(record.scores, _block(table, batch).shape)
-            better[record.reward] = record.better
-    return scores, better
+            _block(there, batch)[:] = True
+    for name, table in tables.items():
+        if bad := int(np.sum(known[name] & ~np.isfinite(table))):
+            raise PlanError(
+                f"{name}: {bad} of {table.size} scores in {journal.scores.path} are nan or infinite, expected finite "
+                f"numbers; delete that reward's lines there, then deradiff score {journal.folder} --rewards {name}"
+            )
+    unscored = {name: int(np.sum(~there)) for name, there in known.items() if not there.all()}
+    return {name: table for name, table in tables.items() if name not in unscored}, unscored, better
 
 
-def _block(table: NDArray[np.float64], batch: Batch) -> NDArray[np.float64]:
+def _block(table: NDArray[Any], batch: Batch) -> NDArray[Any]:
     """The part (prompts, seeds, lams) of a table that a batch fills."""
     return table[batch.prompts.start : batch.prompts.stop, batch.seeds.start : batch.seeds.stop]
 
