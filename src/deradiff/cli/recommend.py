@@ -47,6 +47,8 @@ def tell(choice: "Recommendation", places: Iterable[int], at: str | None = None)
     typer.echo(f"\n{choice.reason}\n\nHow sure: {choice.certainty}")
     for alarm in choice.hacking:
         typer.echo(f"Hacking alarm: {alarm}")
+    if choice.silence:
+        typer.echo(f"Hacking alarm: {choice.silence}")
     for warning in choice.warnings:
         typer.echo(f"Note: {warning}")
     beta = "" if choice.beta is None else f" (beta {choice.beta:.3g})"

@@ -5,6 +5,7 @@ from deradiff.recommend.alarm import alarms as alarms
 from deradiff.recommend.ask import Ask as Ask
 from deradiff.recommend.ask import Guard as Guard
 from deradiff.recommend.ask import ask as ask
+from deradiff.recommend.beware import FEW_PROMPTS as FEW_PROMPTS
 from deradiff.recommend.choose import recommend as recommend
 from deradiff.recommend.curves import Curve as Curve
 from deradiff.recommend.curves import equivalent_beta as equivalent_beta
@@ -13,4 +14,3 @@ from deradiff.recommend.intervals import Interval as Interval
 from deradiff.recommend.intervals import exact as exact
 from deradiff.recommend.intervals import interval as interval
 from deradiff.recommend.recommendation import Recommendation as Recommendation
-from deradiff.recommend.words import FEW_PROMPTS as FEW_PROMPTS

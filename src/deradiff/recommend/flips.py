@@ -31,9 +31,20 @@ def t_values(columns: Floats, signs: Floats | None = None) -> Floats:
         return np.nan_to_num(means / np.sqrt(variance / (len(columns) - 1)), posinf=np.inf, neginf=-np.inf)
 
 
-def largest_t(columns: Floats, signs: Floats) -> Floats:
-    """The largest t over the columns (P, K) in each toss: (tosses,)."""
-    return t_values(columns, signs).max(axis=1)
+def step_down(columns: Floats, signs: Floats) -> Floats:
+    """p-values (K,) of means above 0, one-sided, right for having looked at all columns (P, K).
+
+    The largest t is held against the largest of all in each toss, the next one against the largest of the others, and
+    so on, each p at least that of the one before: what surely rises no longer hides the rest (Westfall & Young 1993,
+    algorithm 2.8; Romano & Wolf 2005).
+    """
+    t = t_values(columns, np.vstack([np.ones(len(columns)), signs]))  # what was seen is one of the tosses
+    smallest_first = np.argsort(t[0])
+    largest = np.maximum.accumulate(t[:, smallest_first], axis=1)
+    alone = (largest >= t[0, smallest_first]).mean(axis=0)
+    p_values = np.empty_like(alone)
+    p_values[smallest_first] = np.maximum.accumulate(alone[::-1])[::-1]
+    return p_values
 
 
 def band(means: Floats, *, one_sided: bool = False) -> Floats:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deradiff.recommend import words
+from deradiff.recommend import beware, words
 from deradiff.recommend.alarm import Alarm
 from deradiff.recommend.ask import Ask
 from deradiff.recommend.curves import Curve
@@ -26,7 +26,7 @@ class Recommendation:
         curves: of all rewards, the objectives' and guards' first.
         allowed: for each lam, whether every guard holds there and on the way there.
         failing: for each lam, the rewards whose guards fail at it, and ``path KL`` where that is over the budget.
-        alarms: signs that an objective is over-optimised.
+        alarms: signs that an objective is over-optimised, raised or silent, the surest first.
         next_lams: lams to sweep next, where the grid is too coarse or ends too early; empty where it isn't.
         left_out: of each reward that some images have no score of, how many, and what to do.
         question: what was asked.
@@ -71,10 +71,15 @@ class Recommendation:
 
     @property
     def hacking(self) -> tuple[str, ...]:
-        """The alarms, a sentence each."""
-        return tuple(map(words.hacking, self.alarms))
+        """The alarms that are raised, a sentence each."""
+        return tuple(beware.hacking(alarm) for alarm in self.alarms if alarm.raised)
+
+    @property
+    def silence(self) -> str | None:
+        """Where no alarm is raised, how near the nearest is; None where one is, or where nothing could raise one."""
+        return beware.silence(self.alarms[0], self.prompts) if self.alarms and not self.alarms[0].raised else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the choice."""
-        return tuple(words.warnings(self))
+        return tuple(beware.warnings(self))

@@ -1,16 +1,13 @@
-"""A recommendation in words: why, how sure, what would change it, and what to beware of."""
+"""A recommendation in words: why, how sure, and what would change it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from deradiff.recommend.alarm import LEAST_PROMPTS, TOLERANCE, Alarm
 from deradiff.recommend.hold import BUDGET
 from deradiff.recommend.intervals import Interval
 
 if TYPE_CHECKING:
     from deradiff.recommend.recommendation import Recommendation
-
-FEW_PROMPTS = 5
 
 
 def reason(choice: "Recommendation") -> Iterator[str]:
@@ -93,64 +90,3 @@ def certainty(choice: "Recommendation") -> str:
     if choice.prompts_needed <= prompts:
         return f"{said} The {prompts} prompts suffice to tell the two apart."
     return f"{said} About {choice.prompts_needed} prompts like these {prompts} would tell the two apart."
-
-
-def hacking(alarm: Alarm) -> str:
-    """An alarm in a sentence."""
-    sure = f"p {'< 0.001' if alarm.p_value < 0.001 else f'= {alarm.p_value:.2g}'}"
-    rises = f"{alarm.objective} rises by {alarm.rise}"
-    if alarm.drifts:
-        return (
-            f"from lam = {alarm.after:g} {alarm.reward} is more than {TOLERANCE:.0%} off the reference (it changes by "
-            f"{alarm.change}; {sure}) while {rises}."
-        )
-    return (
-        f"from lam = {alarm.before:g} to {alarm.after:g} {rises} while {alarm.reward} changes by {alarm.change} "
-        f"({sure}); the fall begins at about lam = {alarm.onset:g}."
-    )
-
-
-def warnings(choice: "Recommendation") -> Iterator[str]:
-    """What a reader should know before trusting the choice."""
-    lam, place, prompts = choice.lam, choice.place, choice.prompts
-    objectives, guards = choice.question.objectives, [guard.reward for guard in choice.question.guards]
-    if prompts < FEW_PROMPTS:
-        yield f"Only {prompts} prompts: the intervals are wide, and other prompts may behave differently."
-    wanted = ", ".join(f"{own:g}" for own in choice.next_lams)
-    if place == len(choice.allowed) - 1:
-        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it, so sweep {wanted} too."
-    elif place == 0 and lam != 0:
-        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it, so sweep {wanted} too."
-    elif choice.next_lams:
-        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise, so sweep {wanted} too."
-    if lam > 1:
-        yield (
-            f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
-            "beta at a lam below 1, with particles, is the surer way there."
-        )
-    if lam < 0:
-        yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
-    for name in objectives:
-        if lam != 0 and choice.curves[name].change[place].low <= 0:
-            yield f"The gain in {name} is not significant: sweep more prompts."
-    for name in guards:
-        if not any(name in failing for failing in choice.failing):
-            yield f"{name} never fails significantly: this sweep does not show where it would turn."
-    if not set(choice.curves) - set(objectives):
-        yield f"No guard reward: nothing here would show that {objectives[0]} is hacked."
-    elif prompts < LEAST_PROMPTS:
-        yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {prompts}."
-    for lack in choice.left_out:
-        yield f"Left out: {lack}"
-    yield from _beyond(choice)
-
-
-def _beyond(choice: "Recommendation") -> Iterator[str]:
-    """A lam that would do better but lies beyond a failing one."""
-    objective = choice.curves[choice.question.objectives[0]]
-    for lam, change, failing, allowed in zip(
-        objective.lams, objective.change, choice.failing, choice.allowed, strict=True
-    ):
-        if not failing and not allowed and change.mean > objective.change[choice.place].mean:
-            yield f"At lam = {lam:g} all guards hold again, but one surely fails on the way there, so it isn't taken."
-            return

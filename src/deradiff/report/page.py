@@ -158,7 +158,9 @@ def _figures(results: Results, choice: Recommendation) -> dict[str, object]:
         for name, curve in curves.items()
     }
     held = [guard.reward for guard in choice.question.guards]
-    held += sorted({alarm.reward for alarm in choice.alarms if alarm.objective == objective} - set(held))
+    held += sorted(
+        {alarm.reward for alarm in choice.alarms if alarm.raised and alarm.objective == objective} - set(held)
+    )
     against = {
         name: figures.guard_against_objective(curves[objective], curves[name], chosen=choice.lam) for name in held
     }
