@@ -119,7 +119,7 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
 def obstacle(results: Results) -> str | None:
     """Why nothing of a sweep can be reweighted; None where something can."""
     if len(results.prompts) < 2:
-        return "one prompt only: intervals need the spread between prompts; sweep two or more"
+        return "one prompt only: intervals need the spread between prompts; sweep two or more into a new folder"
     if not {"implicit_reward", "q"} <= set(results.paths):
         return (
             "this run recorded no implicit reward L: it takes diagnostics, --mode exact, and a sampler whose noise is "

@@ -250,7 +250,7 @@ def test_a_score_that_is_no_number_is_refused() -> None:
 def test_an_objective_that_never_changes_is_refused() -> None:
     table = results({"proxy": RISE})
     flat = dataclasses.replace(table, scores={"proxy": np.ones_like(table.scores["proxy"])})
-    with pytest.raises(ResultsError, match="all scores are equal"):
+    with pytest.raises(ResultsError, match="proxy: all 224 scores are 1, so no lam is better"):
         recommend(flat, objective="proxy")
 
 

@@ -41,8 +41,10 @@ def recommend(
     question = ask(objective, guard, kl_budget)
     curves = {name: paired_curve(results, name) for name in question.rewards}
     for name in question.objectives:
-        if np.ptp(results.scores[name]) == 0:
-            raise ResultsError(f"{name}: all scores are equal, so no lam is better; choose another objective")
+        scores = results.scores[name]
+        if np.ptp(scores) == 0:
+            equal = f"{name}: all {scores.size} scores are {scores.flat[0]:g}"
+            raise ResultsError(f"{equal}, so no lam is better; choose another objective")
     curves |= {name: paired_curve(results, name) for name in sorted(set(results.scores) - set(curves))}
     weights = draw(len(results.prompts))
     holding = Holding(results, question)

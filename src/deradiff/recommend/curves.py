@@ -68,14 +68,18 @@ def refuse_unanswerable(results: Results, reward: str) -> None:
     Raises:
         ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
     """
-    lams = results.lams
+    lams, swept = results.lams, ", ".join(f"{lam:g}" for lam in results.lams)
     results.scored(reward)  # refuses one that isn't there
     if len(lams) < 2:
-        raise ResultsError(f"one lam only, {lams}: nothing to compare; sweep lam = 0 and at least one other")
+        raise ResultsError(f"one lam only, {swept}: nothing to compare; sweep lam = 0 and others into a new folder")
     if 0 not in lams:
-        raise ResultsError(f"the reference, lam = 0, is not among the lams {lams}; sweep it too")
+        raise ResultsError(
+            f"the reference, lam = 0, is not among the lams {swept}; sweep it with them into a new folder"
+        )
     if len(results.prompts) < 2:
-        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep two or more")
+        raise ResultsError(
+            "one prompt only: intervals need the spread between prompts; sweep two or more into a new folder"
+        )
 
 
 def prompt_changes(results: Results, reward: str) -> Floats:
