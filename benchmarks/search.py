@@ -31,7 +31,7 @@ ALL = np.arange(SHAPE[2])
 def measured(pool: dict[str, np.ndarray], guard: str, rng: np.random.Generator) -> dict[str, Any]:
     prompts = np.arange(SHAPE[0])
     truth = recommend(part(pool, prompts, np.arange(SHAPE[1]), ALL), objective=OBJECTIVE, guard=guard).lam
-    found, errors, shares, covered = [], [], [], []
+    found, errors, shares, covered, widths = [], [], [], [], []
     for _ in range(RUNS):
         seeds = rng.choice(SHAPE[1], SEEDS, replace=False)
         dense = part(pool, prompts, seeds, ALL)
@@ -41,11 +41,12 @@ def measured(pool: dict[str, np.ndarray], guard: str, rng: np.random.Generator) 
 
         settings = Settings(objective=OBJECTIVE, guard=guard, width=1e-6, most=int(SHARE * dense.images.size))
         answer, wanted = search(settings, SHAPE[0], SEEDS, sample), recommend(dense, objective=OBJECTIVE, guard=guard)
-        low, high = answer.choice.interval
+        low, high = answer.interval
         found.append(answer.choice.lam)
         errors.append(answer.choice.lam - wanted.lam)
         shares.append(answer.images / dense.images.size)
         covered.append(low <= wanted.lam <= high)
+        widths.append(high - low)
     return {
         "guard": guard,
         "hit_rate": float(np.mean(np.abs(errors) <= CLOSE + 1e-9)),
@@ -53,6 +54,7 @@ def measured(pool: dict[str, np.ndarray], guard: str, rng: np.random.Generator) 
         "image_share": float(np.mean(shares)),
         "image_share_most": float(np.max(shares)),
         "coverage": float(np.mean(covered)),
+        "interval_width": float(np.median(widths)),
         "errors_5_50_95": np.percentile(errors, (5, 50, 95)).tolist(),
         "lam_of_all_seeds": truth,
     }

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow.csv as pacsv
 import pytest
 from tests.cli.shell import deradiff
 
 from deradiff import testbed
 from deradiff.results import Results
-from deradiff.search import Found, Settings, search
+from deradiff.search import Folder, Found, Settings, search
 from deradiff.search.observed import Rectangle
 from deradiff.search.rounds import Rounds
 from deradiff.sweep import Journal, Plan
@@ -20,23 +21,25 @@ PLAN = Plan.of(
     anchor=str(testbed.anchor_path(ANCHOR)),
     prompts=testbed.DEMO_PROMPTS[:6],
     seeds=range(2),
-    lams=[0, 1],
+    lams=SETTINGS.grid,
     steps=3,
     guidances=[1.0],
 )
 
 
-def find(folder: Path, *, stop_at: int | None = None) -> tuple[Found, list[str]]:
+def find(path: Path, settings: Settings = SETTINGS, *, stop_at: int | None = None) -> tuple[Found, list[str]]:
     told: list[str] = []
-    rewards = ["warmth", "faithfulness"]
-    rounds = Rounds(folder, PLAN, SETTINGS.grid, load_pipeline(PLAN.model), PLAN.anchor, rewards, "cpu", told.append)
+    with Folder(path, PLAN).writing() as folder:
+        rewards = ["warmth", "faithfulness"]
+        rounds = Rounds(folder, load_pipeline(PLAN.model), PLAN.anchor, rewards, "cpu", told.append)
 
-    def sample(number: int, own: Rectangle) -> Results:
-        if number == stop_at:
-            raise KeyboardInterrupt
-        return rounds(number, own)
+        def sample(number: int, own: Rectangle) -> Results:
+            if number == stop_at:
+                raise KeyboardInterrupt
+            return rounds(number, own)
 
-    return search(SETTINGS, len(PLAN.prompts), len(PLAN.seeds), sample), told
+        before = [folder.rectangle(journal) for journal in folder.rounds()]
+        return search(settings, len(PLAN.prompts), len(PLAN.seeds), sample, before), told
 
 
 def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
@@ -48,7 +51,7 @@ def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path)
     written = {path: path.stat().st_mtime_ns for path in first.rglob("*.png")}
     again, _ = find(tmp_path / "stopped")
     assert again.choice.lam == whole.choice.lam
-    assert again.choice.interval == whole.choice.interval
+    assert again.interval == whole.interval
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*.png")} == written
     assert len(told) == whole.rounds
     journals = [Journal.open(folder) for folder in sorted((tmp_path / "whole" / "rounds").iterdir())]
@@ -72,9 +75,49 @@ def test_the_command_prints_its_rounds_and_the_lam_last(tmp_path: Path) -> None:
     printed = deradiff(*words, "--out", str(tmp_path / "run")).stdout
     assert "round 1: lam 0, 0.5, 1 for 2 prompts x 1 seed, 6 images" in printed
     assert "of the 66 of a grid of 33 lams" in printed
+    assert "stopped: " in printed
     assert printed.splitlines()[-1].startswith("recommended lam: ")
     changed = deradiff(*words[:-2], "--steps", "3", "--images", "8", "--out", str(tmp_path / "run"), code=2).stderr
     assert "another plan" in changed
+
+
+def test_another_question_begins_with_what_is_there(tmp_path: Path) -> None:
+    first, _ = find(tmp_path)
+    told = find(tmp_path, Settings(objective="faithfulness", width=1e-6, most=60))[1]
+    assert len(told) >= first.rounds
+    seen, _ = Folder.open(tmp_path).observed()
+    assert first.observed.known[~seen.known].sum() == 0
+    journals = Folder.open(tmp_path).rounds()
+    assert sum(journal.plan.count for journal in journals) == seen.known.sum()  # nothing is sampled twice
+
+
+def test_a_round_that_was_not_finished_is_left_out(tmp_path: Path) -> None:
+    find(tmp_path)
+    *_, last = Folder.open(tmp_path).rounds()
+    whole, _ = Folder.open(tmp_path).observed()
+    (last.folder / "journal.jsonl").write_text("")
+    part, _ = Folder.open(tmp_path).observed()
+    assert part.known.sum() == whole.known.sum() - last.plan.count
+
+
+def test_one_comes_back_to_a_search_by_the_commands_of_a_run(tmp_path: Path) -> None:
+    found, _ = find(tmp_path / "run")
+    run = str(tmp_path / "run")
+    printed = deradiff("recommend", run, "--objective", "warmth", "--guard", "faithfulness:-10%").stdout
+    assert printed.splitlines()[-1].startswith(f"recommended lam: {found.choice.lam:g}")
+    assert f"between {found.interval[0]:g} and {found.interval[1]:g} (95 %)" in printed
+    unknown = deradiff("recommend", run, "--objective", "contrast", code=2).stderr
+    assert "not every round" in unknown
+    assert "--rewards contrast" in unknown
+    deradiff("score", run, "--rewards", "contrast")
+    assert "recommended lam" in deradiff("recommend", run, "--objective", "contrast").stdout
+    deradiff("export", run, "--out", str(tmp_path / "all.csv"))
+    rows = pacsv.read_csv(tmp_path / "all.csv").to_pylist()
+    assert len(rows) == found.images
+    assert all((tmp_path / "run" / row["image"]).is_file() and row["contrast"] > 0 for row in rows)
+    assert {row["lam"] for row in rows} == {SETTINGS.grid[place] for place in found.observed.lams}
+    assert "rounds/001" in deradiff("report", run, "--objective", "warmth", code=2).stderr
+    assert "asked for" in deradiff("recommend", run, "--objective", "warmth", "--guidance", "7", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from deradiff.errors import PlanError
 from deradiff.recommend import recommend
 from deradiff.results import Results
 from deradiff.search import Found, Settings, search
-from deradiff.search.fill import filled
-from deradiff.search.observed import Rectangle, observed
+from deradiff.search.observed import Rectangle
 
 PROMPTS, SEEDS = 24, 4
 GRID = np.array(Settings(objective="proxy").grid)
@@ -56,14 +55,20 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.normal(size=(*shape[:2], 3)) @ waves
 
 
-def test_it_finds_what_the_whole_grid_says_from_a_seventh_of_it() -> None:
-    for seed in range(20):
+def test_it_finds_what_the_whole_grid_says_from_a_seventh_of_it_and_says_how_closely() -> None:
+    held = 0
+    for seed in range(6):
         world = World(seed)
         found, dense = world.find(), world.dense()
         wanted = recommend(dense, objective="proxy", guard="gold:-0.1")
         assert abs(found.choice.lam - wanted.lam) <= 0.1, seed
         assert found.images <= 0.15 * dense.images.size
         assert found.choice.beta == pytest.approx(0.1 / found.choice.lam)
+        low, high = found.interval
+        assert low <= found.choice.lam <= high
+        assert high - low <= 0.4
+        held += low <= wanted.lam <= high
+    assert held >= 5
 
 
 def test_no_image_is_asked_for_twice_and_all_are_counted() -> None:
@@ -98,33 +103,6 @@ def test_many_prompts_join_by_and_by() -> None:
     found = world.find(most=500)
     assert world.asked[0].images == 96
     assert found.observed.used[0] > 32
-
-
-def test_what_was_sampled_is_kept_and_the_rest_lies_on_the_curve_of_its_prompt() -> None:
-    world = World(0)
-    own = Rectangle(range(PROMPTS), range(SEEDS), (0, 8, 16, 24, 32))
-    seen = observed((PROMPTS, SEEDS, len(GRID)), [(own, world.part(own))])
-    table = filled(seen, tuple(GRID.tolist()), None, {})
-    for name, truth in world.tables.items():
-        means = truth.mean(axis=1)
-        np.testing.assert_allclose(table.scores[name][:, 0, own.lams], means[:, own.lams], atol=0.02)
-        np.testing.assert_allclose(table.scores[name][:, 0], means, atol=0.06)
-
-
-def test_a_lam_of_few_seeds_leans_on_its_neighbours_of_many() -> None:
-    """What the fill makes of a noisy lam is nearer to the truth than its own mean."""
-    many = Rectangle(range(PROMPTS), range(SEEDS), (0, 8, 12, 20, 24))
-    one = Rectangle(range(PROMPTS), range(1), (16,))
-    errors = []
-    for seed in range(20):
-        world = World(seed)
-        truth = (world.tables["gold"][:, :, 16] - world.tables["gold"][:, :, 0]).mean()
-        world.tables["gold"] += 0.5 * np.random.default_rng(seed).normal(size=world.tables["gold"].shape)
-        seen = observed((PROMPTS, SEEDS, len(GRID)), [(many, world.part(many)), (one, world.part(one))])
-        gold = filled(seen, tuple(GRID.tolist()), None, {}).scores["gold"].mean(axis=(0, 1))
-        errors.append((gold[16] - gold[0] - truth, np.nanmean(seen.prompt_means("gold")[:, 16]) - truth))
-    leaning, alone = np.abs(errors).mean(axis=0)
-    assert leaning < 0.8 * alone
 
 
 @pytest.mark.parametrize(

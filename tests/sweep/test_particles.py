@@ -57,7 +57,7 @@ def test_everything_that_paths_tell_is_kept_and_exported(tmp_path: Path, folders
     assert results.path_kl is not None
     assert (results.path_kl[:, :, 0] == 0).all()
     assert (results.paths["path_kl_to_anchor"][:, :, 3] == 0).all()
-    export(journal, tmp_path / "table.csv")
+    export([journal], tmp_path / "table.csv", journal.folder)
     rows = pyarrow.csv.read_csv(tmp_path / "table.csv").to_pylist()
     for name in ("q", "implicit_reward", "log_weight", "path_kl_to_anchor"):
         assert sorted(row[name] for row in rows) == pytest.approx(sorted(results.paths[name].flatten()))

@@ -52,7 +52,7 @@ Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.", rich_
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
 ]
-Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep or deradiff demo.")]
+Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep, search or demo.")]
 Objective = Annotated[str, typer.Option(help="Reward to raise; several, a,b, for their Pareto set.")]
 Guard = Annotated[
     str | None,

@@ -1,5 +1,6 @@
 """From the options of ``deradiff sweep`` and ``search`` to a plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ OF_THE_RUN = {"rewards", "objective", "guard", "out", "resume", "shard", "list_c
 OF_THE_SEARCH = {"kl_budget", "highest", "interval", "images"}
 
 
-def planned(ctx: typer.Context) -> Plan:
-    """The plan that the options of a sweep make, or of a search, which sets the lams itself.
+def planned(ctx: typer.Context, grid: Sequence[float] | None = None) -> Plan:
+    """The plan that the options of a sweep make, or of a search, which has the lams of its grid.
 
     Raises:
         PlanError: names the option that is wrong and why.
@@ -38,12 +39,16 @@ def planned(ctx: typer.Context) -> Plan:
     made: dict[str, Any] = {
         "prompts": texts,
         "seeds": range(given.pop("seeds")),
-        "lams": lams_for_betas(betas, beta) if betas is not None else parse_numbers("0:2:9" if lams is None else lams),
+        "lams": grid or _lams(lams, betas, beta),
         "anchor_beta": beta,
         "guidances": [own_guidance(given["model"])] if guidance is None else parse_numbers(guidance, "guidance"),
         "quality": None if quality is None else parse_share(quality),
     }
     return Plan.of(**made, **given)
+
+
+def _lams(lams: str | None, betas: str | None, anchor_beta: float | None) -> Sequence[float]:
+    return parse_numbers("0:2:9" if lams is None else lams) if betas is None else lams_for_betas(betas, anchor_beta)
 
 
 def resumed(ctx: typer.Context, out: Path) -> Plan:

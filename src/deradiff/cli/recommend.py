@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from deradiff.recommend import Interval, Recommendation
     from deradiff.results import Results
+    from deradiff.search.folder import Folder
+    from deradiff.search.observed import Observed
 
 
 def recommend(
@@ -23,9 +25,13 @@ def recommend(
 ) -> None:
     """Say which lam to take, how sure that is, why, and whether the objective is hacked."""
     from deradiff.cli.report import tables
+    from deradiff.search.folder import Folder
 
-    for at, results in tables(run, guidance):
-        say(results, objective, guard, kl_budget, at)
+    if Folder.holds(run):
+        say_searched(Folder.open(run), objective, guard, kl_budget, guidance)
+    else:
+        for at, results in tables(run, guidance):
+            say(results, objective, guard, kl_budget, at)
 
 
 def say(results: "Results", objective: str, guard: str | None, kl_budget: float | None, at: str | None) -> None:
@@ -33,6 +39,32 @@ def say(results: "Results", objective: str, guard: str | None, kl_budget: float 
     from deradiff.recommend import recommend as choose
 
     tell(choose(results, objective=objective, guard=guard, kl_budget=kl_budget), range(len(results.lams)), at)
+
+
+def say_searched(
+    folder: "Folder", objective: str, guard: str | None, kl_budget: float | None, guidance: float | None
+) -> None:
+    """Recommend a lam from what a search sampled, and print that."""
+    from deradiff.errors import PlanError
+    from deradiff.search import Settings
+    from deradiff.search.answer import answered
+
+    own = folder.plan.guidances[0]
+    if guidance not in (None, own):
+        raise PlanError(f"the search is at guidance {own}, and {guidance:g} was asked for; leave that out")
+    settings = Settings.of(objective=objective, guard=guard, kl_budget=kl_budget, highest=folder.plan.lams[-1])
+    seen, like = folder.observed()
+    answer = answered(seen, settings, like)
+    tell_searched(answer.choice, answer.interval, seen)
+
+
+def tell_searched(choice: "Recommendation", interval: tuple[float, float], seen: "Observed") -> None:
+    """Print what a search says, the curves at the lams it sampled."""
+    low, high = interval
+    images, whole, lams = int(seen.known.sum()), seen.known.size, seen.known.shape[2]
+    sampled = f"{images:,} images, {images / whole:.0%} of the {whole:,} of a grid of {lams} lams"
+    typer.echo(f"{sampled}, which would choose lam between {low:g} and {high:g} (95 %)")
+    tell(choice, seen.lams)
 
 
 def tell(choice: "Recommendation", places: Iterable[int], at: str | None = None) -> None:

@@ -10,6 +10,7 @@ from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget,
 
 if TYPE_CHECKING:
     from deradiff.results import Results
+    from deradiff.sweep import Journal
 
 
 def score(
@@ -26,13 +27,13 @@ def score(
 ) -> None:
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, progress
-    from deradiff.sweep import Journal
     from deradiff.sweep.score import score as score_run
 
-    journal = Journal.open(run)
+    journals = journals_of(run)
     for name in listed(rewards):
-        with progress(name, journal.plan.count) as advance:
-            score_run(journal, name, advance, device=device, dtype=dtype)
+        with progress(name, sum(journal.plan.count for journal in journals)) as advance:
+            for journal in journals:
+                score_run(journal, name, advance, device=device, dtype=dtype)
 
 
 def report(
@@ -44,7 +45,15 @@ def report(
 ) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
     from deradiff.cli.recommend import say
+    from deradiff.errors import PlanError
     from deradiff.report import write_report
+    from deradiff.search.folder import Folder
+
+    if Folder.holds(run):
+        raise PlanError(
+            f"{run} holds a search, which has no whole table to draw; deradiff recommend answers from it, and report "
+            f"takes each of its rounds, such as {run / 'rounds' / '001'}"
+        )
 
     for at, results in tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
@@ -54,13 +63,20 @@ def report(
 
 
 def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
-    """Write a run as one table, a row an image; an unfinished one as far as it is."""
-    from deradiff.sweep import Journal
-    from deradiff.sweep.export import export as export_run
+    """Write a run or a search as one table, a row an image; an unfinished one as far as it is."""
+    from deradiff.sweep.export import export as export_runs
 
-    journal = Journal.open(run)
-    count = export_run(journal, out)
-    typer.echo(f"{out}: {count:,} of the run's {journal.plan.count:,} images")
+    journals = journals_of(run)
+    count, planned = export_runs(journals, out, run), sum(journal.plan.count for journal in journals)
+    typer.echo(f"{out}: {count:,} of the run's {planned:,} images")
+
+
+def journals_of(run: Path) -> "list[Journal]":
+    """That of a run, or of each round of a search."""
+    from deradiff.search.folder import Folder
+    from deradiff.sweep import Journal
+
+    return Folder.open(run).rounds() if Folder.holds(run) else [Journal.open(run)]
 
 
 def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:

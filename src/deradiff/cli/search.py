@@ -60,41 +60,24 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder; the same command goes on there.")] = Path("runs/search"),
 ) -> None:
     """Find the lam to take with as few images as it can: three lams first, then where they decide most."""
-    from pydantic import ValidationError
-
     from deradiff.cli.common import anchor_name, hush, model_path
     from deradiff.cli.planning import planned
-    from deradiff.cli.recommend import tell
-    from deradiff.errors import PlanError, problems
-    from deradiff.recommend import ask
-    from deradiff.rewards import load_reward, reward_name
-    from deradiff.rewards.relational import Relational
-    from deradiff.search import Settings
+    from deradiff.cli.recommend import tell_searched
+    from deradiff.search import Folder, Settings, first
     from deradiff.search import search as find
-    from deradiff.search.rounds import Rounds
+    from deradiff.search.rounds import Rounds, to_score
     from deradiff.sweep.models import load_pipeline
 
     hush()
-    plan = planned(ctx)
-    if len(plan.guidances) > 1:
-        raise PlanError(f"a search is at one guidance, got {list(plan.guidances)}; search each by itself")
-    try:
-        settings = Settings(
-            objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, width=interval, most=images
-        )
-    except ValidationError as error:
-        raise PlanError(f"can't search: {problems(error.errors())}") from error
-    asked, more = ask(objective, guard, kl_budget).rewards, listed(rewards)
-    names = [*more, *(name for name in asked if name not in map(reward_name, more))]
-    for name in names:
-        if isinstance(load_reward(name), Relational):
-            raise PlanError(
-                f"{name} compares an image with all of its run, which a search never has; use deradiff sweep"
-            )
-    pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
-    rounds = Rounds(out, plan, settings.grid, pipe, anchor_name(plan.anchor), names, device, typer.echo)
-    found = find(settings, len(plan.prompts), len(plan.seeds), rounds)
-    dense = len(settings.grid) * len(plan.prompts) * len(plan.seeds)
-    share = f"{found.images / dense:.0%} of the {dense:,} of a grid of {len(settings.grid)} lams"
-    typer.echo(f"stopped: {found.stopped}; {found.images:,} images in {out}, {share}")
-    tell(found.choice, found.observed.lams)
+    settings = Settings.of(
+        objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, width=interval, most=images
+    )
+    plan, names = planned(ctx, settings.grid), to_score(settings.question, listed(rewards))
+    first(settings, len(plan.prompts))
+    with Folder(out, plan).writing() as folder:
+        pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
+        rounds = Rounds(folder, pipe, anchor_name(plan.anchor), names, device, typer.echo)
+        before = [folder.rectangle(journal) for journal in folder.rounds()]
+        found = find(settings, len(plan.prompts), len(plan.seeds), rounds, before)
+    typer.echo(f"stopped: {found.stopped}; all is in {out}")
+    tell_searched(found.choice, found.interval, found.observed)

@@ -7,6 +7,7 @@ from deradiff.recommend.ask import Guard as Guard
 from deradiff.recommend.ask import ask as ask
 from deradiff.recommend.beware import FEW_PROMPTS as FEW_PROMPTS
 from deradiff.recommend.choose import recommend as recommend
+from deradiff.recommend.choose import taken as taken
 from deradiff.recommend.curves import Curve as Curve
 from deradiff.recommend.curves import equivalent_beta as equivalent_beta
 from deradiff.recommend.curves import paired_curve as paired_curve

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from deradiff.errors import ResultsError
 from deradiff.recommend.alarm import alarms
-from deradiff.recommend.ask import ask
+from deradiff.recommend.ask import Ask, ask
 from deradiff.recommend.curves import equivalent_beta, paired_curve, prompt_changes
 from deradiff.recommend.grid import next_lams
 from deradiff.recommend.hold import Bools, Holding
@@ -49,7 +49,7 @@ def recommend(
     weights = draw(len(results.prompts))
     holding = Holding(results, question)
     allowed = holding.allowed()
-    gains = np.stack([prompt_changes(results, name) for name in question.objectives])  # (objectives, P, L)
+    gains = _gains(results, question)
     best, chosen, pareto = _choices(results.lams, gains, weights, allowed, holding.allowed(weights))
     counts = Counter(chosen.tolist())
     sure = counts.pop(best, 0)
@@ -75,17 +75,36 @@ def recommend(
     )
 
 
+def taken(results: Results, question: Ask) -> int:
+    """The place of the lam that `recommend` takes, and nothing else."""
+    allowed = _takeable(results.lams, Holding(results, question).allowed())
+    return int(_largest(_gains(results, question).mean(axis=1), allowed))
+
+
+def _gains(results: Results, question: Ask) -> Floats:
+    """Each prompt's gain in each objective, (objectives, P, L), as a share of the objective's largest mean gain."""
+    gains = np.stack([prompt_changes(results, name) for name in question.objectives])
+    scale = np.abs(gains.mean(axis=1)).max(axis=1)
+    return gains / np.where(scale, scale, 1)[:, None, None]
+
+
+def _takeable(lams: tuple[float, ...], allowed: Bools) -> Bools:
+    """The reference can always be taken."""
+    return allowed | (np.array(lams) == 0)
+
+
+def _largest(means: Floats, allowed: Bools) -> NDArray[np.int64]:
+    """Where the sum of objectives (..., objectives, L) is largest among the allowed lams (..., L)."""
+    return np.where(allowed, means.sum(axis=-2), -np.inf).argmax(axis=-1)
+
+
 def _choices(
     lams: tuple[float, ...], gains: Floats, weights: Floats, allowed: Bools, allowed_drawn: Bools
 ) -> tuple[int, NDArray[np.int64], dict[int, float]]:
     """The place chosen, that of every resample, and of several objectives the Pareto set with its shares."""
-    allowed, allowed_drawn = allowed.copy(), allowed_drawn.copy()
-    allowed[lams.index(0)] = allowed_drawn[:, lams.index(0)] = True  # the reference can always be taken
+    allowed, allowed_drawn = _takeable(lams, allowed), _takeable(lams, allowed_drawn)
     drawn, means = np.einsum("bp,opl->bol", weights, gains), gains.mean(axis=1)
-    scale = np.abs(means).max(axis=1, keepdims=True)
-    scale[scale == 0] = 1
-    best = int(np.where(allowed, (means / scale).sum(axis=0), -np.inf).argmax())
-    chosen = np.where(allowed_drawn, (drawn / scale).sum(axis=1), -np.inf).argmax(axis=1)
+    best, chosen = int(_largest(means, allowed)), _largest(drawn, allowed_drawn)
     if len(gains) == 1:
         return best, chosen, {}
     shares = _undominated(drawn, allowed_drawn).mean(axis=0)

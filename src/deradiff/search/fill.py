@@ -1,64 +1,114 @@
-"""From a few sampled lams to every lam of the grid, by a Gaussian process along lam.
+"""From a few sampled lams to every lam of the grid, for all prompts and all their seeds.
 
-The mean change over prompts is fitted first; a prompt's own departure from it is then interpolated from the lams that
-it was sampled at, and fades to the mean where there are none. The process knows the noise of each point: the variance
-of paired changes between the seeds of a prompt, over the number of pairs. What differs between prompts is left to the
-bootstrap of the choice.
+A Gaussian process (`deradiff.search.kernels`) is fitted to the paired changes of all images. Given the mean curve the
+prompts are independent, so the mean curve is found first and each prompt then conditioned by itself, which is exact
+and as cheap for many prompts as for few (Rasmussen & Williams 2006, §2.7).
 """
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from deradiff.results import Results
+from deradiff.search.kernels import prior
 from deradiff.search.observed import Floats, Observed
 
-LEAST_NOISE = 1e-4  # of a curve in units of its largest mean change: keeps the fit solvable
-SCALE, SCALES = 0.5, (0.2, 3.0)  # lengths along lam, in shares of the range: where the fit starts, and may end
+NUGGET = 1e-4  # of the variance of changes: keeps everything solvable
+FIT = 300  # changes that the kernel is fitted to: more make it slower and no better
 
 
-def filled(seen: Observed, grid: tuple[float, ...], anchor_beta: float | None, better: Mapping[str, str]) -> Results:
-    """A table (P, 1, G) of the prompts in use, to choose from."""
-    prompts, _ = seen.used
-    tables = {name: _filled(seen, name, np.array(grid) / grid[-1])[:, None] for name in seen.tables}
-    path_kl = tables.pop("path_kl", None)
-    return Results(
-        prompts=tuple(map(str, range(prompts))),
-        seeds=(0,),
-        lams=grid,
-        scores=tables,
-        images=np.full((prompts, 1, len(grid)), "", dtype=object),
-        path_kl=path_kl,
-        better=better,
-        anchor_beta=anchor_beta,
-    )
+@dataclass(frozen=True)
+class Filled:
+    """One reward, each prompt's mean over all its seeds.
+
+    Attributes:
+        table: (prompts in use, G), the mean of what sampling everything would give, with the prompts' departures from
+            the mean curve as large as they are in a drawn table: a mean of tables would make prompts look more alike,
+            and a guard surer, than they are.
+        drawn: (N, P, G), equally likely tables of what sampling everything, all prompts, would give.
+    """
+
+    table: Floats
+    drawn: Floats
 
 
-def _filled(seen: Observed, name: str, x: Floats) -> Floats:
-    changes, lams = seen.prompt_means(name), seen.lams
-    means = np.nanmean(changes[:, lams], axis=0)
-    size = float(np.abs(means).max()) or 1.0
-    noise, pairs = seen.seed_variance(name) / size**2, seen.known.sum(axis=1)
-    kernel: Any = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(SCALE, SCALES, nu=2.5)
-    of_means = LEAST_NOISE + noise[lams] / pairs.sum(axis=0)[lams]
-    process: Any = GaussianProcessRegressor(kernel, alpha=of_means)
+class _Prompt(NamedTuple):
+    """What is known of a prompt's changes beyond lam = 0: inputs (n, 3) of the kernel, changes (n,)."""
+
+    rows: Floats
+    changes: Floats
+
+
+def filled(seen: Observed, name: str, draws: int, seed: int = 0) -> Filled:
+    """Fill in one reward's table; the same for the same seed."""
+    rng, used = np.random.default_rng(seed), seen.used[0]
+    scores = seen.tables[name]
+    count, seeds, points = scores.shape
+    x = np.linspace(0, 1, points)
+    changes = scores - scores[:, :, [0]]
+    size = float(np.nanstd(changes[:, :, 1:])) or 1.0
+    prompts = [_prompt(change / size, number, x) for number, change in enumerate(changes)]
+    mean, prompt, pair = _fitted(prompts[:used])
+    solved = [np.linalg.inv(prompt(rows) + pair(rows) + NUGGET * np.eye(len(rows))) for rows, _ in prompts]
+    at = [(rows[:, [0]] == x).astype(float) for rows, _ in prompts]  # (n, G) picks the mean curve at each change
+    curve, spread = _mean_curve(mean(_grid(x)), prompts, at, solved)
+    curves = np.vstack([curve, curve + rng.normal(size=(draws, points)) @ _root(spread).T])
+    tables = np.empty((1 + draws, count, points))
+    for number, ((rows, change), h, c) in enumerate(zip(prompts, at, solved, strict=True)):
+        here = _grid(x, number)
+        among = prompt(here, rows) + pair.k1(here, rows) / seeds  # a pair is one of those the prompt's mean is of
+        left = _root(prompt(here) + pair(here) / seeds - among @ c @ among.T)
+        noise = np.vstack([np.zeros(points), rng.normal(size=(draws, points))])
+        tables[:, number] = curves + (change - curves @ h.T) @ c @ among.T + noise @ left.T
+    tables = size * (tables - tables[:, :, [0]])
+    # prompts that haven't been sampled start where the others do
+    reference = np.resize(np.nanmean(scores[:used, :, 0], axis=1), count)[:, None]
+    return Filled(_spread_out(tables[0, :used], tables[1:]) + reference[:used], tables[1:] + reference)
+
+
+def _mean_curve(prior: Floats, prompts: list[_Prompt], at: list[Floats], solved: list[Floats]) -> tuple[Floats, Floats]:
+    """The mean curve (G,) on the grid given all prompts' changes, and its covariance."""
+    told = np.linalg.inv(prior + NUGGET * np.eye(len(prior)))
+    pulled = np.zeros(len(prior))
+    for own, h, c in zip(prompts, at, solved, strict=True):
+        told += h.T @ c @ h
+        pulled += h.T @ c @ own.changes
+    spread: Any = np.linalg.inv(told)
+    return spread @ pulled, spread
+
+
+def _grid(x: Floats, prompt: int = 0) -> Floats:
+    return np.stack([x, np.full_like(x, prompt), np.zeros_like(x)], axis=1)
+
+
+def _prompt(change: Floats, number: int, x: Floats) -> _Prompt:
+    seeds, lams = np.nonzero(np.isfinite(change[:, 1:]))
+    rows = np.stack([x[lams + 1], np.full(len(lams), float(number)), seeds.astype(float)], axis=1)
+    return _Prompt(rows, change[seeds, lams + 1])
+
+
+def _fitted(prompts: list[_Prompt]) -> tuple[Any, Any, Any]:
+    """The three parts of the kernel, fitted to whole prompts, of which the first have the most lams."""
+    counts = np.cumsum([len(own.changes) for own in prompts])
+    first = prompts[: max(2, int(np.searchsorted(counts, FIT, side="right")))]
+    process: Any = GaussianProcessRegressor(prior(), alpha=NUGGET)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is as good as any
-        process.fit(x[lams, None], means / size)
-    mean = process.predict(x[:, None])
-    own = np.stack([_interpolated(process, change / size - mean, x) for change in changes[: seen.used[0]]])
-    table = mean + own - own.mean(axis=0)
-    reference = np.nanmean(seen.tables[name][: len(own), :, 0], axis=1, keepdims=True)
-    return size * (table - table[:, [0]]) + reference
+        process.fit(*map(np.concatenate, zip(*first, strict=True)))
+    shared, pair = process.kernel_.k1, process.kernel_.k2
+    return shared.k1, shared.k2, pair
 
 
-def _interpolated(process: Any, departure: Floats, x: Floats) -> Floats:
-    """A prompt's departure from the mean, through every lam it has: smoothing would narrow what prompts differ by."""
-    places = np.flatnonzero(np.isfinite(departure))
-    among = process.kernel_(x[places, None]) + LEAST_NOISE * np.eye(len(places))
-    return process.kernel_(x[:, None], x[places, None]) @ np.linalg.solve(among, departure[places])
+def _root(covariance: Floats) -> Floats:
+    """A with A Aᵀ = covariance, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _spread_out(table: Floats, drawn: Floats) -> Floats:
+    mean, spread = table.mean(axis=0), table.std(axis=0)
+    wanted = np.sqrt(drawn.var(axis=1).mean(axis=0))
+    return mean + (table - mean) * np.divide(wanted, spread, out=np.ones_like(spread), where=spread > 0)

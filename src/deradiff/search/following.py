@@ -1,5 +1,7 @@
 """What to sample next: a lam where the answer lies, then more prompts and seeds around it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from deradiff.search.observed import Observed, Rectangle
@@ -7,16 +9,23 @@ from deradiff.search.observed import Observed, Rectangle
 NEAR = 1  # steps of the grid within which a sampled lam stands for the answer
 
 
-def following(seen: Observed, best: int) -> list[Rectangle]:
+def following(seen: Observed, best: int, spread: Sequence[int]) -> list[Rectangle]:
     """What decides most for the answer at place ``best`` of the grid; nothing where all around it is sampled.
 
-    First a lam no further than `NEAR` from the answer, for all that is in use. Then more prompts, or once all are in
-    use another seed, at lam = 0 and the two lams nearest the answer. Last these two for whatever lacks them.
+    First a lam no further than `NEAR` from the answer, for all that is in use. Then a second seed, as one tells nothing
+    of the noise, and lams near each place of ``spread``, to which the answer could still move. Then more prompts, or
+    once all are in use another seed, at lam = 0 and the two lams nearest the answer. Last these two for whatever lacks
+    them.
     """
     known, (prompts, seeds) = seen.known, seen.used
     if not stands(seen, best):
         return [Rectangle(range(prompts), range(seeds), (best,))]
     nearest = tuple(sorted(sorted(filter(None, seen.lams), key=lambda lam: (abs(lam - best), lam))[:2]))
+    if seeds == 1 < known.shape[1]:
+        return [Rectangle(range(prompts), range(1, 2), (0, *nearest))]
+    for place in spread:
+        if not stands(seen, place):
+            return [Rectangle(range(prompts), range(1), (place,))]
     if prompts < len(known):
         return [Rectangle(range(prompts, min(2 * prompts, len(known))), range(seeds), (0, *nearest))]
     if seeds < known.shape[1]:

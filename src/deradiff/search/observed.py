@@ -66,9 +66,10 @@ class Observed:
 
 
 def observed(shape: tuple[int, int, int], rounds: Sequence[tuple[Rectangle, Results]]) -> Observed:
-    """Rounds put together on the full grid (P, S, G)."""
-    first = rounds[0][1]
-    names = [*first.scores, *(["path_kl"] if first.path_kl is not None else [])]
+    """Rounds put together on the full grid (P, S, G), with the rewards that all of them are scored with."""
+    names = [name for name in rounds[0][1].scores if all(name in results.scores for _, results in rounds)]
+    if all(results.path_kl is not None for _, results in rounds):
+        names.append("path_kl")
     tables, known = {name: np.full(shape, np.nan) for name in names}, np.zeros(shape, bool)
     for rectangle, results in rounds:
         place = np.ix_(rectangle.prompts, rectangle.seeds, rectangle.lams)

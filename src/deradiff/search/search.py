@@ -1,16 +1,17 @@
 """The search: sample, score, fill in, choose, and again where it decides most.
 
-Each round is a run folder of its own, ``rounds/001``, ...: a plan of some prompts, seeds and lams, its journal, its
-scores. What comes next follows from what is there, so the same command goes on where a stopped one was.
+Each round is a run folder of its own: a plan of some prompts, seeds and lams, its journal, its scores. What comes next
+follows from what is there, so the same command goes on where a stopped one was, and another question begins with what
+the last one sampled.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deradiff.errors import PlanError
-from deradiff.recommend import Recommendation, recommend
+from deradiff.recommend import Recommendation
 from deradiff.results import Results
-from deradiff.search.fill import filled
+from deradiff.search.answer import Answer, answered
 from deradiff.search.following import following, stands
 from deradiff.search.observed import Observed, Rectangle, observed
 from deradiff.search.settings import FIRST_PROMPTS, Settings
@@ -24,6 +25,7 @@ class Found:
 
     Attributes:
         choice: chosen on the whole grid, of which most was filled in.
+        interval: lams that sampling the whole grid would choose between (`deradiff.search.answer.Answer`).
         observed: what was sampled.
         images: how many.
         rounds: how many.
@@ -31,13 +33,14 @@ class Found:
     """
 
     choice: Recommendation
+    interval: tuple[float, float]
     observed: Observed
     images: int
     rounds: int
     stopped: str
 
 
-def search(settings: Settings, prompts: int, seeds: int, sample: Sample) -> Found:
+def search(settings: Settings, prompts: int, seeds: int, sample: Sample, before: Sequence[Rectangle] = ()) -> Found:
     """Find lam.
 
     Args:
@@ -45,40 +48,52 @@ def search(settings: Settings, prompts: int, seeds: int, sample: Sample) -> Foun
         prompts: how many there are, 2 or more.
         seeds: how many each may have.
         sample: samples and scores one rectangle of lams on ``settings.grid``.
+        before: the rounds that were sampled already, of this question or of another, which come first.
 
     Raises:
         PlanError: a single prompt, or fewer images allowed than a first round takes.
         ResultsError: what was sampled can't answer the question.
     """
-    if prompts < 2:
-        raise PlanError("a search needs 2 prompts or more: intervals need the spread between prompts")
-    grid = settings.grid
-    start = Rectangle(range(min(prompts, FIRST_PROMPTS)), range(1), (0, len(grid) // 2, len(grid) - 1))
-    if settings.most is not None and start.images > settings.most:
-        raise PlanError(f"the first round takes {start.images} images, and {settings.most} are allowed; allow more")
+    grid, start = settings.grid, first(settings, prompts)
     rounds: list[tuple[Rectangle, Results]] = []
-    todo = [start]
+    todo = list(before) or [start]
     while True:
         for rectangle in todo:
             rounds.append((rectangle, sample(len(rounds) + 1, rectangle)))
-        seen, first = observed((prompts, seeds, len(grid)), rounds), rounds[0][1]
-        choice = recommend(
-            filled(seen, grid, first.anchor_beta, first.better),
-            objective=settings.objective,
-            guard=settings.guard,
-            kl_budget=settings.kl_budget,
-        )
-        todo = following(seen, grid.index(choice.lam))
-        if stopped := _stopped(settings, choice, seen, todo):
+        seen = observed((prompts, seeds, len(grid)), rounds)
+        answer = answered(seen, settings, rounds[0][1])
+        todo = following(seen, answer.choice.place, answer.spread)
+        if stopped := _stopped(settings, answer, seen, todo):
+            images = int(seen.known.sum())
             return Found(
-                choice=choice, observed=seen, images=int(seen.known.sum()), rounds=len(rounds), stopped=stopped
+                choice=answer.choice,
+                interval=answer.interval,
+                observed=seen,
+                images=images,
+                rounds=len(rounds),
+                stopped=stopped,
             )
 
 
-def _stopped(settings: Settings, choice: Recommendation, seen: Observed, todo: Sequence[Rectangle]) -> str:
+def first(settings: Settings, prompts: int) -> Rectangle:
+    """What a search begins with.
+
+    Raises:
+        PlanError: a single prompt, or fewer images allowed than that takes.
+    """
+    if prompts < 2:
+        raise PlanError("a search needs 2 prompts or more: intervals need the spread between prompts")
+    last = len(settings.grid) - 1
+    start = Rectangle(range(min(prompts, FIRST_PROMPTS)), range(1), (0, last // 2, last))
+    if settings.most is not None and start.images > settings.most:
+        raise PlanError(f"the first round takes {start.images} images, and {settings.most} are allowed; allow more")
+    return start
+
+
+def _stopped(settings: Settings, answer: Answer, seen: Observed, todo: Sequence[Rectangle]) -> str:
     """Why to stop, or nothing."""
-    low, high = choice.interval
-    if high - low <= settings.width and stands(seen, choice.place):
+    (low, high), noise_known = answer.interval, seen.used[1] > 1 or seen.known.shape[1] == 1
+    if high - low <= settings.width and noise_known and stands(seen, answer.choice.place):
         return f"the interval of lam is no wider than {settings.width:g}"
     if not todo:
         return "all prompts and seeds are used around the answer"

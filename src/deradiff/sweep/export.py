@@ -1,8 +1,8 @@
 """A run as one flat table, a row an image, for whatever reads parquet or csv."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,17 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 
 
-def export(journal: Journal, path: Path) -> int:
-    """Write a run's images that are there by now, with what they scored, as .parquet or .csv.
+def export(journals: Sequence[Journal], path: Path, folder: Path) -> int:
+    """Write the images of runs that are there by now, with what they scored, as .parquet or .csv.
 
     The columns are model, anchor, prompt, seed, guidance (empty for the pipeline's default), lam, beta (the KL strength
-    lam stands for; empty at 0, or where the anchor's isn't known), image (within the run folder), path_kl (nats), what
-    else is known of its path (`deradiff.paths.Paths`), and one a reward.
+    lam stands for; empty at 0, or where the anchor's isn't known), image (its file, from ``folder``), path_kl (nats),
+    what else is known of its path (`deradiff.paths.Paths`), and one a reward.
 
     Args:
-        journal: of the run, which need not be finished.
+        journals: of the runs, which need not be finished.
         path: the file to write; its folders are made, and a file there is replaced once the new one is whole.
+        folder: that all runs are in.
 
     Returns:
         How many images are in it.
@@ -52,12 +53,12 @@ def export(journal: Journal, path: Path) -> int:
     kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
     if path.suffix not in kinds or path.is_dir():
         raise PlanError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
-    index = journal.index()
-    places = _score_places(journal, index)
-    if clash := sorted(set(places) & set(COLUMNS)):
+    runs = [(journal, index := journal.index(), _score_places(journal, index)) for journal in journals]
+    rewards = list(dict.fromkeys(reward for _, _, places in runs for reward in places))
+    if clash := sorted(set(rewards) & set(COLUMNS)):
         raise PlanError(f"the reward {clash[0]!r} is named like a column of the table; rename it and score again")
-    schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in places}})
-    rows, count = _rows(journal, index, places), 0
+    schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in rewards}})
+    rows, count = chain.from_iterable(_rows(*own, folder) for own in runs), 0
     with _replacing(path) as part, kinds[path.suffix](part, schema) as writer:
         while chunk := list(islice(rows, ROWS)):
             writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
@@ -65,7 +66,9 @@ def export(journal: Journal, path: Path) -> int:
     return count
 
 
-def _rows(journal: Journal, index: Index, places: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    journal: Journal, index: Index, places: dict[str, NDArray[np.int64]], folder: Path
+) -> Iterator[dict[str, Any]]:
     plan = journal.plan
     for batch in plan.batches():
         record = index.get(batch.index)
@@ -84,7 +87,7 @@ def _rows(journal: Journal, index: Index, places: dict[str, NDArray[np.int64]]) 
                     "guidance": plan.guidances[cell.guidance],
                     "lam": lam,
                     "beta": plan.anchor_beta / lam if plan.anchor_beta is not None and lam > 0 else None,
-                    "image": image.relative_to(journal.folder).as_posix(),
+                    "image": image.relative_to(folder).as_posix(),
                     "path_kl": record.path_kl[number],
                     **{name: record.paths[name][number] for name in PATHS if name in record.paths},
                     **{reward: values[number] for reward, values in scores.items()},

@@ -57,7 +57,7 @@ def results(journal: "Journal", guidance: float | None) -> Results:
 
 def lacking(journal: "Journal", missing: int, count: int) -> PlanError:
     """What to say of a run without all its images."""
-    return PlanError(f"{journal.folder} lacks {missing} of {count} images; run the same deradiff sweep again")
+    return PlanError(f"{journal.folder} lacks {missing} of {count} images; run the same deradiff sweep or search again")
 
 
 def _scores(

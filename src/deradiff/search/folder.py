@@ -1,0 +1,99 @@
+"""A search on disk: ``search.json``, the plan of its whole grid, and ``rounds/001``, ..., each a run of a part."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deradiff.errors import PlanError
+from deradiff.results import Results
+from deradiff.search.observed import Observed, Rectangle, observed
+from deradiff.sweep import Journal, Plan
+from deradiff.sweep.journal import refuse_other
+from deradiff.sweep.writer import hold
+
+
+class Folder:
+    """One search and its rounds; nothing is written before the first round is.
+
+    Attributes:
+        path: of the folder.
+        plan: of the whole grid.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path, self.plan = path, plan
+
+    @staticmethod
+    def holds(path: Path) -> bool:
+        """Whether a folder is a search's."""
+        return (path / "search.json").is_file()
+
+    @classmethod
+    def open(cls, path: Path) -> "Folder":
+        """The search in a folder.
+
+        Raises:
+            PlanError: its plan is damaged.
+        """
+        file = path / "search.json"
+        try:
+            return cls(path, Plan.of(**json.loads(file.read_text())))
+        except (OSError, ValueError, TypeError) as error:
+            raise PlanError(f"{file} is damaged ({error}); restore it, or search into another --out") from error
+
+    @contextmanager
+    def writing(self) -> Iterator["Folder"]:
+        """Hold the search for this process, and note its plan.
+
+        Raises:
+            PlanError: another process holds it, it has another plan, or several guidances; it is a sweep's, or
+                can't be written.
+        """
+        if len(self.plan.guidances) > 1:
+            raise PlanError(f"a search is at one guidance, got {list(self.plan.guidances)}; search each by itself")
+        if (self.path / "plan.json").exists():
+            raise PlanError(f"{self.path} holds a sweep, not a search; give another --out")
+        if self.holds(self.path):
+            refuse_other(self.path, Folder.open(self.path).plan, self.plan)
+        with hold(self.path, "search") as writer:
+            if not self.holds(self.path):
+                writer.save(self.path / "search.json", self.plan.model_dump_json(indent=1).encode())
+            yield self
+
+    def round(self, number: int, own: Rectangle) -> Journal:
+        """The run of a round, counted from 1, begun or not.
+
+        Raises:
+            PlanError: the folder holds another one of that number.
+        """
+        part = {
+            "prompts": [self.plan.prompts[place] for place in own.prompts],
+            "seeds": [self.plan.seeds[place] for place in own.seeds],
+            "lams": [self.plan.lams[place] for place in own.lams],
+        }
+        return Journal(self.path / "rounds" / f"{number:03}", Plan.of(**self.plan.model_dump() | part))
+
+    def rounds(self) -> list[Journal]:
+        """The runs of the rounds that were begun, in their order."""
+        return [Journal.open(path.parent) for path in sorted(self.path.glob("rounds/*/plan.json"))]
+
+    def rectangle(self, journal: Journal) -> Rectangle:
+        """What a round samples."""
+        plan, whole = journal.plan, self.plan
+        prompts, seeds = whole.prompts.index(plan.prompts[0]), whole.seeds.index(plan.seeds[0])
+        lams = tuple(map(whole.lams.index, plan.lams))
+        return Rectangle(range(prompts, prompts + len(plan.prompts)), range(seeds, seeds + len(plan.seeds)), lams)
+
+    def observed(self) -> tuple[Observed, Results]:
+        """What the finished rounds saw, and the first of them.
+
+        Raises:
+            PlanError: there is none yet, or images of one have gone.
+        """
+        finished = [journal for journal in self.rounds() if journal.index().done.all()]
+        if not finished:
+            raise PlanError(f"{self.path} has no finished round yet; run the same deradiff search again")
+        tables = [(self.rectangle(journal), journal.results()) for journal in finished]
+        shape = (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
+        return observed(shape, tables), tables[0][1]

@@ -1,0 +1,66 @@
+"""What is believed of paired changes before any is seen: how they vary along lam, between prompts and between pairs.
+
+A change is the mean curve, plus the prompt's departure from it, plus the pair's departure from its prompt; each is a
+Gaussian process along lam that is 0 at lam = 0. Inputs are rows (lam as a share of the largest, prompt, seed).
+"""
+
+from typing import Any
+
+import numpy as np
+from sklearn.gaussian_process import kernels
+
+SIZES, LENGTHS = (1e-3, 1e2), (0.2, 10.0)  # where fits may end: variances, and lengths in shares of the range
+_Kernel: Any = kernels.Kernel  # sklearn's own have no types that could be kept
+_Matern: Any = kernels.Matern
+
+
+class AlongLam(_Matern):
+    """Matern along lam of a process known to be 0 at lam = 0: k(a, b) - k(a, 0) k(0, b)."""
+
+    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+        """As sklearn's kernels."""
+        ours, theirs = (None if rows is None else np.vstack([rows[:, :1], [[0.0]]]) for rows in (X, Y))
+        found = super().__call__(ours, theirs, eval_gradient=eval_gradient)
+        k, slope = found if eval_gradient else (found, None)
+        own, zero = k[:-1, -1:], k[-1:, :-1]
+        if slope is None:
+            return k[:-1, :-1] - own * zero
+        pinned = slope[:-1, :-1] - slope[:-1, -1:] * zero[..., None] - own[..., None] * slope[-1:, :-1]
+        return k[:-1, :-1] - own * zero, pinned
+
+    def diag(self, X: Any) -> Any:
+        """As sklearn's kernels."""
+        return 1 - super().__call__(X[:, :1], np.zeros((1, 1)))[:, 0] ** 2
+
+    def is_stationary(self) -> bool:
+        """As sklearn's kernels."""
+        return False
+
+
+class Same(_Kernel):
+    """1 where two rows agree in a column, else 0."""
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+
+    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+        """As sklearn's kernels."""
+        same = (X[:, None, self.column] == (X if Y is None else Y)[None, :, self.column]).astype(float)
+        return (same, np.empty((*same.shape, 0))) if eval_gradient else same
+
+    def diag(self, X: Any) -> Any:
+        """As sklearn's kernels."""
+        return np.ones(len(X))
+
+    def is_stationary(self) -> bool:
+        """As sklearn's kernels."""
+        return False
+
+
+def prior() -> Any:
+    """The sum of the three, for changes in units of their standard deviation; rougher from each to the next."""
+    mean, prompt, pair = (
+        kernels.ConstantKernel(size, SIZES) * AlongLam(length, LENGTHS, nu=nu)
+        for size, length, nu in ((1.0, 1.0, 2.5), (0.3, 1.0, 1.5), (0.5, 0.5, 0.5))
+    )
+    return mean + prompt * Same(1) + pair * Same(1) * Same(2)
