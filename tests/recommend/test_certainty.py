@@ -119,3 +119,17 @@ def test_win_rates_of_alike_images_are_worth_no_more_than_their_prompts() -> Non
     sure = win_rate(np.ones((5, 4)), np.zeros((5, 4)))
     assert (sure.mean, sure.high) == (1, 1)
     assert 0 < sure.low < 1
+
+
+def test_an_image_against_several_trainings_is_one_trial() -> None:
+    """Twelve images that win, lose, and halve their meetings with two trainings, alike in every prompt."""
+    table = np.tile([1.0, -1.0, 0.0], (4, 1))
+    found = win_rate(table, np.stack([np.full((4, 3), -0.5), np.full((4, 3), 0.5)]))
+    known = binomtest(6, 12).proportion_ci(method="exact")
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, known.low, known.high))
+
+
+def test_ties_are_half_a_win() -> None:
+    even = np.zeros((4, 1))
+    assert win_rate(np.array([[0.0], [0.0], [1.0], [-1.0]]), even).mean == 0.5
+    assert win_rate(np.array([[0.0], [0.0], [1.0], [1.0]]), even).mean == 0.75

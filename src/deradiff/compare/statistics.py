@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deradiff.errors import ResultsError
-from deradiff.recommend import Interval, exact, interval
+from deradiff.recommend import Interval, interval, win_rate
 
 NULL = "null"  # the arm that predicts the same at every beta
 
@@ -167,11 +167,3 @@ def seed_noise(scores: Scores) -> float | None:
         if len(table) > 1
     ]
     return float(np.mean(noises)) if noises else None
-
-
-def win_rate(table: Floats, scratch: Floats) -> Interval:
-    """Share of images (P, S) that score above those from scratch (T, P, S), with its Clopper-Pearson interval.
-
-    An image meets each training seed's image of the same noise, which together count as one trial; a tie is half a win.
-    """
-    return exact(float(((table > scratch) + 0.5 * (table == scratch)).mean()), table.size)

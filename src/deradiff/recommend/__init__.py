@@ -12,6 +12,6 @@ from deradiff.recommend.curves import Curve as Curve
 from deradiff.recommend.curves import equivalent_beta as equivalent_beta
 from deradiff.recommend.curves import paired_curve as paired_curve
 from deradiff.recommend.intervals import Interval as Interval
-from deradiff.recommend.intervals import exact as exact
 from deradiff.recommend.intervals import interval as interval
+from deradiff.recommend.intervals import win_rate as win_rate
 from deradiff.recommend.recommendation import Recommendation as Recommendation

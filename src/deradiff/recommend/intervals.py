@@ -44,20 +44,16 @@ def interval(values: Floats, level: float = 0.95) -> Interval:
 def win_rate(table: Floats, other: Floats) -> Interval:
     """Share of images (P, S) that score above their pair, ties half; exact 95 % limits for clustered images.
 
-    Clopper-Pearson with as many trials as independent images would be worth that vary as the prompts' shares do
-    (Korn & Graubard 1998), at most P x S.
+    Against several others, (..., P, S), the meetings of an image together count as one trial. Clopper-Pearson with as
+    many trials as independent images would be worth that vary as the prompts' shares do (Korn & Graubard 1998), at
+    most P x S.
     """
-    wins = (table > other) + 0.5 * (table == other)
+    wins = ((table > other) + 0.5 * (table == other)).reshape(-1, *table.shape).mean(axis=0)
     share, trials = float(wins.mean()), float(wins.size)
     spread = float(wins.mean(axis=1).var(ddof=1)) / len(wins)
     if spread > 0:
         quantiles = stdtrit([wins.size - 1, len(wins) - 1], 0.975)
         trials = min(trials, share * (1 - share) / spread * float((quantiles[0] / quantiles[1]) ** 2))
-    return exact(share, trials)
-
-
-def exact(share: float, trials: float) -> Interval:
-    """A share of trials and its 95 % Clopper-Pearson limits; neither wins nor trials need be whole."""
     won = share * trials
     low = beta_distribution.ppf(0.025, won, trials - won + 1) if share > 0 else 0.0
     high = beta_distribution.ppf(0.975, won + 1, trials - won) if share < 1 else 1.0
