@@ -67,6 +67,12 @@ def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(monkeypatch:
         error = 4 * drawn.std(axis=0) / np.sqrt(len(drawn)) + 0.01
         assert np.all(np.abs(drawn.mean(axis=0) - mean.reshape(len(GRID), SEEDS).mean(axis=1)) < error)
 
+    # the mean over all prompts, between sampled lams
+    wanted = np.array([[GRID[8], prompt, seed] for prompt in range(PROMPTS) for seed in range(SEEDS)])
+    _, covariance = whole.predict(wanted, return_cov=True)
+    mean = (found.drawn[:, :, 8] - found.drawn[:, :, 0]).mean(axis=1) / y.std()
+    assert mean.std() == pytest.approx(np.sqrt(covariance.mean()), rel=0.1)
+
 
 def test_its_prompts_differ_as_much_as_real_ones() -> None:
     """One seed at two lams: between them, prompts spread as they do where all is sampled, and not less."""

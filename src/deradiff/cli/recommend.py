@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from deradiff.recommend import Interval, Recommendation
     from deradiff.results import Results
+    from deradiff.search.answer import Answer
     from deradiff.search.folder import Folder
     from deradiff.search.observed import Observed
 
@@ -28,7 +29,8 @@ def recommend(
     from deradiff.search.folder import Folder
 
     if Folder.holds(run):
-        say_searched(Folder.open(run), objective, guard, kl_budget, guidance)
+        answer, seen = searched(Folder.open(run), objective, guard, kl_budget, guidance)
+        tell_searched(answer.choice, answer.interval, seen)
     else:
         for at, results in tables(run, guidance):
             say(results, objective, guard, kl_budget, at)
@@ -41,10 +43,10 @@ def say(results: "Results", objective: str, guard: str | None, kl_budget: float 
     tell(choose(results, objective=objective, guard=guard, kl_budget=kl_budget), range(len(results.lams)), at)
 
 
-def say_searched(
+def searched(
     folder: "Folder", objective: str, guard: str | None, kl_budget: float | None, guidance: float | None
-) -> None:
-    """Recommend a lam from what a search sampled, and print that."""
+) -> "tuple[Answer, Observed]":
+    """What a search on disk answers, and what it sampled."""
     from deradiff.errors import PlanError
     from deradiff.search import Settings
     from deradiff.search.answer import answered
@@ -54,8 +56,7 @@ def say_searched(
         raise PlanError(f"the search is at guidance {own}, and {guidance:g} was asked for; leave that out")
     settings = Settings.of(objective=objective, guard=guard, kl_budget=kl_budget, highest=folder.plan.lams[-1])
     seen, like = folder.observed()
-    answer = answered(seen, settings, like)
-    tell_searched(answer.choice, answer.interval, seen)
+    return answered(seen, settings, like), seen
 
 
 def tell_searched(choice: "Recommendation", interval: tuple[float, float], seen: "Observed") -> None:

@@ -1,4 +1,4 @@
-"""``deradiff score``, ``report`` and ``export``: from a run on disk, without any model."""
+"""``deradiff score``, ``report``, ``export`` and ``study``: from a run on disk, without any model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +69,29 @@ def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .par
     journals = journals_of(run)
     count, planned = export_runs(journals, out, run), sum(journal.plan.count for journal in journals)
     typer.echo(f"{out}: {count:,} of the run's {planned:,} images")
+
+
+def study(
+    run: Run,
+    objective: Objective,
+    out: Annotated[Path, typer.Option(help="File to write: .db, an SQLite storage of Optuna's.")],
+    guard: Guard = None,
+    kl_budget: KLBudget = None,
+    guidance: ChosenGuidance = None,
+) -> None:
+    """Write a run or a search as an Optuna study, a trial a lam."""
+    from deradiff.cli.recommend import searched
+    from deradiff.search.folder import Folder
+    from deradiff.study import NAME, write_study
+    from deradiff.sweep import Journal
+
+    if Folder.holds(run):
+        answer, seen = searched(Folder.open(run), objective, guard, kl_budget, guidance)
+        results, places = answer.table, seen.lams
+    else:
+        results, places = Journal.open(run).results(guidance), None
+    count = write_study(results, out, objective=objective, guard=guard, kl_budget=kl_budget, places=places)
+    typer.echo(f"{out}: the study {NAME!r} of {count} trials")
 
 
 def journals_of(run: Path) -> "list[Journal]":

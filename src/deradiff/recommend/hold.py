@@ -39,25 +39,31 @@ class Holding:
     def __init__(self, results: Results, question: Ask) -> None:
         self._zero = results.lams.index(0)
         self._limits = {guard: _limits(results, guard) for guard in question.guards}
-        self._over = _over_budget(results, question.kl_budget)
+        self._left = _left_of_budget(results, question.kl_budget)
+        self._lams = len(results.lams)
 
     def allowed(self, weights: Floats | None = None) -> Bools:
         """Whether each lam may be taken (L,), or in every resample of the prompts (draws, L)."""
-        fails = surely = np.broadcast_to(self._over, (*(() if weights is None else (len(weights),)), len(self._over)))
+        over = np.zeros(self._lams, bool) if self._left is None else self._left < 0
+        fails = surely = np.broadcast_to(over, (*(() if weights is None else (len(weights),)), self._lams))
         for limit in (limit for limits in self._limits.values() for limit in limits):
             slack = limit.slack.mean(axis=0) if weights is None else weights @ limit.slack
             fails = fails | (slack + limit.alone < 0)
             surely = surely | (slack + limit.among_all < 0)
         return ~fails & self._reached(~surely)
 
-    def failing(self) -> tuple[tuple[str, ...], ...]:
-        """For each lam what fails there: names of rewards, and `BUDGET`."""
+    def margins(self) -> dict[str, Floats]:
+        """For each guard, and `BUDGET` where there is one, what is left before it fails at each lam (L,)."""
         told = {
-            guard.reward: np.any([own.slack.mean(axis=0) + own.alone < 0 for own in limits], axis=0)
+            guard.reward: np.min([own.slack.mean(axis=0) + own.alone for own in limits], axis=0)
             for guard, limits in self._limits.items()
         }
-        told[BUDGET] = self._over
-        return tuple(tuple(name for name, fails in told.items() if fails[place]) for place in range(len(self._over)))
+        return told if self._left is None else told | {BUDGET: self._left}
+
+    def failing(self) -> tuple[tuple[str, ...], ...]:
+        """For each lam what fails there: names of rewards, and `BUDGET`."""
+        margins = self.margins()
+        return tuple(tuple(name for name, own in margins.items() if own[place] < 0) for place in range(self._lams))
 
     def _reached(self, holds: Bools) -> Bools:
         """Where all holds from the reference outwards."""
@@ -78,9 +84,9 @@ def _limits(results: Results, guard: Guard) -> list[_Limit]:
     return limits
 
 
-def _over_budget(results: Results, budget: float | None) -> Bools:
+def _left_of_budget(results: Results, budget: float | None) -> Floats | None:
     if budget is None:
-        return np.zeros(len(results.lams), bool)
+        return None
     if results.path_kl is None:
         raise ResultsError("a KL budget needs path KL, which this run didn't record; sweep with diagnostics")
-    return results.path_kl.mean(axis=(0, 1)) > budget
+    return budget - results.path_kl.mean(axis=(0, 1))

@@ -19,12 +19,14 @@ class Answer:
     """What a search says of its grid.
 
     Attributes:
-        choice: chosen on the whole grid, of which most was filled in.
+        table: the whole grid, of which most was filled in, for the prompts in use.
+        choice: chosen on it.
         interval: lams that the whole grid, with all prompts and seeds, would choose between in 95 % of
             what it could turn out to be. That of ``choice`` is wider: it is for other prompts like these.
         spread: places of the 10, 90, 2.5 and 97.5 % quantiles of that.
     """
 
+    table: Results
     choice: Recommendation
     interval: tuple[float, float]
     spread: tuple[int, ...]
@@ -59,7 +61,7 @@ def answered(seen: Observed, settings: Settings, like: Results) -> Answer:
     spread = tuple(int(place) for place in np.quantile(places, QUANTILES, method="inverted_cdf"))
     low, high = (grid[place] for place in spread[2:])
     interval = min(low, choice.lam), max(high, choice.lam)
-    return Answer(choice, interval, spread)
+    return Answer(whole, choice, interval, spread)
 
 
 def _results(grid: tuple[float, ...], like: Results, tables: dict[str, Floats]) -> Results:

@@ -1,7 +1,6 @@
 """A run as one flat table, a row an image, for whatever reads parquet or csv."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deradiff.errors import PlanError
+from deradiff.files import replacing
 from deradiff.sweep.index import Index
 from deradiff.sweep.journal import Journal
 
@@ -59,7 +59,7 @@ def export(journals: Sequence[Journal], path: Path, folder: Path) -> int:
         raise PlanError(f"the reward {clash[0]!r} is named like a column of the table; rename it and score again")
     schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in rewards}})
     rows, count = chain.from_iterable(_rows(*own, folder) for own in runs), 0
-    with _replacing(path) as part, kinds[path.suffix](part, schema) as writer:
+    with replacing(path) as part, kinds[path.suffix](part, schema) as writer:
         while chunk := list(islice(rows, ROWS)):
             writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
             count += len(chunk)
@@ -104,17 +104,3 @@ def _score_places(journal: Journal, index: Index) -> dict[str, NDArray[np.int64]
                 places[scored.reward] = np.full(journal.plan.batch_count, -1, np.int64)
             places[scored.reward][scored.batch] = start
     return places
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise PlanError(f"can't write {path} ({error.strerror or error}); make room, or give another file") from error
