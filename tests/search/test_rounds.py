@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import optuna
 import pyarrow.csv as pacsv
 import pytest
 from tests.cli.shell import deradiff
 
 from deradiff import testbed
+from deradiff.errors import PlanError
 from deradiff.results import Results
 from deradiff.search import Folder, Found, Settings, search
 from deradiff.search.observed import Rectangle
@@ -100,6 +102,21 @@ def test_a_round_that_was_not_finished_is_left_out(tmp_path: Path) -> None:
     assert part.known.sum() == whole.known.sum() - last.plan.count
 
 
+def test_rounds_of_another_plan_or_gone_are_told(tmp_path: Path) -> None:
+    with Folder(tmp_path, PLAN.model_copy(update={"steps": 4})).writing():
+        pass
+    find(tmp_path)  # nothing was sampled by the other plan
+    with (
+        pytest.raises(PlanError, match="steps was 3, now 4"),
+        Folder(tmp_path, PLAN.model_copy(update={"steps": 4})).writing(),
+    ):
+        pass
+    rounds = tmp_path / "rounds"
+    (rounds / "001").rename(rounds / "gone")
+    with pytest.raises(PlanError, match="lacks rounds/001"):
+        find(tmp_path)
+
+
 def test_one_comes_back_to_a_search_by_the_commands_of_a_run(tmp_path: Path) -> None:
     found, _ = find(tmp_path / "run")
     run = str(tmp_path / "run")
@@ -116,7 +133,12 @@ def test_one_comes_back_to_a_search_by_the_commands_of_a_run(tmp_path: Path) -> 
     assert len(rows) == found.images
     assert all((tmp_path / "run" / row["image"]).is_file() and row["contrast"] > 0 for row in rows)
     assert {row["lam"] for row in rows} == {SETTINGS.grid[place] for place in found.observed.lams}
-    assert "rounds/001" in deradiff("report", run, "--objective", "warmth", code=2).stderr
+    for command in ("report", "reweight", "calibrate"):
+        assert f"{run}/rounds/001" in deradiff(command, run, "--objective", "warmth", code=2).stderr
+    assert "never has" in deradiff("score", run, "--rewards", "diversity", code=2).stderr
+    deradiff("study", run, "--objective", "warmth", "--out", str(tmp_path / "s.db"))
+    trials = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 's.db'}").trials
+    assert [trial.params["lam"] for trial in trials] == [SETTINGS.grid[place] for place in found.observed.lams]
     assert "asked for" in deradiff("recommend", run, "--objective", "warmth", "--guidance", "7", code=2).stderr
 
 

@@ -54,10 +54,10 @@ class Folder:
             raise PlanError(f"a search is at one guidance, got {list(self.plan.guidances)}; search each by itself")
         if (self.path / "plan.json").exists():
             raise PlanError(f"{self.path} holds a sweep, not a search; give another --out")
-        if self.holds(self.path):
-            refuse_other(self.path, Folder.open(self.path).plan, self.plan)
         with hold(self.path, "search") as writer:
-            if not self.holds(self.path):
+            if self._begun():  # a plan that couldn't be sampled at all may be put right
+                refuse_other(self.path, Folder.open(self.path).plan, self.plan)
+            else:
                 writer.save(self.path / "search.json", self.plan.model_dump_json(indent=1).encode())
             yield self
 
@@ -75,14 +75,28 @@ class Folder:
         return Journal(self.path / "rounds" / f"{number:03}", Plan.of(**self.plan.model_dump() | part))
 
     def rounds(self) -> list[Journal]:
-        """The runs of the rounds that were begun, in their order."""
-        return [Journal.open(path.parent) for path in sorted(self.path.glob("rounds/*/plan.json"))]
+        """The runs of the rounds that were begun, in their order.
+
+        Raises:
+            PlanError: one has gone.
+        """
+        for number, path in enumerate(self._begun(), start=1):
+            if path.name != f"{number:03}":
+                raise PlanError(f"{self.path} lacks rounds/{number:03}; restore it, or search into another --out")
+        return [Journal.open(path) for path in self._begun()]
 
     def rectangle(self, journal: Journal) -> Rectangle:
-        """What a round samples."""
+        """What a round samples.
+
+        Raises:
+            PlanError: it is none of this search's.
+        """
         plan, whole = journal.plan, self.plan
-        prompts, seeds = whole.prompts.index(plan.prompts[0]), whole.seeds.index(plan.seeds[0])
-        lams = tuple(map(whole.lams.index, plan.lams))
+        try:
+            prompts, seeds = whole.prompts.index(plan.prompts[0]), whole.seeds.index(plan.seeds[0])
+            lams = tuple(map(whole.lams.index, plan.lams))
+        except ValueError as error:
+            raise PlanError(f"{journal.folder} is no round of the search in {self.path}; take it away") from error
         return Rectangle(range(prompts, prompts + len(plan.prompts)), range(seeds, seeds + len(plan.seeds)), lams)
 
     def observed(self) -> tuple[Observed, Results]:
@@ -97,3 +111,6 @@ class Folder:
         tables = [(self.rectangle(journal), journal.results()) for journal in finished]
         shape = (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
         return observed(shape, tables), tables[0][1]
+
+    def _begun(self) -> list[Path]:
+        return sorted(path.parent for path in self.path.glob("rounds/*/plan.json"))

@@ -22,12 +22,17 @@ def to_score(question: Ask, more: Sequence[str] = ()) -> list[str]:
         RewardError: an unknown one.
     """
     names = [*more, *(name for name in question.rewards if name not in map(reward_name, more))]
-    for name in names:
+    refuse_relational(names)
+    return names
+
+
+def refuse_relational(rewards: Sequence[str]) -> None:
+    """Raise PlanError for a reward that compares the images of a whole run, RewardError for an unknown one."""
+    for name in rewards:
         if isinstance(load_reward(name), Relational):
             raise PlanError(
                 f"{name} compares an image with all of its run, which a search never has; use deradiff sweep"
             )
-    return names
 
 
 class Rounds:

@@ -62,7 +62,7 @@ def search(settings: Settings, prompts: int, seeds: int, sample: Sample, before:
             rounds.append((rectangle, sample(len(rounds) + 1, rectangle)))
         seen = observed((prompts, seeds, len(grid)), rounds)
         answer = answered(seen, settings, rounds[0][1])
-        todo = following(seen, answer.choice.place, answer.spread)
+        todo = following(seen, answer.choice.place, answer.spread)[:1]  # a stop between two would change the second
         if stopped := _stopped(settings, answer, seen, todo):
             images = int(seen.known.sum())
             return Found(
