@@ -39,7 +39,7 @@ def measured(pool: dict[str, np.ndarray], guard: str, rng: np.random.Generator) 
         def sample(number: int, own: Rectangle, seeds: np.ndarray = seeds) -> Results:
             return part(pool, prompts[own.prompts], seeds[list(own.seeds)], np.array(own.lams))
 
-        settings = Settings(objective=OBJECTIVE, guard=guard, width=1e-6, most=int(SHARE * dense.images.size))
+        settings = Settings(objective=OBJECTIVE, guard=guard, interval=1e-6, images=int(SHARE * dense.images.size))
         answer, wanted = search(settings, SHAPE[0], SEEDS, sample), recommend(dense, objective=OBJECTIVE, guard=guard)
         low, high = answer.interval
         found.append(answer.choice.lam)

@@ -14,8 +14,10 @@ FLAT = np.zeros(len(LAMS))
 PROXY = ("proxy",)
 
 
-def raised(table: Results, objectives: tuple[str, ...] = PROXY, **settings: int) -> list[Alarm]:
-    return [alarm for alarm in alarms(table, objectives, **settings) if alarm.raised]
+def raised(
+    table: Results, objectives: tuple[str, ...] = PROXY, guards: tuple[str, ...] = (), **settings: int
+) -> list[Alarm]:
+    return [alarm for alarm in alarms(table, objectives, guards, **settings) if alarm.raised]
 
 
 def walks(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -37,6 +39,28 @@ def null(seed: int, prompts: int) -> Results:
 def test_false_alarms_are_as_rare_as_claimed_over_all_metrics_and_lams(prompts: int) -> None:
     runs = 400
     false = np.mean([bool(raised(null(seed, prompts), flips=400, seed=seed)) for seed in range(runs)])
+    assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_metrics_beside_a_named_guard_cannot_drown_it() -> None:
+    """A fall that is found alone is found still among many metrics that wander, where it was named."""
+    alone, named, among = [], [], []
+    for seed in range(40):
+        table, flat = (
+            results({"proxy": 3 * RISE, "gold": 0.1 * COLLAPSE}, noise=0.2, seeds=2, rng_seed=seed),
+            null(seed, 8),
+        )
+        wide = dataclasses.replace(table, scores={**flat.scores, **table.scores})
+        alone.append(bool(raised(table)))
+        named.append(any(alarm.reward == "gold" for alarm in raised(wide, guards=("gold",))))
+        among.append(any(alarm.reward == "gold" for alarm in raised(wide)))
+    assert sum(among) < sum(named) <= sum(alone)
+
+
+@pytest.mark.parametrize("prompts", [10, 40])
+def test_false_alarms_are_as_rare_with_a_named_guard(prompts: int) -> None:
+    runs = 400
+    false = np.mean([bool(raised(null(seed, prompts), guards=("a",), flips=400, seed=seed)) for seed in range(runs)])
     assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 

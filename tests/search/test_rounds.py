@@ -17,7 +17,7 @@ from deradiff.sweep import Journal, Plan
 from deradiff.sweep.models import load_pipeline
 
 ANCHOR = "warmth-beta0.025-seed0"
-SETTINGS = Settings(objective="warmth", guard="faithfulness:-10%", width=1e-6, most=60)
+SETTINGS = Settings(objective="warmth", guard="faithfulness:-10%", interval=1e-6, images=60)
 PLAN = Plan.of(
     model=str(testbed.pipeline_path()),
     anchor=str(testbed.anchor_path(ANCHOR)),
@@ -85,7 +85,7 @@ def test_the_command_prints_its_rounds_and_the_lam_last(tmp_path: Path) -> None:
 
 def test_another_question_begins_with_what_is_there(tmp_path: Path) -> None:
     first, _ = find(tmp_path)
-    told = find(tmp_path, Settings(objective="faithfulness", width=1e-6, most=60))[1]
+    told = find(tmp_path, Settings(objective="faithfulness", interval=1e-6, images=60))[1]
     assert len(told) >= first.rounds
     seen, _ = Folder.open(tmp_path).observed()
     assert first.observed.known[~seen.known].sum() == 0

@@ -45,7 +45,7 @@ class World:
         return self.part(Rectangle(range(len(self.tables["proxy"])), range(SEEDS), tuple(range(len(GRID)))))
 
     def find(self, **settings: object) -> Found:
-        wanted = Settings.model_validate({"objective": "proxy", "guard": "gold:-0.1", "width": 1e-6, **settings})
+        wanted = Settings.model_validate({"objective": "proxy", "guard": "gold:-0.1", "interval": 1e-6, **settings})
         return search(wanted, len(self.tables["proxy"]), SEEDS, self.sample)
 
 
@@ -71,17 +71,34 @@ def test_it_finds_what_the_whole_grid_says_from_a_seventh_of_it_and_says_how_clo
     assert held >= 5
 
 
-def test_no_image_is_asked_for_twice_and_all_are_counted() -> None:
-    world = World(0)
+@pytest.mark.parametrize(("prompts", "noise"), [(24, 0.05), (6, 1.0), (70, 1.0)])
+def test_no_image_is_asked_for_twice_and_all_are_counted(prompts: int, noise: float) -> None:
+    world = World(0, prompts=prompts, noise=noise)
     found = world.find()
     seen = [(p, s, lam) for own in world.asked for p in own.prompts for s in own.seeds for lam in own.lams]
     assert len(seen) == len(set(seen)) == found.images
     assert found.rounds == len(world.asked)
+    assert {(p, s) for p, s, lam in seen if not lam} == {(p, s) for p, s, _ in seen}  # each has its reference
+
+
+def test_the_alarm_and_the_wins_are_of_images_not_of_what_was_filled_in() -> None:
+    """Of a held-out reward that is noise alone a filled-in table moves smoothly, prompt by prompt."""
+    raised = 0
+    for seed in range(12):
+        world = World(seed, prompts=12)
+        world.tables["gold"] = np.random.default_rng(seed).normal(size=world.tables["gold"].shape)
+        choice = world.find(guard="gold:-5", images=150).choice
+        raised += bool(choice.hacking)
+        asked = {lam for own in world.asked for lam in own.lams}
+        assert asked == {place for place, wins in enumerate(choice.curves["gold"].wins) if wins is not None}
+        for alarm in choice.alarms:
+            assert {alarm.before, alarm.after} <= {GRID[lam] for lam in asked}
+    assert raised <= 2
 
 
 @pytest.mark.parametrize("most", [72, 100, 150, 200])
 def test_the_budget_is_never_passed(most: int) -> None:
-    found = World(0).find(most=most)
+    found = World(0).find(images=most)
     assert found.images <= most
     assert f"{most} images allowed" in found.stopped
 
@@ -91,7 +108,7 @@ def test_a_narrow_interval_ends_it_early() -> None:
     world = World(0, prompts=100, noise=0.001)
     for table in world.tables.values():
         table[:] = table[:1, :1] + 1e-4 * np.random.default_rng(0).normal(size=table.shape)
-    found = world.find(width=0.1)
+    found = world.find(interval=0.1)
     assert "no wider than 0.1" in found.stopped
     assert found.observed.used == (32, 2)
     # the answer stands next to a lam that was sampled, not on the filled-in curve alone
@@ -100,14 +117,14 @@ def test_a_narrow_interval_ends_it_early() -> None:
 
 def test_many_prompts_join_by_and_by() -> None:
     world = World(0, prompts=100)
-    found = world.find(most=500)
+    found = world.find(images=500)
     assert world.asked[0].images == 96
     assert found.observed.used[0] > 32
 
 
 @pytest.mark.parametrize(
     ("prompts", "settings", "words"),
-    [(1, {}, "2 prompts or more"), (PROMPTS, {"most": 71}, "takes 72 images, and 71 are allowed")],
+    [(1, {}, "2 prompts or more"), (PROMPTS, {"images": 71}, "takes 72 images, and 71 are allowed")],
 )
 def test_what_cannot_start_is_refused(prompts: int, settings: dict[str, int], words: str) -> None:
     world = World(0)

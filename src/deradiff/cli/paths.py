@@ -55,9 +55,10 @@ def calibrate(
 ) -> None:
     """Estimate the beta that an anchor behaves like under a reward, from images of the reference (lam = 0)."""
     from deradiff.calibrate import calibrate as estimate
-    from deradiff.cli.report import journal_of, tables
+    from deradiff.cli.report import tables
+    from deradiff.sweep import Journal
 
-    anchor = journal_of(run).plan.anchor
+    anchor = Journal.open(run).plan.anchor
     for at, results in tables(run, guidance):
         found = estimate(results, objective, results.anchor_beta)
         for line in _lines(found, at):

@@ -64,7 +64,9 @@ def tell_searched(choice: "Recommendation", interval: tuple[float, float], seen:
     low, high = interval
     images, whole, lams = int(seen.known.sum()), seen.known.size, seen.known.shape[2]
     sampled = f"{images:,} images, {images / whole:.0%} of the {whole:,} of a grid of {lams} lams"
-    typer.echo(f"{sampled}, which would choose lam between {low:g} and {high:g} (95 %)")
+    typer.echo(
+        f"{sampled}; all of them would choose lam between {low:g} and {high:g} (95 %), other prompts as told below"
+    )
     tell(choice, seen.lams)
 
 
@@ -103,14 +105,18 @@ def _table(choice: "Recommendation", places: list[int]) -> "Table":
     table.add_column("")
     for place in places:
         lam = curves[0].lams[place]
-        beta = choice.beta * choice.lam / lam if choice.beta is not None and lam > 0 else None
-        figures = [text for curve in curves for text in (_change(curve.change[place]), f"{curve.wins[place].mean:.0%}")]
+        beta = choice.betas[place]
+        figures = [text for curve in curves for text in (_change(curve.change[place]), _wins(curve.wins[place]))]
         if lam == 0:
             figures = ["reference", ""] * len(curves)
         verdict = "taken" if lam == choice.lam else "" if choice.allowed[place] else "refused"
         style = "bold" if lam == choice.lam else "" if choice.allowed[place] else "dim"
         table.add_row(f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, verdict, style=style)
     return table
+
+
+def _wins(wins: "Interval | None") -> str:
+    return "" if wins is None else f"{wins.mean:.0%}"
 
 
 def _change(change: "Interval") -> str:

@@ -27,11 +27,14 @@ def score(
 ) -> None:
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, progress
+    from deradiff.errors import RewardError
     from deradiff.search.folder import Folder
     from deradiff.search.rounds import refuse_relational
     from deradiff.sweep.score import score as score_run
 
     journals = journals_of(run)
+    if not listed(rewards):
+        raise RewardError("no reward to score; name one or more: --rewards pickscore,hps")
     if Folder.holds(run):
         refuse_relational(listed(rewards))
     for name in listed(rewards):
@@ -79,12 +82,13 @@ def study(
     from deradiff.cli.recommend import searched
     from deradiff.search.folder import Folder
     from deradiff.study import NAME, write_study
+    from deradiff.sweep import Journal
 
     if Folder.holds(run):
         answer, seen = searched(Folder.open(run), objective, guard, kl_budget, guidance)
         results, places = answer.table, seen.lams
     else:
-        results, places = journal_of(run).results(guidance), None
+        results, places = Journal.open(run).results(guidance), None
     count = write_study(results, out, objective=objective, guard=guard, kl_budget=kl_budget, places=places)
     typer.echo(f"{out}: the study {NAME!r} of {count} trials")
 
@@ -92,31 +96,16 @@ def study(
 def journals_of(run: Path) -> "list[Journal]":
     """That of a run, or of each round of a search."""
     from deradiff.search.folder import Folder
-
-    return Folder.open(run).rounds() if Folder.holds(run) else [journal_of(run)]
-
-
-def journal_of(run: Path) -> "Journal":
-    """That of a run.
-
-    Raises:
-        PlanError: there is none; of a search, says which commands take it.
-    """
-    from deradiff.errors import PlanError
-    from deradiff.search.folder import Folder
     from deradiff.sweep import Journal
 
-    if Folder.holds(run):
-        raise PlanError(
-            f"{run} holds a search, which has no whole table; recommend, score, export and study take it, and this "
-            f"command takes each of its rounds, such as {run / 'rounds' / '001'}"
-        )
-    return Journal.open(run)
+    return Folder.open(run).rounds() if Folder.holds(run) else [Journal.open(run)]
 
 
 def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
-    journal = journal_of(run)
+    from deradiff.sweep import Journal
+
+    journal = Journal.open(run)
     guidances = journal.plan.guidances
     for own in guidances if guidance is None else [guidance]:
         yield f"guidance {own:g}" if len(guidances) > 1 else None, journal.results(own)

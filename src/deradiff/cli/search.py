@@ -13,7 +13,7 @@ WHAT, QUESTION = "What to sample", "The question"  # panels of the help
 
 def search(
     ctx: typer.Context,
-    objective: Annotated[str, typer.Option(help="Reward to raise.", rich_help_panel=QUESTION)],
+    objective: Annotated[str, typer.Option(help="Reward to raise; several: a,b.", rich_help_panel=QUESTION)],
     guard: Annotated[
         str | None,
         typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-1%.", rich_help_panel=QUESTION),
@@ -26,7 +26,10 @@ def search(
     ] = "",
     highest: Annotated[float, typer.Option(help="Largest lam to look at.", rich_help_panel=QUESTION)] = 1.0,
     interval: Annotated[
-        float, typer.Option(help="Stop where the interval of lam is no wider.", rich_help_panel=QUESTION)
+        float,
+        typer.Option(
+            help="Stop where the interval that all images would choose lam in is no wider.", rich_help_panel=QUESTION
+        ),
     ] = 0.1,
     images: Annotated[
         int | None, typer.Option(help="Stop before more images than this.", rich_help_panel=QUESTION)
@@ -70,7 +73,7 @@ def search(
 
     hush()
     settings = Settings.of(
-        objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, width=interval, most=images
+        objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, interval=interval, images=images
     )
     plan, names = planned(ctx, settings.grid), to_score(settings.question, listed(rewards))
     first(settings, len(plan.prompts))

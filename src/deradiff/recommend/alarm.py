@@ -58,12 +58,16 @@ class Alarm:
         return self.p_value <= LEVEL
 
 
-def alarms(results: Results, objectives: Sequence[str], *, flips: int = TOSSES, seed: int = 0) -> list[Alarm]:
+def alarms(
+    results: Results, objectives: Sequence[str], guards: Sequence[str] = (), *, flips: int = TOSSES, seed: int = 0
+) -> list[Alarm]:
     """An alarm, raised or silent, for every held-out reward and objective, at 5 % of false ones in all.
 
     Args:
         results: a sweep with lam = 0 among its lams; lams below 0 are left out.
         objectives: the rewards that are raised; all the others are held out.
+        guards: those of the others that were named to be watched. They have half of the 5 % for themselves, so that
+            many more metrics beside them can't drown them.
         flips: tosses of the prompts' signs.
         seed: of the tosses.
 
@@ -76,17 +80,24 @@ def alarms(results: Results, objectives: Sequence[str], *, flips: int = TOSSES, 
         return []
     signs = tosses(len(results.prompts), flips, seed)
     turns = {name: _turns(results, name, places) for name in held}
-    sizes = [len(own.pairs) for own in turns.values()]
-    by_reward = np.split(step_down(np.hstack([own.values for own in turns.values()]), signs), np.cumsum(sizes)[:-1])
+    families = [[name for name in held if (name in guards) == named] for named in (True, False)]
+    turning = _p_values(turns, [family for family in families if family], signs)
     found: list[Alarm] = []
     for objective in objectives:
         columns = rises(results, objective, places)
         rising = dict(zip(columns.pairs, step_down(columns.values, signs).tolist(), strict=True))
-        found += [
-            _alarm(results, objective, name, turns[name], p_values, rising)
-            for name, p_values in zip(held, by_reward, strict=True)
-        ]
+        found += [_alarm(results, objective, name, turns[name], p_values, rising) for name, p_values in turning.items()]
     return sorted(found, key=lambda alarm: (alarm.p_value, -alarm.t))
+
+
+def _p_values(turns: Mapping[str, Columns], families: Sequence[Sequence[str]], signs: Floats) -> dict[str, Floats]:
+    """By reward the p-value of each of its turns, for having looked at all turns of all families."""
+    found: dict[str, Floats] = {}
+    for family in families:
+        own = step_down(np.hstack([turns[name].values for name in family]), signs) * len(families)
+        ends = np.cumsum([len(turns[name].pairs) for name in family])[:-1]
+        found |= dict(zip(family, np.split(np.minimum(own, 1), ends), strict=True))
+    return found
 
 
 def _turns(results: Results, reward: str, places: list[int]) -> Columns:

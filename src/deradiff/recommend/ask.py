@@ -66,9 +66,14 @@ class Ask:
     kl_budget: float | None = None
 
     @property
+    def held(self) -> list[str]:
+        """Names of the guards' rewards."""
+        return [guard.reward for guard in self.guards]
+
+    @property
     def rewards(self) -> list[str]:
         """Names of all rewards asked about, objectives first."""
-        return [*self.objectives, *(guard.reward for guard in self.guards)]
+        return [*self.objectives, *self.held]
 
 
 def ask(objective: str, guard: str | None = None, kl_budget: float | None = None) -> Ask:
@@ -87,6 +92,8 @@ def ask(objective: str, guard: str | None = None, kl_budget: float | None = None
     if not objectives:
         raise ResultsError("no objective: name a reward to raise, such as --objective pickscore")
     names = [*objectives, *(own.reward for own in guards)]
+    if twice := [name for name in objectives if objectives.count(name) > 1]:
+        raise ResultsError(f"the objective {twice[0]!r} is given twice; name each reward once")
     if twice := [name for name in objectives if names.count(name) > 1]:
         raise ResultsError(f"guard and objective are both {twice[0]!r}; name each reward once")
     if twice := [own.reward for own in guards if names.count(own.reward) > 1]:
@@ -97,7 +104,7 @@ def ask(objective: str, guard: str | None = None, kl_budget: float | None = None
 
 
 def _guards(text: str) -> Iterator[Guard]:
-    for part in filter(None, map(str.strip, text.split(","))):
+    for part in filter(None, map(str.strip, text.replace("−", "-").split(","))):  # "−" is copied from a text
         # the name of a reward module:function holds a colon itself
         name, _, allowed = part.rpartition(":")
         found = _GUARD.fullmatch(allowed.strip()) if name else None
@@ -106,12 +113,13 @@ def _guards(text: str) -> Iterator[Guard]:
         if found is None:
             yield Guard(reward=part)
             continue
-        number, sign = float(found["number"]), found["sign"]
+        number, sign, share = float(found["number"]), found["sign"], found["share"] or ""
         if number and sign in (None, "+"):
-            raise ResultsError(f"the guard {part!r} asks for a rise; say how much may be lost: {name}:-{number:g}")
+            drop = f"{name}:-{found['number']}{share}"
+            raise ResultsError(f"the guard {part!r} asks for a rise; say how much may be lost: {drop}")
         yield Guard(
             reward=name.strip(),
-            allowed=number / 100 if found["share"] else number,
-            relative=found["share"] is not None,
+            allowed=number / 100 if share else number,
+            relative=bool(share),
             both=sign is not None and len(sign) + (sign == "±") > 1,
         )

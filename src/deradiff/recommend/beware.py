@@ -48,12 +48,13 @@ def warnings(choice: "Recommendation") -> Iterator[str]:
     if prompts < FEW_PROMPTS:
         yield f"Only {prompts} prompts: the intervals are wide, and other prompts may behave differently."
     wanted = ", ".join(f"{own:g}" for own in choice.next_lams)
+    too = f", so sweep {wanted} too" if wanted else ""
     if place == len(choice.allowed) - 1:
-        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it, so sweep {wanted} too."
+        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it{too}."
     elif place == 0 and lam != 0:
-        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it, so sweep {wanted} too."
+        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it{too}."
     elif choice.next_lams:
-        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise, so sweep {wanted} too."
+        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise{too}."
     if lam > 1:
         yield (
             f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
@@ -67,8 +68,10 @@ def warnings(choice: "Recommendation") -> Iterator[str]:
     for name in guards:
         if not any(name in failing for failing in choice.failing):
             yield f"{name} never fails significantly: this sweep does not show where it would turn."
+    if not guards and len(objectives) == 1:
+        yield f"No guard: nothing that {objectives[0]} may cost is held; name what must hold with --guard."
     if not set(choice.curves) - set(objectives):
-        yield f"No guard reward: nothing here would show that {objectives[0]} is hacked."
+        yield f"Nothing else is scored: nothing here would show that {' and '.join(objectives)} are hacked."
     elif prompts < LEAST_PROMPTS:
         yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {prompts}."
     elif not choice.alarms:

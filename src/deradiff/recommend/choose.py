@@ -21,6 +21,8 @@ from deradiff.recommend.recommendation import Recommendation
 from deradiff.recommend.resample import draw
 from deradiff.results import Results
 
+MOST_TIMES = 100  # as many prompts as there are, beyond which more are no advice
+
 
 def recommend(
     results: Results, *, objective: str, guard: str | None = None, kl_budget: float | None = None
@@ -58,7 +60,7 @@ def recommend(
     lam = results.lams[best]
     return Recommendation(
         lam=lam,
-        beta=equivalent_beta(results, lam),
+        betas=tuple(equivalent_beta(results, own) for own in results.lams),
         interval=(min(low, lam), max(high, lam)),
         sure=sure / len(chosen),
         runner_up=None if runner_up is None else results.lams[runner_up[0]],
@@ -67,7 +69,7 @@ def recommend(
         curves=curves,
         allowed=tuple(allowed.tolist()),
         failing=holding.failing(),
-        alarms=tuple(alarms(results, question.objectives)),
+        alarms=tuple(alarms(results, question.objectives, question.held)),
         next_lams=tuple(next_lams([curves[name] for name in question.objectives], allowed.tolist(), best)),
         left_out=tuple(map(results.lack, results.unscored)),
         question=question,
@@ -119,8 +121,9 @@ def _undominated(gains: Floats, allowed: Bools) -> Bools:
 
 
 def _needed(first: int, second: int, prompts: int) -> int | None:
-    """Prompts at which as large a difference would be told from none at 95 %, one-sided; None where there is none."""
+    """Prompts at which as large a difference would be told from none at 95 %, one-sided; None where nobody has them."""
     share = first / (first + second)
     if share <= 0.5:
         return None
-    return max(prompts, ceil(prompts * float(ndtri(0.95) / ndtri(min(share, 1 - 1e-9))) ** 2))
+    times = float(ndtri(0.95) / ndtri(min(share, 1 - 1e-9))) ** 2
+    return None if times > MOST_TIMES else max(prompts, ceil(prompts * times))

@@ -22,7 +22,7 @@ class Curve:
         score: the mean score at each lam; its interval holds the spread between prompts.
         change: the paired difference to lam = 0 at each lam.
         band: the same with limits that hold at all lams at once.
-        wins: share of images above their pair at lam = 0, ties half, in [0, 1].
+        wins: share of images above their pair at lam = 0, ties half, in [0, 1]; None at a lam that a search filled in.
         wins_anchor: the same against lam = 1; None where that wasn't swept.
     """
 
@@ -31,7 +31,7 @@ class Curve:
     score: tuple[Interval, ...]
     change: tuple[Interval, ...]
     band: tuple[Interval, ...]
-    wins: tuple[Interval, ...]
+    wins: tuple[Interval | None, ...]
     wins_anchor: tuple[Interval, ...] | None
 
 

@@ -15,7 +15,8 @@ class Recommendation:
 
     Attributes:
         lam: the recommended mixing weight.
-        beta: the KL strength it stands for, anchor_beta / lam; None for lam <= 0 or an unknown anchor_beta.
+        betas: for each lam the KL strength it stands for, anchor_beta / lam; None for lam <= 0 or an unknown
+            anchor_beta.
         interval: lams that 95 % of resamples choose between.
         sure: share of resamples of the prompts that choose ``lam``.
         runner_up: the lam that the others choose most often; None where all choose ``lam``.
@@ -34,7 +35,7 @@ class Recommendation:
     """
 
     lam: float
-    beta: float | None
+    betas: tuple[float | None, ...]
     interval: tuple[float, float]
     sure: float
     runner_up: float | None
@@ -53,6 +54,11 @@ class Recommendation:
     def place(self) -> int:
         """The place of ``lam`` among the lams swept."""
         return next(iter(self.curves.values())).lams.index(self.lam)
+
+    @property
+    def beta(self) -> float | None:
+        """The KL strength that ``lam`` stands for."""
+        return self.betas[self.place]
 
     @property
     def failures(self) -> tuple[str, ...]:

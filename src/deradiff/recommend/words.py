@@ -24,7 +24,9 @@ def reason(choice: "Recommendation") -> Iterator[str]:
     else:
         gains = " and ".join(f"{name} by {choice.curves[name].change[place]}" for name in objectives)
         how = (
-            "raises" if len(objectives) == 1 else "does best by the mean of the gains, each as a share of its largest:"
+            "raises"
+            if len(objectives) == 1
+            else "does best by the mean of the gains, each as a share of its largest change:"
         )
         most = (
             f"{objectives[0]} most, by {choice.curves[objectives[0]].change[place]}" if len(objectives) == 1 else gains
@@ -41,7 +43,10 @@ def reason(choice: "Recommendation") -> Iterator[str]:
 
 def _wins(choice: "Recommendation", place: int) -> Iterator[str]:
     curve = choice.curves[choice.question.objectives[0]]
-    won = f"Its images score above the reference's in {_share(curve.wins[place])} of pairs"
+    wins = curve.wins[place]
+    if wins is None:
+        return
+    won = f"Its images score above the reference's in {_share(wins)} of pairs"
     if curve.wins_anchor is not None and choice.lam != 1:
         won += f", and above the anchor's in {_share(curve.wins_anchor[place])}"
     yield f"{won}."

@@ -9,7 +9,7 @@ from deradiff.errors import PlanError
 from deradiff.results import Results
 from deradiff.search.observed import Observed, Rectangle, observed
 from deradiff.sweep import Journal, Plan
-from deradiff.sweep.journal import refuse_other
+from deradiff.sweep.journal import SEARCH, refuse_file, refuse_other
 from deradiff.sweep.writer import hold
 
 
@@ -27,7 +27,7 @@ class Folder:
     @staticmethod
     def holds(path: Path) -> bool:
         """Whether a folder is a search's."""
-        return (path / "search.json").is_file()
+        return (path / SEARCH).is_file()
 
     @classmethod
     def open(cls, path: Path) -> "Folder":
@@ -36,7 +36,7 @@ class Folder:
         Raises:
             PlanError: its plan is damaged.
         """
-        file = path / "search.json"
+        file = path / SEARCH
         try:
             return cls(path, Plan.of(**json.loads(file.read_text())))
         except (OSError, ValueError, TypeError) as error:
@@ -52,13 +52,14 @@ class Folder:
         """
         if len(self.plan.guidances) > 1:
             raise PlanError(f"a search is at one guidance, got {list(self.plan.guidances)}; search each by itself")
+        refuse_file(self.path)
         if (self.path / "plan.json").exists():
             raise PlanError(f"{self.path} holds a sweep, not a search; give another --out")
         with hold(self.path, "search") as writer:
             if self._begun():  # a plan that couldn't be sampled at all may be put right
                 refuse_other(self.path, Folder.open(self.path).plan, self.plan)
             else:
-                writer.save(self.path / "search.json", self.plan.model_dump_json(indent=1).encode())
+                writer.save(self.path / SEARCH, self.plan.model_dump_json(indent=1).encode())
             yield self
 
     def round(self, number: int, own: Rectangle) -> Journal:

@@ -62,8 +62,9 @@ def search(settings: Settings, prompts: int, seeds: int, sample: Sample, before:
             rounds.append((rectangle, sample(len(rounds) + 1, rectangle)))
         seen = observed((prompts, seeds, len(grid)), rounds)
         answer = answered(seen, settings, rounds[0][1])
-        todo = following(seen, answer.choice.place, answer.spread)[:1]  # a stop between two would change the second
-        if stopped := _stopped(settings, answer, seen, todo):
+        more = following(seen, answer.choice.place, answer.spread)
+        todo = [] if more is None else [more]
+        if stopped := _stopped(settings, answer, seen, more):
             images = int(seen.known.sum())
             return Found(
                 choice=answer.choice,
@@ -85,18 +86,20 @@ def first(settings: Settings, prompts: int) -> Rectangle:
         raise PlanError("a search needs 2 prompts or more: intervals need the spread between prompts")
     last = len(settings.grid) - 1
     start = Rectangle(range(min(prompts, FIRST_PROMPTS)), range(1), (0, last // 2, last))
-    if settings.most is not None and start.images > settings.most:
-        raise PlanError(f"the first round takes {start.images} images, and {settings.most} are allowed; allow more")
+    if settings.images is not None and start.images > settings.images:
+        raise PlanError(f"the first round takes {start.images} images, and {settings.images} are allowed; allow more")
     return start
 
 
-def _stopped(settings: Settings, answer: Answer, seen: Observed, todo: Sequence[Rectangle]) -> str:
+def _stopped(settings: Settings, answer: Answer, seen: Observed, more: Rectangle | None) -> str:
     """Why to stop, or nothing."""
-    (low, high), noise_known = answer.interval, seen.used[1] > 1 or seen.known.shape[1] == 1
-    if high - low <= settings.width and noise_known and stands(seen, answer.choice.place):
-        return f"the interval of lam is no wider than {settings.width:g}"
-    if not todo:
-        return "all prompts and seeds are used around the answer"
-    if settings.most is not None and seen.known.sum() + sum(own.images for own in todo) > settings.most:
-        return f"the next round would pass the {settings.most:,} images allowed"
+    low, high = answer.interval
+    wide = f"the interval is {high - low:.3g} wide"
+    noise_known = seen.used[1] > 1 or seen.known.shape[1] == 1
+    if high - low <= settings.interval and noise_known and stands(seen, answer.choice.place):
+        return f"the interval of lam is no wider than {settings.interval:g}"
+    if more is None:
+        return f"all prompts and seeds are used around the answer; {wide}"
+    if settings.images is not None and seen.known.sum() + more.images > settings.images:
+        return f"the next round would pass the {settings.images:,} images allowed; {wide}"
     return ""

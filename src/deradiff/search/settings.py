@@ -17,8 +17,8 @@ class Settings(BaseModel):
         guard: likewise.
         kl_budget: likewise.
         highest: the largest lam looked at; the smallest is 0.
-        width: stop where the interval of lam (`deradiff.search.answer`) is no wider.
-        most: images it may sample; None for as many as there are prompts, seeds and lams near the answer.
+        interval: stop where the interval of lam (`deradiff.search.answer`) is no wider.
+        images: how many it may sample; None for as many as there are prompts, seeds and lams near the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,8 +27,8 @@ class Settings(BaseModel):
     guard: str | None = None
     kl_budget: float | None = None
     highest: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    width: float = Field(default=0.1, gt=0)
-    most: int | None = Field(default=None, ge=1)
+    interval: float = Field(default=0.1, gt=0)
+    images: int | None = Field(default=None, ge=1)
 
     @classmethod
     def of(cls, **settings: object) -> "Settings":

@@ -22,6 +22,7 @@ from deradiff.sweep.records import BatchRecord, Records, ScoreRecord
 from deradiff.sweep.table import results
 from deradiff.sweep.writer import Writer, alone, hold, refuse_held, told
 
+SEARCH = "search.json"  # what a search keeps in its folder, beside the runs of its rounds
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -41,9 +42,8 @@ class Journal:
         self.folder, self.plan = folder, plan
         self.scores = Records(folder / "scores.jsonl", ScoreRecord, lambda r: self._misfit(r.batch, len(r.scores)))
         self._name = plan.image_names()
-        place = next(p for p in (folder, *folder.parents) if p.exists())
-        if not place.is_dir():
-            raise PlanError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
+        refuse_file(folder)
+        _refuse_search(folder)
         if (folder / "plan.json").exists():
             refuse_other(folder, _read_plan(folder), plan)
         elif self._journals():
@@ -56,6 +56,7 @@ class Journal:
         Raises:
             PlanError: no run there, or a damaged one.
         """
+        _refuse_search(folder)
         if not (folder / "plan.json").is_file():
             raise PlanError(f"{folder} is no run folder: it has no plan.json; make one with deradiff sweep")
         return cls(folder, _read_plan(folder))
@@ -134,6 +135,21 @@ class Journal:
             return f"the plan has no batch {batch}"
         count = self.plan.batch(batch).count(self.plan)
         return None if set(lengths) == {count} else f"batch {batch} has {count} images"
+
+
+def refuse_file(folder: Path) -> None:
+    """Raise PlanError where a folder can't be, because a file is in its way."""
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if not place.is_dir():
+        raise PlanError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
+
+
+def _refuse_search(folder: Path) -> None:
+    if (folder / SEARCH).exists():
+        raise PlanError(
+            f"{folder} holds a search, which is no run: recommend, score, export and study take it, other commands its "
+            f"rounds, such as {folder / 'rounds' / '001'}; a new run needs another --out"
+        )
 
 
 def _read_plan(folder: Path) -> Plan:
