@@ -52,6 +52,8 @@ def test_the_name_scores_are_kept_under(text: str, name: str) -> None:
     [
         ("nobody", r"no reward is called 'nobody'; choose from \['aesthetic', "),
         ("nobody=/folder", r"no reward is called 'nobody'"),
+        ("htp://x/y", r"can't read the reward 'htp://x/y'"),
+        ("hps=", r"expected NAME, NAME=/folder"),
         ("warmth=/folder", r"'warmth' is a function and takes no files; leave '=/folder' out"),
         ("hps=/nowhere", r"/nowhere lacks the file HPS_v2.1_compressed.pt; copy it there from the hub's xswu/HPSv2"),
         ("math:pi", r"'math:pi' is a float; expected a function"),

@@ -60,6 +60,10 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
 
         return Remote(name)
     own, equals, source = name.partition("=")
+    if "://" in own or (equals and not source):
+        raise RewardError(
+            f"can't read the reward {name!r}; expected NAME, NAME=/folder, module:function or http(s)://..."
+        )
     module, colon, function = own.partition(":")
     found = _imported(own, lambda: getattr(import_module(module), function)) if colon else registered(own)
     if isinstance(found, type) and issubclass(found, Scorer):
