@@ -63,10 +63,8 @@ def tell_searched(choice: "Recommendation", interval: tuple[float, float], seen:
     """Print what a search says, the curves at the lams it sampled."""
     low, high = interval
     images, whole, lams = int(seen.known.sum()), seen.known.size, seen.known.shape[2]
-    sampled = f"{images:,} images, {images / whole:.0%} of the {whole:,} of a grid of {lams} lams"
-    typer.echo(
-        f"{sampled}; all of them would choose lam between {low:g} and {high:g} (95 %), other prompts as told below"
-    )
+    typer.echo(f"{images:,} images, {images / whole:.0%} of the {whole:,} of a grid of {lams} lams")
+    typer.echo(f"sampling the rest would leave lam between {low:g} and {high:g} (95 %)")
     tell(choice, seen.lams)
 
 
