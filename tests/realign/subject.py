@@ -93,7 +93,7 @@ def by_hand(pipe: Any, anchors: Mapping[str, nn.Module], lam: Callable[[], float
 
 
 def _mixing(module: nn.Module, weights: dict[str, Tensor], lam: Callable[[], float]) -> Callable[..., Any]:
-    caches: dict[int, Any] = {}
+    caches: dict[int, Any] = {}  # with the key's object, whose id another would have once it is gone
 
     @functools.wraps(type(module).forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -108,7 +108,7 @@ def _mixing(module: nn.Module, weights: dict[str, Tensor], lam: Callable[[], flo
         reference = networks[0](*args, **rest, **state)
         aligned = networks[1](*copies[0], **copies[1], **own)
         if isinstance(reference, tuple) and len(reference) == 2 and not isinstance(reference[1], Tensor):
-            caches[id(reference[1])] = aligned[1]  # a state that is handed out
+            caches[id(reference[1])] = reference[1], aligned[1]  # a state that is handed out
         return _mix_first(reference, aligned, lam())
 
     return forward
@@ -118,7 +118,7 @@ def _follow(caches: dict[int, Any], theirs: Any) -> Any:
     """The anchor's own cache, in the mode and at the place where the pipeline has set its own."""
     if theirs is None or isinstance(theirs, str):
         return theirs
-    ours = caches.setdefault(id(theirs), copy.deepcopy(theirs))
+    _, ours = caches.setdefault(id(theirs), (theirs, copy.deepcopy(theirs)))
     for own, other in zip(getattr(ours, "caches", []), getattr(theirs, "caches", []), strict=True):
         own.mode, own.current_sample_idx = other.mode, other.current_sample_idx
     return ours
