@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deradiff.errors import PlanError
+from deradiff.errors import DeradiffError, PlanError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, error: type[DeradiffError] = PlanError) -> Iterator[Path]:
     """A file to write beside ``path``, which becomes it when all went well; its folders are made.
 
     Raises:
-        PlanError: it can't be written.
+        DeradiffError: it can't be written; of the kind asked for.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -22,5 +22,5 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise PlanError(f"can't write {path} ({error.strerror or error}); make room, or give another file") from error
+    except OSError as why:
+        raise error(f"can't write {path} ({why.strerror or why}); make room, or give another file") from why

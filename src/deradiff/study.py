@@ -78,12 +78,17 @@ def write_study(
 
 def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) -> None:
     # Not made beside ``path``: a name such as "50%.db" isn't what its url says, and SQLite leaves files of its own.
+    told = optuna.logging.get_verbosity()
     with TemporaryDirectory() as folder:
         made = Path(folder) / "study.db"
         storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
-        study = optuna.create_study(storage=storage, study_name=NAME, directions=directions)
-        study.add_trials(trials)
-        storage.engine.dispose()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # making a study is told as news
+        try:
+            study = optuna.create_study(storage=storage, study_name=NAME, directions=directions)
+            study.add_trials(trials)
+        finally:
+            optuna.logging.set_verbosity(told)
+            storage.engine.dispose()
         with replacing(path) as part:
             shutil.copyfile(made, part)
 
@@ -104,5 +109,4 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise PlanError("a study needs Optuna; install it: pip install 'deradiff[optuna]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

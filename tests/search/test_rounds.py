@@ -111,6 +111,12 @@ def test_rounds_of_another_plan_or_gone_are_told(tmp_path: Path) -> None:
         Folder(tmp_path, PLAN.model_copy(update={"steps": 4})).writing(),
     ):
         pass
+    with pytest.raises(PlanError, match="holds a search"):
+        Journal(tmp_path, PLAN)  # a sweep into the search's folder
+    (tmp_path / "search.json").write_text("{")
+    with pytest.raises(PlanError, match=r"search.json is damaged"):
+        Folder.open(tmp_path)
+    (tmp_path / "search.json").write_text(PLAN.model_dump_json())
     rounds = tmp_path / "rounds"
     (rounds / "001").rename(rounds / "gone")
     with pytest.raises(PlanError, match="lacks rounds/001"):

@@ -7,7 +7,8 @@ from deradiff.errors import PlanError
 from deradiff.recommend import recommend
 from deradiff.results import Results
 from deradiff.search import Found, Settings, search
-from deradiff.search.observed import Rectangle
+from deradiff.search.following import following
+from deradiff.search.observed import Rectangle, observed
 
 PROMPTS, SEEDS = 24, 4
 GRID = np.array(Settings(objective="proxy").grid)
@@ -67,8 +68,17 @@ def test_it_finds_what_the_whole_grid_says_from_a_seventh_of_it_and_says_how_clo
         low, high = found.interval
         assert low <= found.choice.lam <= high
         assert high - low <= 0.4
+        assert found.observed.used[1] > 1  # one seed tells nothing of the noise
         held += low <= wanted.lam <= high
     assert held >= 5
+
+
+def test_the_answer_is_sampled_before_anything_else_around_it() -> None:
+    world = World(0)
+    start = Rectangle(range(PROMPTS), range(1), (0, 16, 32))
+    seen = observed((PROMPTS, SEEDS, len(GRID)), [(start, world.part(start))])
+    assert following(seen, 24, (24,) * 4) == Rectangle(range(PROMPTS), range(1), (24,))
+    assert following(seen, 17, (24,) * 4) == Rectangle(range(PROMPTS), range(1, 2), (0, 16, 32))
 
 
 @pytest.mark.parametrize(("prompts", "noise"), [(24, 0.05), (6, 1.0), (70, 1.0)])

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 
 from deradiff.errors import AnchorError
+from deradiff.files import replacing
 
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 CARD = "deradiff.json"  # beside the weights
@@ -82,12 +83,8 @@ def write_card(given: str | Path, entries: Mapping[str, Any]) -> Path:
         raise AnchorError(f"the card of {given} can't be written: expected an anchor in a folder on this machine")
     source = find(given, ["unet", "transformer"])
     path = _card_file(source.path)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path, AnchorError) as part:
         part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")
-        part.replace(path)
-    except OSError as error:
-        raise AnchorError(f"the card {path} can't be written ({error.strerror or error})") from error
     return path
 
 

@@ -44,7 +44,7 @@ def silence(alarm: Alarm, prompts: int) -> str:
 def warnings(choice: "Recommendation") -> Iterator[str]:
     """What a reader should know before trusting the choice."""
     lam, place, prompts = choice.lam, choice.place, choice.prompts
-    objectives, guards = choice.question.objectives, [guard.reward for guard in choice.question.guards]
+    objectives, guards = choice.question.objectives, choice.question.held
     if prompts < FEW_PROMPTS:
         yield f"Only {prompts} prompts: the intervals are wide, and other prompts may behave differently."
     wanted = ", ".join(f"{own:g}" for own in choice.next_lams)

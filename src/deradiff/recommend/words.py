@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def reason(choice: "Recommendation") -> Iterator[str]:
     """Why this lam, in a few sentences with the figures."""
     place, objectives = choice.place, choice.question.objectives
-    guards = [guard.reward for guard in choice.question.guards]
+    guards = choice.question.held
     among = "among all lams swept"
     if guards or choice.question.kl_budget is not None:
         among = (

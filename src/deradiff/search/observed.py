@@ -54,16 +54,6 @@ class Observed:
         with np.errstate(invalid="ignore"):
             return np.nansum(changes, axis=1) / np.where(counts, counts, np.nan)
 
-    def seed_variance(self, name: str) -> Floats:
-        """Variance of paired changes between the seeds of a prompt, (G,); interpolated, 0 where no prompt has two."""
-        changes = self.tables[name] - self.tables[name][:, :, [0]]
-        several = np.isfinite(changes).sum(axis=1) > 1
-        known = np.flatnonzero(several.any(axis=0))
-        if not len(known):
-            return np.zeros(changes.shape[2])
-        within = [np.nanvar(changes[several[:, lam], :, lam], axis=1, ddof=1).mean() for lam in known]
-        return np.interp(np.arange(changes.shape[2]), known, within)
-
 
 def observed(shape: tuple[int, int, int], rounds: Sequence[tuple[Rectangle, Results]]) -> Observed:
     """Rounds put together on the full grid (P, S, G), with the rewards that all of them are scored with."""
