@@ -8,12 +8,12 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from deradiff.reweight import GRID, LEAST_ESS, path_weights
 from exactness_distance import histogram_kl, sliced_wasserstein
 from torch import Tensor
 
 import deradiff
 from deradiff.realignment import Handle
-from deradiff.reweight import GRID, LEAST_ESS, path_weights
 from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline, Quadratic
 
 STEPS = 100

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from deradiff.calibrate import calibrate
+from deradiff.recommend import interval
+from deradiff.reweight import reweight
 from exactness_distance import energy_distance
 from ladder import CAPTIONS, LADDER
 from PIL import Image
 from torch import Tensor
 
 from deradiff import testbed
-from deradiff.calibrate import calibrate
 from deradiff.cli.common import progress
-from deradiff.recommend import interval
 from deradiff.results import Results
-from deradiff.reweight import reweight
 from deradiff.sampling import to_pixels
 from deradiff.sweep import Journal, Plan
 from deradiff.sweep.run import run

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,62 +10,104 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from tests.recommend.subject import results
+from tests.analysis.synthetic import sweep
 
+from deradiff.analysis.criteria import Criteria, Guard, make_criteria
+from deradiff.analysis.recommend import Recommendation, recommend_for
 from deradiff.errors import PlanError, ResultsError
-from deradiff.recommend import recommend
-from deradiff.results import Results
-from deradiff.study import ON_THE_WAY, write_study
+from deradiff.results import Results, RewardInfo
+from deradiff.study import BEYOND, write_study
 
 LAMS = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROXY, GOLD = np.array([0.0, 1.0, 2.0, 3.0, 4.0]), np.array([0.0, 0.5, 0.4, -2.0, 0.2])
+LITTLE, MUCH = Guard("gold", margin=0.1), Guard("gold", margin=9)
+RISES = make_criteria("proxy")
+HELD = make_criteria("proxy", [LITTLE])
+QUIET = {"gold": RewardInfo(direction="none")}  # no business of the alarm
 
 
-def run() -> Results:
+def run(**rest: Any) -> Results:
     """The proxy rises, the gold reward surely falls at 1.5 and is back at 2."""
-    return results({"proxy": PROXY, "gold": GOLD}, lams=LAMS, noise=0.01, path_kl=np.square(LAMS))
+    kl = np.square(LAMS)
+    return sweep({"proxy": PROXY, "gold": GOLD}, lams=LAMS, noise=0.01, prompts=8, path_kl=kl, rewards=QUIET, **rest)
 
 
 def loaded(path: Path, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
     return optuna.load_study(study_name="deradiff", storage=f"sqlite:///{path}", sampler=sampler)
 
 
-@pytest.mark.parametrize(("guard", "budget"), [("gold", None), (None, None), ("gold:-3", 2.0), ("gold", 0.5)])
-def test_its_best_trial_is_the_lam_that_is_recommended(guard: str | None, budget: float | None, tmp_path: Path) -> None:
-    assert write_study(run(), tmp_path / "s.db", objective="proxy", guard=guard, kl_budget=budget) == 5
-    wanted = recommend(run(), objective="proxy", guard=guard, kl_budget=budget)
-    study = loaded(tmp_path / "s.db")
-    best = study.best_trial
-    assert best.params == {"lam": wanted.lam}
-    assert best.value == pytest.approx(wanted.curves["proxy"].score[wanted.place].mean)
-    held = [all(value <= 0 for value in trial.constraints.values()) for trial in study.trials]
-    assert held == list(wanted.allowed)
-    if guard == "gold" and budget is None:
-        assert study.trials[4].constraints[ON_THE_WAY] > 0
+def kept(study: optuna.Study) -> list[float]:
+    """The lams of the trials whose constraints all hold."""
+    return [trial.params["lam"] for trial in study.trials if all(value <= 0 for value in trial.constraints.values())]
+
+
+def check(results: Results, criteria: Criteria, folder: Path) -> tuple[optuna.Study, Recommendation]:
+    """Its best trial is the recommended lam, with that lam's score."""
+    write_study(results, criteria, folder / "s.db")
+    study, answer = loaded(folder / "s.db"), recommend_for(results, criteria)
+    assert study.best_trial.params == {"lam": answer.lam}
+    assert study.best_trial.value == pytest.approx(answer.curves[criteria.objectives[0]].score[answer.index])
+    (folder / "s.db").unlink()
+    return study, answer
+
+
+@pytest.mark.parametrize(
+    ("guards", "budget"), [([LITTLE], None), ([], None), ([MUCH], 2.5), ([LITTLE], 0.6), ([MUCH], 0.01)]
+)
+@pytest.mark.parametrize("prefer", ["smallest", "best"])
+def test_its_best_trial_is_the_lam_that_is_recommended(
+    guards: Sequence[Guard], budget: float | None, prefer: Any, tmp_path: Path
+) -> None:
+    results, criteria = run(), make_criteria("proxy", guards, kl_budget=budget, prefer=prefer)
+    assert write_study(results, criteria, tmp_path / "s.db") == 5
+    study, answer = check(results, criteria, tmp_path)
+    allowed = [lam for lam, verdict in zip(LAMS, answer.verdicts, strict=True) if verdict == "shown to hold"]
+    assert set(kept(study)) == {lam for lam in allowed if lam <= answer.lam}
+    if guards == [LITTLE] and budget is None:
+        assert answer.lam == 1
+        assert study.trials[4].constraints["gold"] <= 0  # it holds there again, but not on the way
+        assert study.trials[4].constraints[BEYOND] > 0
+        assert study.trials[3].constraints["gold"] > 0
+
+
+@pytest.mark.parametrize("rng_seed", range(6))
+def test_where_noise_decides_too(rng_seed: int, tmp_path: Path) -> None:
+    """The objective saturates, so that the smallest of lams as good isn't the largest mean; lams on both sides of 0."""
+    lams = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+    curves = {"proxy": [0.6, 0.5, 0, 0.7, 0.72, 0.73], "gold": [0.1, 0, 0, -0.05, -0.15, -0.4]}
+    results = sweep(curves, lams=lams, noise=0.12, prompts=12, seeds=2, rng_seed=rng_seed)
+    for guards in ([], [Guard("gold", margin=0.3)]):
+        check(results, make_criteria("proxy", guards), tmp_path)
+
+
+def test_an_alarm_is_among_what_it_keeps_to(tmp_path: Path) -> None:
+    results = sweep({"proxy": PROXY, "gold": np.array([0, 0, 0, -2.0, -4])}, lams=LAMS, noise=0.05)
+    _, answer = check(results, RISES, tmp_path)
+    assert answer.raised_alarms
+    assert answer.lam == answer.raised_alarms[0].onset < 2
 
 
 def test_each_trial_tells_all_that_is_known_of_its_lam(tmp_path: Path) -> None:
-    write_study(run(), tmp_path / "s.db", objective="proxy")
-    table = run()
-    for place, trial in enumerate(loaded(tmp_path / "s.db").trials):
+    results = run(images=np.full((8, 4, 5), "x.png", dtype=object))
+    write_study(results, RISES, tmp_path / "s.db")
+    for index, trial in enumerate(loaded(tmp_path / "s.db").trials):
         told = dict(trial.user_attrs)
-        assert told.pop("beta", None) == (0.1 / LAMS[place] if place else None)
-        assert told.pop("path_kl") == LAMS[place] ** 2
-        assert told.pop("images") == len(table.prompts) * len(table.seeds)
-        assert told == {name: own[:, :, place].mean() for name, own in table.scores.items()}
+        assert told.pop("beta", None) == (0.1 / LAMS[index] if index else None)
+        assert told.pop("path_kl") == LAMS[index] ** 2
+        assert told.pop("images") == len(results.prompts) * len(results.seeds)
+        assert told == pytest.approx({name: own[:, :, index].mean() for name, own in results.scores.items()})
 
 
 def test_of_several_objectives_the_best_trials_are_the_pareto_set(tmp_path: Path) -> None:
-    write_study(run(), tmp_path / "s.db", objective="proxy,gold", kl_budget=3.0)
+    criteria = make_criteria(["proxy", "gold"], kl_budget=3.0)
+    write_study(run(), criteria, tmp_path / "s.db")
     found = {trial.params["lam"] for trial in loaded(tmp_path / "s.db").best_trials}
-    assert (
-        found == {lam for lam, _ in recommend(run(), objective="proxy,gold", kl_budget=3.0).pareto} == {0.5, 1.0, 1.5}
-    )
+    assert found == set(recommend_for(run(), criteria).pareto) == {0.5, 1.0, 1.5}
 
 
 @pytest.mark.parametrize("sampler", [optuna.samplers.TPESampler, optuna.samplers.GPSampler])
 def test_optuna_goes_on_from_it(sampler: type[optuna.samplers.BaseSampler], tmp_path: Path) -> None:
-    write_study(run(), tmp_path / "s.db", objective="proxy", guard="gold")
+    write_study(run(), HELD, tmp_path / "s.db")
     study = loaded(tmp_path / "s.db", sampler(seed=0))  # pyright: ignore[reportCallIssue]
     known = study.trials[0]
     for _ in range(2):
@@ -78,52 +121,52 @@ def test_optuna_goes_on_from_it(sampler: type[optuna.samplers.BaseSampler], tmp_
 
 def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "50%?.db"
-    write_study(run(), path, objective="proxy")
+    write_study(run(), RISES, path)
     written = path.read_bytes()
+    gold = make_criteria("gold")
     with monkeypatch.context() as broken:
         broken.setattr(optuna.Study, "add_trials", lambda self, trials: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            write_study(run(), path, objective="gold")
+            write_study(run(), gold, path)
     assert path.read_bytes() == written
     path.with_name(f".{path.name}.part").write_bytes(written)  # left by one that was killed
-    assert write_study(run(), path, objective="gold", places=[0, 2]) == 2
+    assert write_study(run(), gold, path, indices=[0, 2]) == 2
     assert list(path.parent.iterdir()) == [path]
     path.rename(tmp_path / "s.db")
     assert [trial.params["lam"] for trial in loaded(tmp_path / "s.db").trials] == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("table", "asked"),
+    ("results", "criteria"),
     [
-        (run(), {"objective": "nothing"}),
-        (run(), {"objective": "proxy", "guard": "nothing"}),
-        (run(), {"objective": "proxy", "guard": "proxy"}),
-        (replace(run(), unscored={"hps": 3}), {"objective": "proxy", "guard": "hps"}),
-        (replace(run(), lams=(0.1, *LAMS[1:])), {"objective": "proxy"}),
-        (replace(run(), path_kl=None), {"objective": "proxy", "kl_budget": 1.0}),
-        (results({"proxy": PROXY[:1]}, lams=(0.0,)), {"objective": "proxy"}),
-        (results({"proxy": 0 * PROXY}, lams=LAMS, noise=0, level=0), {"objective": "proxy"}),
+        (run(), make_criteria("nothing")),
+        (run(), make_criteria("proxy", ["nothing"])),
+        (replace(run(), unscored={"hps": 3}), make_criteria("proxy", ["hps"])),
+        (replace(run(), lams=(0.1, *LAMS[1:])), RISES),
+        (replace(run(), path_kl=None), make_criteria("proxy", kl_budget=1.0)),
+        (sweep({"proxy": PROXY[:1]}, lams=(0.0,)), RISES),
+        (sweep({"proxy": PROXY, "gold": 0 * GOLD}, lams=LAMS, noise=0, level=0), make_criteria("proxy", ["gold"])),
     ],
 )
 def test_what_recommend_refuses_it_refuses_in_the_same_words(
-    table: Results, asked: dict[str, Any], tmp_path: Path
+    results: Results, criteria: Criteria, tmp_path: Path
 ) -> None:
     with pytest.raises(ResultsError) as refusal:
-        recommend(table, **asked)
+        recommend_for(results, criteria)
     with pytest.raises(ResultsError, match=f"^{re.escape(str(refusal.value))}$"):
-        write_study(table, tmp_path / "s.db", **asked)
+        write_study(results, criteria, tmp_path / "s.db")
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("s.csv", "s", "."):
         with pytest.raises(PlanError, match=r"ends in \.db"):
-            write_study(run(), tmp_path / name, objective="proxy")
+            write_study(run(), RISES, tmp_path / name)
     with pytest.raises(PlanError, match="can't write"):
-        write_study(run(), Path("/dev/null/s.db"), objective="proxy")
-    table = run()
+        write_study(run(), RISES, Path("/dev/null/s.db"))
+    results = run()
     with pytest.raises(PlanError, match="'beta' is named like"):
-        write_study(replace(table, scores={"beta": table.scores["gold"]}), tmp_path / "s.db", objective="beta")
+        write_study(replace(results, scores={"beta": results.scores["gold"]}), make_criteria("beta"), tmp_path / "s.db")
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(PlanError, match=r"pip install 'deradiff\[optuna\]'"):
-        write_study(run(), tmp_path / "s.db", objective="proxy")
+        write_study(run(), RISES, tmp_path / "s.db")

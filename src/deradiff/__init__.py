@@ -5,6 +5,7 @@
 torch and diffusers are imported at first use, so that ``import deradiff`` is instant.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deradiff.errors import AnchorError as AnchorError
@@ -13,8 +14,11 @@ from deradiff.errors import LamError as LamError
 from deradiff.errors import RealignError as RealignError
 
 if TYPE_CHECKING:
+    from deradiff.analysis.criteria import Guard as Guard
+    from deradiff.analysis.recommend import recommend as recommend
     from deradiff.realignment import Handle as Handle
     from deradiff.realignment import realign as realign
+    from deradiff.results import Results as Results
     from deradiff.reuse import Adaptive as Adaptive
     from deradiff.reuse import Exact as Exact
     from deradiff.reuse import Reuse as Reuse
@@ -25,21 +29,33 @@ __all__ = [
     "AnchorError",
     "DeradiffError",
     "Exact",
+    "Guard",
     "Handle",
     "LamError",
     "RealignError",
+    "Results",
     "Reuse",
     "realign",
+    "recommend",
 ]
+
+_HOMES = {
+    "Adaptive": "deradiff.reuse",
+    "Exact": "deradiff.reuse",
+    "Guard": "deradiff.analysis.criteria",
+    "Handle": "deradiff.realignment",
+    "Results": "deradiff.results",
+    "Reuse": "deradiff.reuse",
+    "realign": "deradiff.realignment",
+    "recommend": "deradiff.analysis.recommend",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Handle", "realign"}:
-        from deradiff import realignment
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deradiff' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
-        return getattr(realignment, name)
-    if name in {"Adaptive", "Exact", "Reuse"}:
-        from deradiff import reuse
 
-        return getattr(reuse, name)
-    raise AttributeError(f"module 'deradiff' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

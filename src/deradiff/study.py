@@ -6,40 +6,34 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from deradiff.analysis.criteria import Criteria
+from deradiff.analysis.curves import equivalent_beta
+from deradiff.analysis.guards import constraints, lower_slack
+from deradiff.analysis.recommend import Recommendation, recommend_for
 from deradiff.errors import PlanError
 from deradiff.files import replacing
-from deradiff.recommend import equivalent_beta, recommend
-from deradiff.recommend.hold import Holding
 from deradiff.results import Results
 
 NAME = "deradiff"
-ON_THE_WAY = "a guard fails on the way"
-TOLD = ("images", "path_kl", "beta")  # of a trial, beside its mean rewards
+BEYOND = "beyond the recommended lam"
+ATTRIBUTES = ("images", "path_kl", "beta")  # of a trial, beside its mean rewards
 
 
-def write_study(
-    results: Results,
-    path: Path,
-    *,
-    objective: str,
-    guard: str | None = None,
-    kl_budget: float | None = None,
-    places: Sequence[int] | None = None,
-) -> int:
+def write_study(results: Results, criteria: Criteria, path: Path, *, indices: Sequence[int] | None = None) -> int:
     """Write a study named ``deradiff`` into an SQLite file, its only one.
 
-    A trial's parameter is ``lam``, its values the mean objectives, to be maximised; its constraints are by how much
-    each guard fails (0 or less: it doesn't, by the test that ``recommend`` makes), so that Optuna's best trial is the
-    lam that ``recommend`` takes. Attributes of the user: all mean rewards, and where known the number of images, their
-    mean path KL in nats, and beta.
+    A trial's parameter is ``lam``, its values the mean objectives, to be maximised. Its constraints are by how much
+    each guard is short of being shown to hold (0 or less: it is), and whether the lam lies beyond the recommended one,
+    so that Optuna's best trial is the lam that ``recommend`` takes. Attributes of the user: all mean rewards, and where
+    known the number of images, their mean path KL in nats, and beta.
 
     Args:
-        results: a sweep with lam = 0 among its lams.
+        results: scores with lam = 0 among their lams.
+        criteria: the question.
         path: ends in .db; a file there is replaced once the new one is whole.
-        objective: as `deradiff.recommend.recommend` takes it.
-        guard: likewise.
-        kl_budget: likewise.
-        places: of the lams that become trials; all by default.
+        indices: of the lams that become trials; all by default.
 
     Returns:
         How many trials.
@@ -51,34 +45,41 @@ def write_study(
     """
     if path.suffix != ".db" or path.is_dir():
         raise PlanError(f"can't write a study to {path}: expected a file that ends in .db")
-    if clash := sorted(set(results.scores) & set(TOLD)):
-        raise PlanError(f"the reward {clash[0]!r} is named like what a trial tells beside; rename it and score again")
-    optuna = _optuna()
-    choice = recommend(results, objective=objective, guard=guard, kl_budget=kl_budget)
-    margins = Holding(results, choice.question).margins()
-    objectives = [results.scores[name].mean(axis=(0, 1)) for name in choice.question.objectives]
-    within = optuna.distributions.FloatDistribution(results.lams[0], results.lams[-1])
-    trials = []
-    for place in range(len(results.lams)) if places is None else places:
-        missed = {name: -float(margin[place]) for name, margin in margins.items()}
-        if missed:
-            missed[ON_THE_WAY] = float(not choice.allowed[place] and max(missed.values()) <= 0)
-        trials.append(
-            optuna.create_trial(
-                params={"lam": results.lams[place]},
-                distributions={"lam": within},
-                values=[float(means[place]) for means in objectives],
-                user_attrs=_told(results, place),
-                constraints=missed or None,
-            )
+    if clash := sorted(set(results.scores) & set(ATTRIBUTES)):
+        raise PlanError(
+            f"the reward {clash[0]!r} is named like another attribute of a trial; rename it and score again"
         )
+    optuna = _optuna()
+    answer = recommend_for(results, criteria)
+    slack = lower_slack(constraints(results, criteria), results.zero, len(results.lams), criteria.risk)
+    objectives = [np.nanmean(results.scores[name], axis=(0, 1)) for name in criteria.objectives]
+    within = optuna.distributions.FloatDistribution(results.lams[0], results.lams[-1])
+    trials = [
+        optuna.create_trial(
+            params={"lam": results.lams[index]},
+            distributions={"lam": within},
+            values=[float(means[index]) for means in objectives],
+            user_attrs=_attributes(results, index),
+            constraints={name: -float(np.nan_to_num(low[index])) for name, low in slack.items()}
+            | _beyond(answer, index),
+        )
+        for index in (range(len(results.lams)) if indices is None else indices)
+    ]
     _write(optuna, trials, ["maximize"] * len(objectives), path)
     return len(trials)
 
 
+def _beyond(answer: Recommendation, index: int) -> dict[str, float]:
+    """How far a lam lies beyond those that may be taken: past a lam where a guard isn't shown, or past the answer."""
+    if len(answer.criteria.objectives) > 1:
+        return {BEYOND: 0.0 if answer.verdicts[index] == "shown to hold" else 1.0}
+    taken = answer.lams[answer.index]
+    return {BEYOND: 0.0 if index == answer.index else max(abs(answer.lams[index]) - abs(taken), -1.0) or 1.0}
+
+
 def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) -> None:
     # Not made beside ``path``: a name such as "50%.db" isn't what its url says, and SQLite leaves files of its own.
-    told = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     with TemporaryDirectory() as folder:
         made = Path(folder) / "study.db"
         storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
@@ -87,21 +88,20 @@ def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) ->
             study = optuna.create_study(storage=storage, study_name=NAME, directions=directions)
             study.add_trials(trials)
         finally:
-            optuna.logging.set_verbosity(told)
+            optuna.logging.set_verbosity(verbosity)
             storage.engine.dispose()
         with replacing(path) as part:
             shutil.copyfile(made, part)
 
 
-def _told(results: Results, place: int) -> dict[str, float]:
-    told = {name: float(table[:, :, place].mean()) for name, table in results.scores.items()}
-    images = results.images[:, :, place]
-    if all(images.flat):  # what a search filled in has none
-        told["images"] = images.size
+def _attributes(results: Results, index: int) -> dict[str, float]:
+    attributes = {name: float(np.nanmean(table[:, :, index])) for name, table in results.scores.items()}
+    if all(results.images[:, :, index].flat):
+        attributes["images"] = results.images[:, :, index].size
     if results.path_kl is not None:
-        told["path_kl"] = float(results.path_kl[:, :, place].mean())
-    beta = equivalent_beta(results, results.lams[place])
-    return told if beta is None else told | {"beta": beta}
+        attributes["path_kl"] = float(np.nanmean(results.path_kl[:, :, index]))
+    beta = equivalent_beta(results, results.lams[index])
+    return attributes if beta is None else attributes | {"beta": beta}
 
 
 def _optuna() -> Any:

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.cli.shell import deradiff
 from tests.sweep.painted import painted
 
+from deradiff.analysis import messages
+from deradiff.analysis.criteria import Guard
+from deradiff.analysis.recommend import recommend
 from deradiff.sweep import Journal
 from deradiff.sweep.records import ScoreRecord
 
@@ -71,7 +75,6 @@ CASES: list[tuple[dict[str, Any], Harm, tuple[str, ...], str]] = [
     ({"lams": [0]}, nothing, ASKED, "one lam only, 0: nothing to compare; sweep lam = 0 and others into a new folder"),
     ({"lams": [0.5, 1]}, nothing, ASKED, "lam = 0, is not among the lams 0.5, 1; sweep it with them into a new folder"),
     ({"prompts": ["one"]}, nothing, ASKED, "one prompt only: .* sweep two or more into a new folder"),
-    ({}, equal, ("--objective", "flat"), "flat: all 12 scores are 0, so no lam is better; choose another objective"),
     ({}, no_numbers, ASKED, "proxy: 2 of 12 scores in .*scores.jsonl are nan or infinite.*; delete .* --rewards proxy"),
     ({}, null, ASKED, "scores.jsonl, line 1, is damaged .*; delete that line"),
     ({}, no_image, ASKED, "lacks 1 of 12 images; run .*deradiff sweep"),
@@ -104,3 +107,32 @@ def test_a_reward_scored_in_part_is_noted_where_another_is_asked_for(tmp_path: P
     said = deradiff("recommend", str(tmp_path / "run"), *ASKED).stdout.splitlines()
     assert any(line.startswith("Note: Left out: 3 of 12 images have no score of hps") for line in said)
     assert said[-1].startswith("recommended lam: ")
+
+
+def test_an_objective_that_is_the_same_at_every_lam_leaves_the_reference_and_says_why(tmp_path: Path) -> None:
+    equal(scored(tmp_path / "run"))
+    said = deradiff("recommend", str(tmp_path / "run"), "--objective", "flat").stdout.splitlines()
+    assert "Note: flat is the same at every lam: these scores can't choose a lam." in said
+    assert said[-1].startswith("recommended lam: 0: ")
+
+
+def test_the_answer_ends_on_the_lam_after_other_risks_and_what_would_settle_it(tmp_path: Path) -> None:
+    """Twelve prompts, a proxy that rises, a guard of which little is known."""
+    prompts = [f"prompt {number}" for number in range(12)]
+    journal = painted(tmp_path / "run", **{**SOUND, "prompts": prompts, "seeds": [0]})
+    rng = np.random.default_rng(0)
+    with journal.scoring() as writer:
+        for batch in journal.plan.batches():
+            lams = [journal.plan.lams[cell.lam] for cell in batch.cells(journal.plan)]
+            for reward, slope, noise in (("proxy", 1, 0.1), ("gold", -0.05, 0.2)):
+                scores = [5 + slope * lam + noise * rng.normal() for lam in lams]
+                writer.append(ScoreRecord(batch=batch.index, reward=reward, scores=scores))
+    command = ("recommend", str(tmp_path / "run"), *ASKED, "--guard", "gold:-4%")
+    said = deradiff(*command).stdout
+    answer = recommend(journal.results(), "proxy", [Guard("gold", margin=0.04, relative=True, both=False)])
+    assert f"At other risks: {messages.by_risk(answer)}\n" in said
+    assert f"To settle it: {messages.to_settle(answer)}\n" in said
+    assert said.splitlines()[-1] == f"recommended {messages.headline(answer)}"
+    bold = deradiff(*command, "--risk", "0.5", "--prefer", "best").stdout.splitlines()[-1]
+    assert bold.startswith(f"recommended lam: {answer.lams_by_risk[0.5]:g}")
+    assert answer.lams_by_risk[0.5] > answer.lam

@@ -35,9 +35,9 @@ def test_from_all_samples_alike_to_the_best_alone() -> None:
     assert best.mean(x) == pytest.approx(x.max(axis=1))
 
 
-def test_an_arm_that_draws_from_the_optimum_errs_by_nothing_as_often_as_intervals_say() -> None:
+def test_an_arm_that_draws_from_the_optimum_errs_by_nothing_as_often_as_intervals_say_or_more() -> None:
     """Prompts of different means; the reference arm errs by what the tilt adds."""
-    covered, trials = 0, 300
+    covered, trials = 0, 100
 
     def experiment() -> Optimum:
         base = RNG.normal(size=(12, 1))
@@ -51,7 +51,7 @@ def test_an_arm_that_draws_from_the_optimum_errs_by_nothing_as_often_as_interval
     for _ in range(trials):
         found = experiment()
         covered += sum(row.error.low <= 0 <= row.error.high for row in found.of(SCRATCH))
-    assert binomtest(covered, 3 * trials, 0.95).pvalue > 1e-3
+    assert binomtest(covered, 3 * trials, 0.95, alternative="less").pvalue > 1e-3
     found = experiment()
     assert (found.prompts, found.refused) == (12, ())
     assert [row.error.mean for row in found.of("reference")] == pytest.approx([-1, -0.5, -0.25], abs=0.6)

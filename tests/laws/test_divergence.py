@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from deradiff.analysis.reweight import path_weights
 from deradiff.divergence import (
     effective_sample_size,
     implicit_reward_increment,
@@ -19,7 +20,6 @@ from deradiff.divergence import (
 from deradiff.mixture import geometric_mixture
 from deradiff.noise import NoiseLevel
 from deradiff.predict import convert_difference
-from deradiff.reweight import path_weights
 
 from .schedules import randn
 

@@ -16,6 +16,8 @@ PROMPTS = (
     "a yellow circle on a blue background",
     "an orange star below a green square on a black background",
     "a white triangle on a purple background",
+    "a black square above a white circle on a grey background",
+    "a red star right of a blue triangle on a yellow background",
     '<script>window.hacked = true</script><img src=x onerror="window.hacked = true"> "quoted" & {{ 7 * 7 }}',
 )
 SEEDS = (11, 12, 13, 14)

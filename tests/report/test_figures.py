@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deradiff.recommend import Interval, paired_curve
+from deradiff.analysis.curves import paired_curve
+from deradiff.analysis.reweight import Reweighted
+from deradiff.analysis.statistics import Interval
 from deradiff.report import figures
 from deradiff.results import Results
-from deradiff.reweight import Reweighted
 
 
 def path(figure: Any) -> Any:
@@ -43,7 +44,7 @@ def test_the_band_holds_the_whole_curve_and_closes_at_the_reference(results: Res
     curve = paired_curve(results, "warmth")
     figure: Any = figures.reward_against_lam(results, curve, chosen=1.0)
     band = figure.data[0]
-    count, reference = len(results.lams), curve.score[0].mean
+    count, reference = len(results.lams), curve.score[0]
     high, low = np.array(band.y[:count]), np.array(band.y[count:][::-1])
     assert high[0] == low[0] == reference
     np.testing.assert_allclose(high - reference, [own.high for own in curve.band])

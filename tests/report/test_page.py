@@ -12,8 +12,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from synthetic_sweep import LAMS, PROMPTS, SEEDS, synthetic
 
+from deradiff.analysis import messages
+from deradiff.analysis.criteria import Guard
+from deradiff.analysis.recommend import Recommendation, recommend
 from deradiff.errors import ResultsError
-from deradiff.recommend import recommend
 from deradiff.report import page as page_module
 from deradiff.report import write_report
 from deradiff.results import Results
@@ -24,9 +26,23 @@ SHOWN = ".grid img:not([hidden])"
 
 
 @pytest.fixture(scope="session")
-def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def answer(results: Results) -> Recommendation:
+    return recommend(results, "warmth", [Guard("faithfulness", margin=0.05, relative=True)])
+
+
+@pytest.fixture(scope="session")
+def report(results: Results, answer: Recommendation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "made" / "report.html"
-    return write_report(results, path, objective="warmth", guard="faithfulness")
+    return write_report(results, answer, path)
+
+
+def written(results: Results, folder: Path, objective: str = "warmth", **settings: str) -> Path:
+    """The page of one objective without guards."""
+    return write_report(results, recommend(results, objective), folder / "report.html", **settings)
+
+
+def text_of(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text().replace("\u00a0", " ")
 
 
 @dataclasses.dataclass
@@ -114,14 +130,50 @@ def test_every_figure_is_drawn(results: Results, page: Page) -> None:
     assert page.locator("#by-lam .figure").first.locator(".x2title").text_content() == "equivalent beta"
 
 
-def test_the_headline_is_the_recommendation(results: Results, page: Page) -> None:
-    choice = recommend(results, objective="warmth", guard="faithfulness")
-    assert page.locator("h1").inner_text().replace("\u00a0", " ") == f"Recommended lam = {choice.lam:g}"
-    assert page.locator(".lead").inner_text().replace("\u00a0", " ") == choice.reason
-    facts = page.locator("header .facts").inner_text()
+def test_the_headline_is_the_recommendation(results: Results, answer: Recommendation, page: Page) -> None:
+    assert answer.lam == 1
+    assert text_of(page, "h1") == f"Recommended lam = {answer.lam:g}"
+    assert text_of(page, ".lead") == messages.lead(answer) == "Faithfulness loses at most 5 %, shown at 5% risk."
+    facts = page.locator("header .facts:not(.risks)").inner_text()
     for name, value in results.details.items():
         assert name in facts
         assert value in facts
+
+
+def test_the_gain_the_guards_and_the_interval_of_lam_stand_first(answer: Recommendation, page: Page) -> None:
+    tiles, index = text_of(page, ".tiles"), answer.lams.index(answer.candidate)
+    assert answer.gain is not None
+    for name, change in (
+        ("gain in warmth", answer.gain),
+        ("change in faithfulness", answer.curves["faithfulness"].change[index]),
+    ):
+        mean, low, high = change.figures
+        assert re.search(rf"{name}\s+{re.escape(mean)}\s+95 %: {re.escape(low)} to {re.escape(high)}", tiles)
+    assert re.search(rf"right lam\s+{answer.interval[0]:g} to {answer.interval[1]:g}", tiles)
+
+
+def test_the_lams_of_other_risks_stand_side_by_side(answer: Recommendation, page: Page) -> None:
+    rows = page.locator(".risks tr")
+    assert rows.nth(0).locator("td").all_inner_texts() == ["5 %", "20 %", "50 % best estimate"]
+    assert rows.nth(1).locator("td").all_inner_texts() == [f"{lam:g}" for lam in answer.lams_by_risk.values()]
+
+
+def test_what_else_is_told_of_the_answer_is_on_the_page(answer: Recommendation, page: Page) -> None:
+    header = text_of(page, "header")
+    for sentence in (*messages.reasons(answer), *messages.warnings(answer)):
+        assert sentence in header
+    (alarm,) = answer.raised_alarms
+    assert messages.alarm_sentence(alarm, answer.prompts) in header
+
+
+def test_each_column_has_its_verdict_and_why(answer: Recommendation, page: Page) -> None:
+    heads = page.locator(".grid thead th").all_inner_texts()
+    assert [text.split("\n")[-1].strip() for text in heads[1:]] == [
+        "recommended" if lam == answer.lam else verdict
+        for lam, verdict in zip(answer.lams[1:], answer.verdicts[1:], strict=True)
+    ]
+    assert set(answer.verdicts) == {"shown to hold", "fails"}
+    assert page.locator(".grid thead th").last.locator("small[title]").get_attribute("title") == "fails: faithfulness"
 
 
 def test_the_recommended_column_is_marked(page: Page) -> None:
@@ -177,7 +229,7 @@ def test_hostile_names_are_only_text(results: Results, tmp_path: Path, open_page
     """Reward names and details reach the figures' labels and the facts."""
     name = "<b onclick='window.hacked=1'>a</b></script><script>window.hacked=1</script>"
     hostile = dataclasses.replace(results, scores={name: results.scores["warmth"]}, details={name: name})
-    view = open_page(write_report(hostile, tmp_path / "report.html", objective=name))
+    view = open_page(written(hostile, tmp_path, name))
     assert view.complaints == []
     assert view.page.evaluate("window.hacked") is None
     assert view.page.locator(".ytitle").first.text_content() == name
@@ -187,7 +239,7 @@ def test_what_was_not_recorded_is_left_out_with_a_word(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:
     bare = dataclasses.replace(results, path_kl=None, anchor_beta=None, details={})
-    view = open_page(write_report(bare, tmp_path / "report.html", objective="warmth"))
+    view = open_page(written(bare, tmp_path))
     assert view.complaints == []
     assert view.page.locator(".figure[aria-label*=' against lam']").count() == len(results.scores)
     text = view.page.locator("body").inner_text()
@@ -201,16 +253,16 @@ def test_a_silent_alarm_tells_how_near_it_was(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:
     calm = dataclasses.replace(results, scores={name: results.scores[name] for name in ("warmth", "sharpness")})
-    page = open_page(write_report(calm, tmp_path / "report.html", objective="warmth")).page
-    silence = recommend(calm, objective="warmth").silence
-    assert f"Hacking alarm: {silence}" in page.locator("header").inner_text().replace("\u00a0", " ")
+    page = open_page(written(calm, tmp_path)).page
+    silence = messages.silence(recommend(calm, "warmth"))
+    assert f"Hacking alarm: {silence}" in text_of(page, "header")
     assert page.locator("[aria-label='Hacking alarm']").count() == 0
     assert "no alarm raised" in page.locator("body").inner_text()
 
 
 def test_large_images_are_reduced(tmp_path: Path, open_page: Callable[..., Opened]) -> None:
     results = synthetic(tmp_path, size=512, prompts=PROMPTS[:2], seeds=SEEDS[:1])
-    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth")).page
+    page = open_page(written(results, tmp_path)).page
     image = page.locator(SHOWN).first
     assert image.evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 320
     assert image.evaluate("image => getComputedStyle(image).imageRendering") == "auto"
@@ -220,7 +272,7 @@ def test_the_first_prompts_are_shown_where_there_are_many(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_module, "MOST", 3 * len(SEEDS) * len(LAMS) + 1)
-    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth")).page
+    page = open_page(written(results, tmp_path)).page
     assert page.locator(".prompt").all_inner_texts() == list(PROMPTS[:3])
     assert f"The first 3 of {len(PROMPTS)} prompts" in page.locator("#images").inner_text()
 
@@ -228,7 +280,7 @@ def test_the_first_prompts_are_shown_where_there_are_many(
 def test_the_headline_tells_the_pages_of_one_run_apart(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:
-    page = open_page(write_report(results, tmp_path / "report.html", objective="warmth", at="guidance 7.5")).page
+    page = open_page(written(results, tmp_path, at="guidance 7.5")).page
     assert page.locator("h1").inner_text().replace("\u00a0", " ").endswith(" at guidance 7.5")
     assert page.title().endswith(" at guidance 7.5")
 
@@ -241,5 +293,5 @@ def test_a_missing_image_is_named(results: Results, tmp_path: Path) -> None:
     images = results.images.copy()
     images[3, 1, 2] = tmp_path / "gone.png"
     with pytest.raises(ResultsError, match=r"gone\.png"):
-        write_report(dataclasses.replace(results, images=images), tmp_path / "report.html", objective="warmth")
+        written(dataclasses.replace(results, images=images), tmp_path)
     assert not (tmp_path / "report.html").exists()

@@ -97,6 +97,8 @@ def test_an_image_is_judged_by_itself(name: str) -> None:
 def test_each_is_found_by_name_and_should_stay_as_it_is(name: str) -> None:
     card = card_of(load_reward(name))
     assert card is not None
-    assert (card.name, card.better, card.model) == (name, "steady", "none")
+    assert (card.name, card.direction, card.model) == (name, "steady", "none")
+    assert (card.margin, card.relative) == (0.25, True)
+    assert card.margin_source
     with pytest.raises(RewardError, match=r"\(2, 1, 4, 4\); expected N, 3, H, W"):
         ALL[name](torch.zeros(2, 1, 4, 4), ["a", "b"])

@@ -24,7 +24,7 @@ def test_names_and_cards() -> None:
     for name in NAMES:
         card = card_of(registered(name))
         assert isinstance(card, Card)
-        assert card.better == "higher"
+        assert card.info.direction == card.direction == "higher"
         assert all((card.name, card.measures, card.range, card.licence, card.citation))
         assert all(repo in card.model for repo in registered(name).published.values())
     assert card_of(lambda pixels, prompts: pixels) is None

@@ -98,10 +98,10 @@ def test_what_cannot_be_compared_is_refused() -> None:
             metric(noise(2), ["a", "b"])
 
 
-def test_both_are_found_by_name_and_say_what_is_better() -> None:
-    for name, better in (("diversity", "higher"), ("reference_distance", "none")):
+def test_both_are_found_by_name_and_say_which_way_is_better() -> None:
+    for name, direction in (("diversity", "higher"), ("reference_distance", "none")):
         found = load_reward(name)
         assert isinstance(found, Relational)
         card = card_of(found)
         assert card is not None
-        assert (card.name, card.better) == (name, better)
+        assert (card.name, card.direction) == (name, direction)

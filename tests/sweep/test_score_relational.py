@@ -16,6 +16,7 @@ from tests.sweep.subject import REWARD, finished
 
 from deradiff import testbed
 from deradiff.errors import RewardError
+from deradiff.results import RewardInfo
 from deradiff.sweep import Journal, Plan
 from deradiff.sweep.score import score
 from deradiff.sweep.writer import Writer
@@ -126,16 +127,31 @@ def test_a_run_that_cannot_be_compared_is_told_first(tmp_path: Path) -> None:
     assert scored_batches(journal) == []
 
 
-def test_what_is_better_is_told_in_the_table_and_unknown_to_old_journals(tmp_path: Path) -> None:
+def test_what_cards_say_of_scales_is_told_in_the_table_and_unknown_to_old_journals(tmp_path: Path) -> None:
     journal = painted(tmp_path)
     for name in ("diversity", "reference_distance", "saturation", REWARD):
         score(journal, name)
-    better = {"diversity": "higher", "reference_distance": "none", "saturation": "steady", REWARD: "higher"}
-    assert journal.results().better == better
+    steady = RewardInfo(
+        direction="steady",
+        margin=0.25,
+        relative=True,
+        margin_source="this project's choice: a quarter of the reference",
+    )
+    wanted = {
+        "diversity": RewardInfo(),
+        "reference_distance": RewardInfo(direction="none"),
+        "saturation": steady,
+        REWARD: RewardInfo(),
+    }
+    assert journal.results().rewards == wanted
+    assert journal.results().info("saturation") == steady
     lines = [json.loads(line) for line in journal.scores.path.read_text().splitlines()]
-    assert {line["reward"]: line.pop("better") for line in lines} == better
+    assert {line["reward"]: RewardInfo(**line.pop("info")) for line in lines} == wanted
     journal.scores.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert set(journal.results().better.values()) == {"higher"}
+    assert set(journal.results().rewards.values()) == {RewardInfo()}
+    older = [{**line, "better": wanted[line["reward"]].direction} for line in lines]  # before there were margins
+    journal.scores.path.write_text("".join(json.dumps(line) + "\n" for line in older))
+    assert journal.results().rewards == {name: RewardInfo(direction=own.direction) for name, own in wanted.items()}
 
 
 def test_a_published_models_scores_serve_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-PROMPTS, SEEDS, STEPS = 10, 4, 20
-OBJECTIVE, GUARD = "warmth", "faithfulness"
+ANCHOR = "warmth-beta0.05-seed0"
+LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+PROMPTS, STEPS = 64, 20
+OBJECTIVE, GUARD = "warmth", "faithfulness:-10%"
 
 
 def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo")) -> None:
-    """Sweep lam on the embedded pipeline and write a report: under a minute, offline."""
+    """Sweep lam on the embedded pipeline and write a report: about a minute, offline."""
     from deradiff import testbed
     from deradiff.anchor.source import card_of
     from deradiff.cli.common import EMBEDDED
@@ -20,13 +21,13 @@ def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/dem
 
     plan = Plan.of(
         model=EMBEDDED,
-        anchor=EMBEDDED,
-        prompts=testbed.DEMO_PROMPTS[:PROMPTS],
-        seeds=range(SEEDS),
+        anchor=f"{EMBEDDED}:{ANCHOR}",
+        prompts=testbed.prompts(PROMPTS, seed=11, drop=0.5),
+        seeds=[0],  # one seed of many prompts shows more than many seeds of few
         lams=LAMS,
-        anchor_beta=card_of(testbed.anchor_path())["beta"],
+        anchor_beta=card_of(testbed.anchor_path(ANCHOR))["beta"],
         steps=STEPS,
         guidances=[1.0],
-        batch_size=PROMPTS * SEEDS,
+        batch_size=8 * len(LAMS),
     )
-    run_and_report(plan, out, rewards=[OBJECTIVE, GUARD], objective=OBJECTIVE, guard=GUARD)
+    run_and_report(plan, out, rewards=[OBJECTIVE, "faithfulness"], objective=OBJECTIVE, guard=GUARD)

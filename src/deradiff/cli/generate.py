@@ -42,11 +42,11 @@ def generate(
     from PIL import Image
 
     from deradiff.cli.common import anchor_name, hush, model_path, own_guidance
+    from deradiff.cli.parsing import parse_numbers
     from deradiff.realignment import realign
     from deradiff.sampling import noise_seed
     from deradiff.sweep import Plan
     from deradiff.sweep.encode import encoding_once
-    from deradiff.sweep.given import parse_numbers
     from deradiff.sweep.models import call, load_pipeline, set_scheduler
 
     plan = Plan.of(

@@ -56,7 +56,17 @@ Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep, 
 Objective = Annotated[str, typer.Option(help="Reward to raise; several, a,b, for their Pareto set.")]
 Guard = Annotated[
     str | None,
-    typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-0.5%,edges:±10%."),
+    typer.Option(
+        help="Rewards that must be shown to hold, and what each may lose: hps:-0.002,clip:-1%,edges:±10%; a name alone "
+        "may lose the smallest change that matters."
+    ),
+]
+Risk = Annotated[
+    float, typer.Option(help="Chance accepted that a guard's true loss exceeds its margin, up to 0.5 (best estimate).")
+]
+Prefer = Annotated[
+    Literal["smallest", "best"],
+    typer.Option(help="Among lams that hold and are within one standard error of the best."),
 ]
 KLBudget = Annotated[float | None, typer.Option(help="Largest mean path KL to the reference, in nats.")]
 ChosenGuidance = Annotated[

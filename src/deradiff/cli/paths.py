@@ -8,7 +8,7 @@ import typer
 from deradiff.cli.options import ChosenGuidance, Objective, Run
 
 if TYPE_CHECKING:
-    from deradiff.calibrate import Calibration
+    from deradiff.analysis.calibrate import Calibration
 
 
 def reweight(
@@ -24,9 +24,9 @@ def reweight(
     from rich.console import Console
     from rich.table import Table
 
+    from deradiff.analysis.reweight import reweight as told
+    from deradiff.cli.parsing import parse_numbers
     from deradiff.cli.report import tables
-    from deradiff.reweight import reweight as told
-    from deradiff.sweep.given import parse_numbers
 
     wanted, used = parse_numbers(lams), None if sampled is None else parse_numbers(sampled)
     for at, results in tables(run, guidance):
@@ -54,7 +54,7 @@ def calibrate(
     guidance: ChosenGuidance = None,
 ) -> None:
     """Estimate the beta that an anchor behaves like under a reward, from images of the reference (lam = 0)."""
-    from deradiff.calibrate import calibrate as estimate
+    from deradiff.analysis.calibrate import calibrate as estimate
     from deradiff.cli.report import tables
     from deradiff.sweep import Journal
 

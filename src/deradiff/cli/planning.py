@@ -8,14 +8,14 @@ import typer
 
 from deradiff.anchor.source import card_of
 from deradiff.cli.common import anchor_name, own_guidance
+from deradiff.cli.parsing import lams_for_betas, parse_numbers, parse_share
 from deradiff.errors import PlanError
 from deradiff.sweep import Journal, Plan
-from deradiff.sweep.given import lams_for_betas, parse_numbers, parse_share
 from deradiff.sweep.prompts import read_prompts
 
 # Options that say nothing of the images, so that they may be given beside --resume.
 OF_THE_RUN = {"rewards", "objective", "guard", "out", "resume", "shard", "list_cells", "device", "offload"}
-OF_THE_SEARCH = {"kl_budget", "highest", "interval", "images"}
+OF_THE_SEARCH = {"risk", "kl_budget", "max_lam", "interval_width", "max_images"}
 
 
 def planned(ctx: typer.Context, grid: Sequence[float] | None = None) -> Plan:

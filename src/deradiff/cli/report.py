@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget, Objective, Run
+from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget, Objective, Prefer, Risk, Run
 
 if TYPE_CHECKING:
     from deradiff.results import Results
@@ -48,17 +48,23 @@ def report(
     objective: Objective,
     guard: Guard = None,
     kl_budget: KLBudget = None,
+    risk: Risk = 0.05,
+    prefer: Prefer = "smallest",
     guidance: ChosenGuidance = None,
 ) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
-    from deradiff.cli.recommend import say
+    from deradiff.analysis.recommend import recommend_for
+    from deradiff.cli.parsing import parse_criteria
+    from deradiff.cli.recommend import print_recommendation
     from deradiff.report import write_report
 
+    criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
     for at, results in tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        path = write_report(results, run / name, objective=objective, guard=guard, kl_budget=kl_budget, at=at)
+        answer = recommend_for(results, criteria)
+        path = write_report(results, answer, run / name, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
-        say(results, objective, guard, kl_budget, at)
+        print_recommendation(answer, range(len(results.lams)), at)
 
 
 def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
@@ -76,20 +82,23 @@ def study(
     out: Annotated[Path, typer.Option(help="File to write: .db, an SQLite storage of Optuna's.")],
     guard: Guard = None,
     kl_budget: KLBudget = None,
+    risk: Risk = 0.05,
     guidance: ChosenGuidance = None,
 ) -> None:
     """Write a run or a search as an Optuna study, a trial a lam."""
+    from deradiff.cli.parsing import parse_criteria
     from deradiff.cli.recommend import searched
     from deradiff.search.folder import Folder
     from deradiff.study import NAME, write_study
     from deradiff.sweep import Journal
 
+    criteria = parse_criteria(objective, guard, kl_budget, risk)
     if Folder.holds(run):
-        answer, seen = searched(Folder.open(run), objective, guard, kl_budget, guidance)
-        results, places = answer.table, seen.lams
+        found = searched(Folder.open(run), criteria, guidance)
+        results, indices = found.table, found.sampled_lams
     else:
-        results, places = Journal.open(run).results(guidance), None
-    count = write_study(results, out, objective=objective, guard=guard, kl_budget=kl_budget, places=places)
+        results, indices = Journal.open(run).results(guidance), None
+    count = write_study(results, criteria, out, indices=indices)
     typer.echo(f"{out}: the study {NAME!r} of {count} trials")
 
 

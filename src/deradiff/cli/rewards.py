@@ -20,8 +20,8 @@ def rewards() -> None:
     for name in reward_names():
         found = registered(name)
         if card := card_of(found):
-            better = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
-            facts = [f"{card.range}; {better[card.better]}", *_origin(card)]
+            direction = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
+            facts = [f"{card.range}; {direction[card.direction]}", *_origin(card)]
             told = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
         else:
             told = escape((inspect.getdoc(found) or "").partition("\n")[0])
@@ -31,5 +31,12 @@ def rewards() -> None:
 
 def _origin(card: "Card") -> list[str]:
     """Where a reward comes from, as far as it comes from somewhere."""
-    facts = [("model", card.model), ("licence", card.licence), ("by", card.citation)]
+    share = f"{100 * card.margin:g} % of the reference" if card.margin and card.relative else f"{card.margin}"
+    margin = f"{share} ({card.margin_source})" if card.margin else "none"
+    facts = [
+        ("smallest change that matters", margin),
+        ("model", card.model),
+        ("licence", card.licence),
+        ("by", card.citation),
+    ]
     return [f"{what}: {fact}" for what, fact in facts if fact != "none"]

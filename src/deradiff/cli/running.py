@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from deradiff.analysis.criteria import Criteria
     from deradiff.sweep import Journal, Plan
 
 Shard = tuple[int, int]
@@ -116,15 +117,15 @@ def _refuse_unanswerable(
     plan: "Plan", rewards: list[str], objective: str | None, guard: str | None, shard: Shard | None
 ) -> None:
     """Tell before an hour of sampling, not after, that no lam could be recommended from it."""
+    from deradiff.cli.parsing import parse_criteria
     from deradiff.errors import PlanError
-    from deradiff.recommend import ask
 
     asked = [("--rewards", ",".join(rewards)), ("--objective", objective), ("--guard", guard)]
     if shard is not None and (given := [option for option, value in asked if value]):
         raise PlanError(f"a shard is sampled only: leave out {', '.join(given)}, and score when all shards are done")
     if guard is not None and not rewards:
         raise PlanError(f"--guard {guard} is not among --rewards (none); add it there")
-    question = ask(objective or rewards[0], guard) if objective or rewards else None
+    question = parse_criteria(objective or rewards[0], guard) if objective or rewards else None
     for name in question.rewards if question else []:
         if name not in rewards:
             raise PlanError(f"{name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
@@ -133,3 +134,24 @@ def _refuse_unanswerable(
             "to recommend a lam a sweep needs lam = 0 (the reference), another lam, and at least 2 prompts; "
             f"got lams {list(plan.lams)} and {len(plan.prompts)} prompts (leave --rewards out to sample only)"
         )
+    if question is not None:
+        warn_of_few_prompts(question, len(plan.prompts))
+
+
+def warn_of_few_prompts(criteria: "Criteria", prompts: int) -> None:
+    """Tell before sampling which guards no lam above 0 could be shown to keep, however clean the data."""
+    from deradiff.analysis.guards import least_prompts
+    from deradiff.rewards import card_of, load_reward
+
+    for guard in criteria.guards:
+        card = card_of(load_reward(guard.reward))
+        if not guard.relative or guard.margin is None or (card is not None and card.floor != 0):
+            continue
+        least = least_prompts(guard.margin, criteria.risk)
+        if prompts < least:
+            where = "" if card is not None else f"if {guard.reward} counts (0 or 1 an image), "
+            typer.echo(
+                f"Note: {where}{guard.reward} can't be shown to hold at any lam above 0 with {prompts} prompts: it "
+                f"takes {least} or more at {criteria.risk:.0%} risk",
+                err=True,
+            )

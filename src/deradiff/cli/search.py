@@ -16,22 +16,28 @@ def search(
     objective: Annotated[str, typer.Option(help="Reward to raise; several: a,b.", rich_help_panel=QUESTION)],
     guard: Annotated[
         str | None,
-        typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-1%.", rich_help_panel=QUESTION),
+        typer.Option(
+            help="Rewards that must be shown to hold, and what each may lose: hps,clip:-1%.", rich_help_panel=QUESTION
+        ),
     ] = None,
     kl_budget: Annotated[
         float | None, typer.Option(help="Largest mean path KL to the reference, in nats.", rich_help_panel=QUESTION)
     ] = None,
+    risk: Annotated[
+        float,
+        typer.Option(help="Chance accepted that a guard's true loss exceeds its margin.", rich_help_panel=QUESTION),
+    ] = 0.05,
     rewards: Annotated[
         str, typer.Option(help="More rewards to score, which the hacking alarm watches.", rich_help_panel=QUESTION)
     ] = "",
-    highest: Annotated[float, typer.Option(help="Largest lam to look at.", rich_help_panel=QUESTION)] = 1.0,
-    interval: Annotated[
+    max_lam: Annotated[float, typer.Option(help="Largest lam to look at.", rich_help_panel=QUESTION)] = 1.0,
+    interval_width: Annotated[
         float,
         typer.Option(
             help="Stop where the interval that all images would choose lam in is no wider.", rich_help_panel=QUESTION
         ),
     ] = 0.1,
-    images: Annotated[
+    max_images: Annotated[
         int | None, typer.Option(help="Stop before more images than this.", rich_help_panel=QUESTION)
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompts, as sweep takes them.", rich_help_panel=WHAT)] = None,
@@ -64,23 +70,26 @@ def search(
 ) -> None:
     """Find the lam to take with as few images as it can: three lams first, then where they decide most."""
     from deradiff.cli.common import anchor_name, hush, model_path
+    from deradiff.cli.parsing import parse_criteria
     from deradiff.cli.planning import planned
-    from deradiff.cli.recommend import tell_searched
-    from deradiff.search import Folder, Settings, first
-    from deradiff.search import search as find
+    from deradiff.cli.recommend import print_search
+    from deradiff.cli.running import warn_of_few_prompts
+    from deradiff.search.folder import Folder
     from deradiff.search.rounds import Rounds, to_score
+    from deradiff.search.search import check_start
+    from deradiff.search.search import search as find
+    from deradiff.search.settings import Settings
     from deradiff.sweep.models import load_pipeline
 
     hush()
-    settings = Settings.of(
-        objective=objective, guard=guard, kl_budget=kl_budget, highest=highest, interval=interval, images=images
-    )
-    plan, names = planned(ctx, settings.grid), to_score(settings.question, listed(rewards))
-    first(settings, len(plan.prompts))
+    criteria = parse_criteria(objective, guard, kl_budget, risk)
+    settings = Settings.of(criteria=criteria, max_lam=max_lam, interval_width=interval_width, max_images=max_images)
+    plan, names = planned(ctx, settings.grid), to_score(criteria, listed(rewards))
+    check_start(settings, len(plan.prompts))
+    warn_of_few_prompts(criteria, len(plan.prompts))
     with Folder(out, plan).writing() as folder:
         pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
         rounds = Rounds(folder, pipe, anchor_name(plan.anchor), names, device, typer.echo)
-        before = [folder.rectangle(journal) for journal in folder.rounds()]
-        found = find(settings, len(plan.prompts), len(plan.seeds), rounds, before)
+        found = find(settings, len(plan.prompts), rounds, rounds.resume())
     typer.echo(f"stopped: {found.stopped}; all is in {out}")
-    tell_searched(found.choice, found.interval, found.observed)
+    print_search(found)

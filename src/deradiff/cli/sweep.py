@@ -104,9 +104,9 @@ def sweep(
     ] = False,
 ) -> None:
     """Sample every prompt and seed at every lam, score the images, and write a report with the lam to take."""
+    from deradiff.cli.parsing import parse_shard
     from deradiff.cli.planning import planned, resumed
     from deradiff.cli.running import list_images, run_and_report
-    from deradiff.sweep.given import parse_shard
 
     part = None if shard is None else parse_shard(shard)
     plan = resumed(ctx, out) if resume else planned(ctx)

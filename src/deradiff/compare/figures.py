@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from deradiff.analysis.statistics import Interval
 from deradiff.compare.optimum import SCRATCH
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.statistics import NULL
-from deradiff.recommend import Interval
 from deradiff.report.figures import ACCENT, BAND, LINE, blank
 
 NAMES = {

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from deradiff.analysis.statistics import mean_interval
 from deradiff.compare.statistics import Floats, Held
-from deradiff.recommend import interval
 
 SCRATCH = "scratch"  # the arm of models aligned from scratch
 LEAST_ESS = 15
@@ -138,7 +138,7 @@ def _rows(
 ) -> Iterator[Row]:
     for (arm, beta), table in arms.items():
         if beta in best:
-            error = interval((table - best[beta])[prompts, None])
+            error = mean_interval((table - best[beta])[prompts, None])
             yield Row(
                 arm=arm,
                 beta=beta,

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from deradiff.analysis.messages import FEW_PROMPTS
 from deradiff.compare.optimum import Optimum
 from deradiff.compare.statistics import NULL, Row, Spread
-from deradiff.recommend import FEW_PROMPTS
 
 DERADIFF, WEIGHTS, ANCHOR, REFERENCE = "deradiff", "weights", "anchor", "reference"
 

@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from deradiff.analysis.statistics import Interval, mean_interval, win_rate
 from deradiff.errors import ResultsError
-from deradiff.recommend import Interval, interval, win_rate
 
 NULL = "null"  # the arm that predicts the same at every beta
 
@@ -128,7 +128,7 @@ def rows(scores: Scores) -> Iterator[Row]:
     for arm, tables in arms.items():
         shares = _same_seed_shares(tables, scores.own)
         for beta, table, scratch, mean, share in zip(scores.betas, tables, scores.scratch, truth, shares, strict=True):
-            error = interval(table - mean)
+            error = mean_interval(table - mean)
             yield Row(
                 arm=arm,
                 beta=beta,
@@ -155,7 +155,7 @@ def spread(scores: Scores) -> Spread:
     truth = scores.truth
     means = truth.mean(axis=(1, 2))
     pairs = len(means) * (len(means) - 1) / 2
-    difference = interval(truth[means.argmax()] - truth[means.argmin()], level=1 - 0.05 / pairs)
+    difference = mean_interval(truth[means.argmax()] - truth[means.argmin()], level=1 - 0.05 / pairs)
     return Spread(size=difference.mean, significant=difference.low > 0)
 
 

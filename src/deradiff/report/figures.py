@@ -12,9 +12,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from deradiff.recommend import Curve, Interval, equivalent_beta
+from deradiff.analysis.curves import Curve, equivalent_beta
+from deradiff.analysis.reweight import LEAST_ESS, Reweighted
+from deradiff.analysis.statistics import Interval
 from deradiff.results import Results
-from deradiff.reweight import LEAST_ESS, Reweighted
 
 ACCENT = "#d9622b"
 MIXTURE = "#3f8fd2"
@@ -42,7 +43,7 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: R
 
     ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
     """
-    reference = curve.score[curve.lams.index(0)].mean
+    reference = curve.score[curve.lams.index(0)]
     figure = blank("lam", curve.reward)
     high = [reference + band.high for band in curve.band]
     low = [reference + band.low for band in curve.band]
@@ -73,7 +74,7 @@ def reward_against_kl(
     """
     if results.path_kl is None:
         return None
-    root = np.sqrt(results.path_kl.mean(axis=(0, 1)))
+    root = np.sqrt(np.nanmean(results.path_kl, axis=(0, 1)))
     ticks = float(f"{root.max() / 5:.0e}") * np.arange(8)
     figure = blank("path KL to the reference (nats)", curve.reward)
     figure.add_trace(_path(curve, root, chosen=chosen, error_y=_bars(curve.change)))
@@ -102,7 +103,7 @@ def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) ->
     """The path of the two means along lam; where it bends down, the objective is over-optimised."""
     figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (held out)")
     bars = {"error_x": _bars(objective.change), "error_y": _bars(guard.change)}
-    path = _path(guard, [score.mean for score in objective.score], chosen=chosen, **bars)
+    path = _path(guard, list(objective.score), chosen=chosen, **bars)
     labelled = _labelled(guard.lams, chosen)
     path.update(
         mode="lines+markers+text",
@@ -145,7 +146,7 @@ def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go
     ring = [lam == chosen for lam in curve.lams]
     return go.Scatter(
         x=list(x),
-        y=[score.mean for score in curve.score],
+        y=list(curve.score),
         mode="lines+markers",
         line={"color": LINE, "width": 1.5},
         marker={

@@ -12,12 +12,12 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from deradiff.analysis import messages
+from deradiff.analysis.recommend import Recommendation
+from deradiff.analysis.reweight import Reweighted, obstacle, reweight
 from deradiff.errors import ResultsError
-from deradiff.recommend import Recommendation, recommend
-from deradiff.recommend.resample import DRAWS
 from deradiff.report import figures
 from deradiff.results import Results
-from deradiff.reweight import Reweighted, obstacle, reweight
 
 SMALL = 128  # px: images up to this size are kept exactly and drawn with crisp pixels
 LARGEST = 320  # px: larger images are embedded at this size
@@ -32,7 +32,8 @@ class Column:
     beta: str
     colour: str
     chosen: bool
-    failing: str
+    verdict: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,44 +51,34 @@ class Picture:
         return max(self.width, self.height) <= SMALL
 
 
-def write_report(
-    results: Results,
-    path: str | Path,
-    *,
-    objective: str,
-    guard: str | None = None,
-    kl_budget: float | None = None,
-    at: str | None = None,
-) -> Path:
+def write_report(results: Results, answer: Recommendation, path: str | Path, *, at: str | None = None) -> Path:
     """Write one self-contained html page on a sweep: the recommended lam, the images, the curves.
 
     Args:
-        results: a sweep with lam = 0 among its lams and at least two prompts.
+        results: of a sweep whose images have files.
+        answer: what `deradiff.recommend` says of them.
         path: the html file to write; its folders are made.
-        objective: as `deradiff.recommend.recommend` takes it.
-        guard: likewise.
-        kl_budget: likewise.
         at: what tells this page from the others of its run, such as "guidance 7.5".
 
     Returns:
         The path written.
 
     Raises:
-        ResultsError: results from which no lam can be recommended, or an image that can't be read.
+        ResultsError: an image that can't be read.
     """
-    choice = recommend(results, objective=objective, guard=guard, kl_budget=kl_budget)
     house = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("page.html").render(
         results=results,
         at=at,
-        choice=choice,
-        draws=DRAWS,
+        answer=answer,
+        messages=messages,
+        alarms=[messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
         facts=_facts(results),
-        columns=_columns(results, choice),
+        columns=_columns(results, answer),
         rows=list(_rows(results)),
         plotly=Markup(get_plotlyjs()),
-        **_figures(results, choice),
+        **_figures(results, answer),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,15 +89,22 @@ def write_report(
 def _facts(results: Results) -> dict[str, str]:
     product = f"{len(results.prompts)} prompts × {len(results.seeds)} seeds × {len(results.lams)} lams"
     beta = "unknown" if results.anchor_beta is None else f"{results.anchor_beta:g}"
-    return {"Images": f"{results.images.size} ({product})", "Anchor's beta": beta, **results.details}
+    return {"Images": f"{np.prod(results.shape)} ({product})", "Anchor's beta": beta, **results.details}
 
 
-def _columns(results: Results, choice: Recommendation) -> list[Column]:
+def _columns(results: Results, answer: Recommendation) -> list[Column]:
     colours = figures.lam_colours(results.lams)
     betas = figures.beta_labels(results, results.lams)
     return [
-        Column(lam=lam, beta=beta, colour=colour, chosen=lam == choice.lam, failing=failing)
-        for lam, beta, colour, failing in zip(results.lams, betas, colours, choice.failures, strict=True)
+        Column(
+            lam=lam,
+            beta=beta,
+            colour=colours[index],
+            chosen=lam == answer.lam,
+            verdict=answer.verdicts[index] if answer.constraints and lam else "",
+            reason=messages.verdict_reason(answer, index),
+        )
+        for index, (lam, beta) in enumerate(zip(results.lams, betas, strict=True))
     ]
 
 
@@ -145,24 +143,22 @@ def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
     return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", picture.size
 
 
-def _figures(results: Results, choice: Recommendation) -> dict[str, object]:
+def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
     """The figures' specs in JSON, by their names in the template; the objectives and the guards come first."""
-    curves, objective = choice.curves, choice.question.objectives[0]
+    curves, objective = answer.curves, answer.criteria.objectives[0]
     told: dict[str, Reweighted] = {} if obstacle(results) else {name: reweight(results, name) for name in curves}
     by_lam = {
-        name: figures.reward_against_lam(results, curve, chosen=choice.lam, told=told.get(name))
+        name: figures.reward_against_lam(results, curve, chosen=answer.lam, told=told.get(name))
         for name, curve in curves.items()
     }
     by_kl = {
-        name: figures.reward_against_kl(results, curve, chosen=choice.lam, told=told.get(name))
+        name: figures.reward_against_kl(results, curve, chosen=answer.lam, told=told.get(name))
         for name, curve in curves.items()
     }
-    held = [guard.reward for guard in choice.question.guards]
-    held += sorted(
-        {alarm.reward for alarm in choice.alarms if alarm.raised and alarm.objective == objective} - set(held)
-    )
+    held = list(answer.criteria.guard_names)
+    held += sorted({alarm.reward for alarm in answer.raised_alarms if alarm.objective == objective} - set(held))
     against = {
-        name: figures.guard_against_objective(curves[objective], curves[name], chosen=choice.lam) for name in held
+        name: figures.guard_against_objective(curves[objective], curves[name], chosen=answer.lam) for name in held
     }
     return {
         "by_lam": {name: figure.to_json() for name, figure in by_lam.items()},

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeVar, cast
+
+from deradiff.results import Direction, RewardInfo
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -19,7 +21,12 @@ class Card:
         model: hub ids of what is loaded, or "none".
         licence: of the weights.
         citation: of the paper, or of the code where there is no paper.
-        better: whether more of it is better, no change is, or neither.
+        direction: whether ``higher`` is better, it should stay ``steady``, or neither (``none``).
+        margin: the smallest change that matters, in units of the score, or as a share of its mean at lam = 0 if
+            ``relative``; None where nobody has said.
+        relative: whether the margin is a share.
+        margin_source: where the margin comes from.
+        floor: the lowest score possible, where it is near enough to real scores to bound what a prompt can lose.
     """
 
     name: str
@@ -28,7 +35,22 @@ class Card:
     model: str
     licence: str
     citation: str
-    better: Literal["higher", "steady", "none"] = "higher"
+    direction: Direction = "higher"
+    margin: float | None = None
+    relative: bool = False
+    margin_source: str = ""
+    floor: float | None = None
+
+    @property
+    def info(self) -> RewardInfo:
+        """What is recorded of it beside its scores."""
+        return RewardInfo(
+            direction=self.direction,
+            margin=self.margin,
+            relative=self.relative,
+            margin_source=self.margin_source,
+            floor=self.floor,
+        )
 
 
 class Carded(Protocol[P, R_co]):

@@ -25,7 +25,10 @@ EDGE_SIDE = 256  # px that edges are looked for in
         model="none",
         licence="none",
         citation="Smith 1978, Color gamut transform pairs (chroma of the hexcone)",
-        better="steady",
+        direction="steady",
+        margin=0.25,
+        relative=True,
+        margin_source="this project's choice: a quarter of the reference",
     )
 )
 def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -48,7 +51,10 @@ def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         model="none",
         licence="none",
         citation="Peli 1990, Contrast in complex images, J. Opt. Soc. Am. A 7(10)",
-        better="steady",
+        direction="steady",
+        margin=0.25,
+        relative=True,
+        margin_source="this project's choice: a quarter of the reference",
     )
 )
 def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -68,7 +74,10 @@ def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         model="none",
         licence="none",
         citation="Rudin, Osher & Fatemi 1992, Physica D 60 (total variation)",
-        better="steady",
+        direction="steady",
+        margin=0.25,
+        relative=True,
+        margin_source="this project's choice: a quarter of the reference",
     )
 )
 def edges(pixels: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -24,6 +24,8 @@ class PickScore(ClipScorer):
         model=f"{_MODEL}, {_PROCESSOR}",
         licence="MIT (its code; none found for the weights)",
         citation="Kirstain et al. 2023, arXiv:2305.01569",
+        margin=0.2,  # logit(0.55): the score is the logit of a preference (arXiv:2305.01569)
+        margin_source="a preference of 55 to 45 by its own model: logit(0.55)",
     )
     published: ClassVar = {
         "model.safetensors": _MODEL,

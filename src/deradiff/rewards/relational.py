@@ -88,7 +88,7 @@ reference_distance = Relational(
         model="none",
         licence="none",
         citation="none",
-        better="none",
+        direction="none",
     ),
     function=_reference_distance,
     from_reference=True,

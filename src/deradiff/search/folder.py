@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from deradiff.errors import PlanError
 from deradiff.results import Results
-from deradiff.search.observed import Observed, Rectangle, observed
+from deradiff.search.acquisition import SampleBlock
 from deradiff.sweep import Journal, Plan
 from deradiff.sweep.journal import SEARCH, refuse_file, refuse_other
 from deradiff.sweep.writer import hold
+
+_KL = "path KL"
 
 
 class Folder:
@@ -62,16 +66,16 @@ class Folder:
                 writer.save(self.path / SEARCH, self.plan.model_dump_json(indent=1).encode())
             yield self
 
-    def round(self, number: int, own: Rectangle) -> Journal:
+    def round(self, number: int, block: SampleBlock) -> Journal:
         """The run of a round, counted from 1, begun or not.
 
         Raises:
             PlanError: the folder holds another one of that number.
         """
         part = {
-            "prompts": [self.plan.prompts[place] for place in own.prompts],
-            "seeds": [self.plan.seeds[place] for place in own.seeds],
-            "lams": [self.plan.lams[place] for place in own.lams],
+            "prompts": [self.plan.prompts[place] for place in block.prompts],
+            "seeds": [self.plan.seeds[place] for place in block.seeds],
+            "lams": [self.plan.lams[place] for place in block.lams],
         }
         return Journal(self.path / "rounds" / f"{number:03}", Plan.of(**self.plan.model_dump() | part))
 
@@ -86,7 +90,7 @@ class Folder:
                 raise PlanError(f"{self.path} lacks rounds/{number:03}; restore it, or search into another --out")
         return [Journal.open(path) for path in self._begun()]
 
-    def rectangle(self, journal: Journal) -> Rectangle:
+    def block(self, journal: Journal) -> SampleBlock:
         """What a round samples.
 
         Raises:
@@ -98,10 +102,10 @@ class Folder:
             lams = tuple(map(whole.lams.index, plan.lams))
         except ValueError as error:
             raise PlanError(f"{journal.folder} is no round of the search in {self.path}; take it away") from error
-        return Rectangle(range(prompts, prompts + len(plan.prompts)), range(seeds, seeds + len(plan.seeds)), lams)
+        return SampleBlock(range(prompts, prompts + len(plan.prompts)), range(seeds, seeds + len(plan.seeds)), lams)
 
-    def observed(self) -> tuple[Observed, Results]:
-        """What the finished rounds saw, and the first of them.
+    def known(self) -> Results:
+        """The scores of the finished rounds on the whole grid, nan where nothing was sampled.
 
         Raises:
             PlanError: there is none yet, or images of one have gone.
@@ -109,9 +113,33 @@ class Folder:
         finished = [journal for journal in self.rounds() if journal.index().done.all()]
         if not finished:
             raise PlanError(f"{self.path} has no finished round yet; run the same deradiff search again")
-        tables = [(self.rectangle(journal), journal.results()) for journal in finished]
-        shape = (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
-        return observed(shape, tables), tables[0][1]
+        parts = [(np.ix_(*self.block(journal)), journal.results()) for journal in finished]
+        first, shape = parts[0][1], (len(self.plan.prompts), len(self.plan.seeds), len(self.plan.lams))
+        names = [name for name in first.scores if all(name in part.scores for _, part in parts)]
+        missing = {name for _, part in parts for name in (*part.scores, *part.unscored)} - set(names)
+        tables = {name: np.full(shape, np.nan) for name in (*names, _KL)}
+        images = np.full(shape, "", dtype=object)
+        for index, part in parts:
+            images[index] = part.images
+            for name in names:
+                tables[name][index] = part.scores[name]
+            tables[_KL][index] = np.nan if part.path_kl is None else part.path_kl
+        path_kl = tables.pop(_KL)
+        recorded = all(part.path_kl is not None for _, part in parts)
+        return Results(
+            prompts=self.plan.prompts,
+            seeds=self.plan.seeds,
+            lams=self.plan.lams,
+            scores=tables,
+            images=images,
+            unscored={
+                name: int(sum(np.prod(part.shape) for _, part in parts if name not in part.scores)) for name in missing
+            },
+            path_kl=path_kl if recorded else None,
+            rewards=first.rewards,
+            anchor_beta=first.anchor_beta,
+            details=first.details,
+        )
 
     def _begun(self) -> list[Path]:
         return sorted(path.parent for path in self.path.glob("rounds/*/plan.json"))

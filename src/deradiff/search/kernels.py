@@ -14,14 +14,14 @@ _Kernel: Any = kernels.Kernel  # sklearn's own have no types that could be kept
 _Matern: Any = kernels.Matern
 
 
-class AlongLam(_Matern):
+class PinnedMatern(_Matern):
     """Matern along lam of a process known to be 0 at lam = 0: k(a, b) - k(a, 0) k(0, b)."""
 
     def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
         """As sklearn's kernels."""
         ours, theirs = (None if rows is None else np.vstack([rows[:, :1], [[0.0]]]) for rows in (X, Y))
-        found = super().__call__(ours, theirs, eval_gradient=eval_gradient)
-        k, slope = found if eval_gradient else (found, None)
+        kernel = super().__call__(ours, theirs, eval_gradient=eval_gradient)
+        k, slope = kernel if eval_gradient else (kernel, None)
         own, zero = k[:-1, -1:], k[-1:, :-1]
         if slope is None:
             return k[:-1, :-1] - own * zero
@@ -37,7 +37,7 @@ class AlongLam(_Matern):
         return False
 
 
-class Same(_Kernel):
+class IndicatorKernel(_Kernel):
     """1 where two rows agree in a column, else 0."""
 
     def __init__(self, column: int) -> None:
@@ -60,7 +60,7 @@ class Same(_Kernel):
 def prior() -> Any:
     """The sum of the three, for changes in units of their standard deviation; rougher from each to the next."""
     mean, prompt, pair = (
-        kernels.ConstantKernel(size, SIZES) * AlongLam(length, LENGTHS, nu=nu)
+        kernels.ConstantKernel(size, SIZES) * PinnedMatern(length, LENGTHS, nu=nu)
         for size, length, nu in ((1.0, 1.0, 2.5), (0.3, 1.0, 1.5), (0.5, 0.5, 0.5))
     )
-    return mean + prompt * Same(1) + pair * Same(1) * Same(2)
+    return mean + prompt * IndicatorKernel(1) + pair * IndicatorKernel(1) * IndicatorKernel(2)

@@ -1,105 +1,224 @@
-"""The search: sample, score, fill in, choose, and again where it decides most.
+"""The search: sample, score, fit a surrogate, choose, and again where it decides most.
 
-Each round is a run folder of its own: a plan of some prompts, seeds and lams, its journal, its scores. What comes next
-follows from what is there, so the same command goes on where a stopped one was, and another question begins with what
-the last one sampled.
+What comes next follows from what is there, so the same command goes on where a stopped one was, and another question
+begins with what the last one sampled.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from deradiff.errors import PlanError
-from deradiff.recommend import Recommendation
-from deradiff.results import Results
-from deradiff.search.answer import Answer, answered
-from deradiff.search.following import following, stands
-from deradiff.search.observed import Observed, Rectangle, observed
-from deradiff.search.settings import FIRST_PROMPTS, Settings
+import numpy as np
 
-Sample = Callable[[int, Rectangle], Results]  # the number of a round, from 1, and what to sample
+from deradiff.analysis.criteria import Criteria
+from deradiff.analysis.curves import is_discrete
+from deradiff.analysis.limits import Floats
+from deradiff.analysis.overoptimization import alarms
+from deradiff.analysis.recommend import Recommendation, candidate_indices, decide, recommend_for
+from deradiff.analysis.statistics import win_rates
+from deradiff.errors import PlanError, ResultsError
+from deradiff.results import Results, RewardInfo
+from deradiff.search.acquisition import (
+    SampleBlock,
+    cut_to_budget,
+    initial_design,
+    is_sampled_near,
+    next_block,
+    widest_gap,
+)
+from deradiff.search.settings import Settings
+
+Sample = Callable[[SampleBlock], Results]
+
+QUANTILES = 0.1, 0.9, 0.025, 0.975
+DRAWS = 100  # of the tables that sampling everything could give
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Estimate:
+    """What the surrogate says of the grid.
+
+    Attributes:
+        table: the whole grid, of which most was filled in, for the prompts in use.
+        index: of the lam that it gives, on the grid.
+        interval: lams that sampling everything, all prompts and seeds, would choose between in 95 % of what it could
+            turn out to be, if rewards change smoothly along lam. That of a `Recommendation` is wider: it is for other
+            prompts like these.
+        spread: indices of the 10, 90, 2.5 and 97.5 % quantiles of that.
+    """
+
+    table: Results
+    index: int
+    interval: tuple[float, float]
+    spread: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
     """The answer of a search.
 
     Attributes:
-        choice: chosen on the whole grid, of which most was filled in.
-        interval: lams that sampling the whole grid would choose between (`deradiff.search.answer.Answer`).
-        observed: what was sampled.
-        images: how many.
-        rounds: how many.
+        recommendation: chosen on the whole grid, of which most was filled in; win rates and alarms are of sampled
+            images alone.
+        interval: see `Estimate`.
+        table: see `Estimate`.
+        sampled: the scores of what was sampled, on the grid, with gaps.
         stopped: why it ended.
     """
 
-    choice: Recommendation
+    recommendation: Recommendation
     interval: tuple[float, float]
-    observed: Observed
-    images: int
-    rounds: int
+    table: Results
+    sampled: Results
     stopped: str
 
+    @property
+    def images(self) -> int:
+        """How many images were sampled."""
+        return int(known_images(self.sampled).sum())
 
-def search(settings: Settings, prompts: int, seeds: int, sample: Sample, before: Sequence[Rectangle] = ()) -> Found:
+    @property
+    def sampled_lams(self) -> list[int]:
+        """Indices of the lams that were sampled."""
+        return np.flatnonzero(known_images(self.sampled).any(axis=(0, 1))).tolist()
+
+
+def search(settings: Settings, prompts: int, sample: Sample, known: Results | None = None) -> SearchResult:
     """Find lam.
 
     Args:
         settings: the question.
         prompts: how many there are, 2 or more.
-        seeds: how many each may have.
-        sample: samples and scores one rectangle of lams on ``settings.grid``.
-        before: the rounds that were sampled already, of this question or of another, which come first.
+        sample: samples and scores what is missing of a block of indices of prompts, seeds and lams of
+            ``settings.grid``, and returns the scores of all that is sampled, on the whole grid, with gaps.
+        known: the same of what was sampled already, for this question or another.
 
     Raises:
-        PlanError: a single prompt, or fewer images allowed than a first round takes.
+        PlanError: a single prompt, or fewer images allowed than the initial design takes.
         ResultsError: what was sampled can't answer the question.
     """
-    grid, start = settings.grid, first(settings, prompts)
-    rounds: list[tuple[Rectangle, Results]] = []
-    todo = list(before) or [start]
+    start = check_start(settings, prompts)
+    known = sample(start) if known is None else known
     while True:
-        for rectangle in todo:
-            rounds.append((rectangle, sample(len(rounds) + 1, rectangle)))
-        seen = observed((prompts, seeds, len(grid)), rounds)
-        answer = answered(seen, settings, rounds[0][1])
-        more = following(seen, answer.choice.place, answer.spread)
-        todo = [] if more is None else [more]
-        if stopped := _stopped(settings, answer, seen, more):
-            images = int(seen.known.sum())
-            return Found(
-                choice=answer.choice,
-                interval=answer.interval,
-                observed=seen,
-                images=images,
-                rounds=len(rounds),
-                stopped=stopped,
-            )
+        estimate = estimate_lam(known, settings.criteria)
+        block = next_block(known_images(known), estimate.index, estimate.spread)
+        if block is not None and settings.max_images is not None:
+            block = cut_to_budget(block, settings.max_images - int(known_images(known).sum()))
+        stopped = _stop_reason(settings, estimate, known, block)
+        if stopped or block is None:
+            return search_result(known, settings.criteria, estimate, stopped)
+        known = sample(block)
 
 
-def first(settings: Settings, prompts: int) -> Rectangle:
-    """What a search begins with.
+def check_start(settings: Settings, prompts: int) -> SampleBlock:
+    """The initial design.
 
     Raises:
         PlanError: a single prompt, or fewer images allowed than that takes.
     """
     if prompts < 2:
         raise PlanError("a search needs 2 prompts or more: intervals need the spread between prompts")
-    last = len(settings.grid) - 1
-    start = Rectangle(range(min(prompts, FIRST_PROMPTS)), range(1), (0, last // 2, last))
-    if settings.images is not None and start.images > settings.images:
-        raise PlanError(f"the first round takes {start.images} images, and {settings.images} are allowed; allow more")
+    start = initial_design(prompts, len(settings.grid))
+    if settings.max_images is not None and start.images > settings.max_images:
+        allowed = settings.max_images
+        raise PlanError(f"the first round takes {start.images} images, and {allowed} are allowed; allow more")
     return start
 
 
-def _stopped(settings: Settings, answer: Answer, seen: Observed, more: Rectangle | None) -> str:
+def known_images(results: Results) -> np.ndarray:
+    """Whether each image of a grid with gaps is sampled and scored, (P, S, G)."""
+    return np.all([np.isfinite(table) for table in results.scores.values()], axis=0)
+
+
+def estimate_lam(known: Results, criteria: Criteria, draws: int = DRAWS) -> Estimate:
+    """Fit the surrogate to what was sampled, and choose on it.
+
+    Args:
+        known: scores on the whole grid, with gaps.
+        criteria: the question.
+        draws: of tables that sampling everything could give.
+
+    Raises:
+        ResultsError: a reward that isn't there, or an objective that never changes.
+    """
+    from deradiff.search.surrogate import fit_surrogate  # scikit-learn takes a second to import
+
+    for name in criteria.rewards:
+        scores = known.scored(name)
+        if name in criteria.objectives and np.nanmin(scores) == np.nanmax(scores):
+            count = int(np.isfinite(scores).sum())
+            raise ResultsError(
+                f"{name}: all {count} images sampled score the same, so no lam is better; give more prompts or seeds, "
+                "or another objective"
+            )
+    surrogates = {name: fit_surrogate(known.scores[name], draws) for name in known.scores}
+    if criteria.kl_budget is not None:
+        if known.path_kl is None:
+            raise ResultsError("a KL budget needs path KL, which this run didn't record; search with diagnostics")
+        surrogates[_KL] = fit_surrogate(known.path_kl, draws)
+    table = _on_grid(known, {name: own.table for name, own in surrogates.items()})
+    drawn = [_on_grid(known, {name: own.drawn[number] for name, own in surrogates.items()}) for number in range(draws)]
+    spread = np.quantile(candidate_indices(drawn, criteria), QUANTILES, method="inverted_cdf").astype(int).tolist()
+    index = decide(table, criteria).choice.recommended
+    low, high = min(spread[2], index), max(spread[3], index)
+    return Estimate(table=table, index=index, interval=(known.lams[low], known.lams[high]), spread=tuple(spread))
+
+
+def search_result(known: Results, criteria: Criteria, estimate: Estimate, stopped: str) -> SearchResult:
+    """The full recommendation on what the surrogate filled in."""
+    answer = recommend_for(estimate.table, criteria)
+    curves = {
+        name: replace(
+            curve,
+            wins=tuple(win_rates(known.scores[name], known.scores[name][:, :, [0]])),
+            pairs=tuple(np.isfinite(known.scores[name]).sum(axis=(0, 1)).tolist()),
+            wins_anchor=None,
+        )
+        for name, curve in answer.curves.items()
+    }
+    lams = np.flatnonzero(known_images(known).any(axis=(0, 1)))
+    sampled = known.select(range(len(known.prompts)), lams.tolist())
+    # Filled-in curves are smooth, so an alarm on them would be too sure; what to sample next is for the search to say.
+    answer = replace(answer, curves=curves, alarms=tuple(alarms(sampled, criteria)), suggested_lams=())
+    return SearchResult(
+        recommendation=answer, interval=estimate.interval, table=estimate.table, sampled=known, stopped=stopped
+    )
+
+
+_KL = "path KL"
+
+
+def _on_grid(known: Results, tables: dict[str, Floats]) -> Results:
+    """A table (P, 1, G) of the prompts in use; what a prompt can lose stays bounded as before it was filled in."""
+    kl = tables.get(_KL)
+    scores = {name: table[:, None] for name, table in tables.items() if name != _KL}
+    rewards = {name: _bounded(known.info(name), known.scores[name]) for name in scores}
+    return Results(
+        prompts=list(known.prompts)[: len(next(iter(tables.values())))],
+        seeds=(0,),
+        lams=known.lams,
+        scores=scores,
+        path_kl=None if kl is None else kl[:, None],
+        rewards=rewards,
+        anchor_beta=known.anchor_beta,
+    )
+
+
+def _bounded(info: RewardInfo, scores: Floats) -> RewardInfo:
+    if info.floor is None and is_discrete(scores, 0):
+        return replace(info, floor=min(0.0, float(np.nanmin(scores))))
+    return info
+
+
+def _stop_reason(settings: Settings, estimate: Estimate, known: Results, block: SampleBlock | None) -> str:
     """Why to stop, or nothing."""
-    low, high = answer.interval
-    wide = f"the interval is {high - low:.3g} wide"
-    noise_known = seen.used[1] > 1 or seen.known.shape[1] == 1
-    if high - low <= settings.interval and noise_known and stands(seen, answer.choice.place):
-        return f"the interval of lam is no wider than {settings.interval:g}"
-    if more is None:
-        return f"all prompts and seeds are used around the answer; {wide}"
-    if settings.images is not None and seen.known.sum() + more.images > settings.images:
-        return f"the next round would pass the {settings.images:,} images allowed; {wide}"
-    return ""
+    low, high = estimate.interval
+    wide, images = f"the interval is {high - low:.3g} wide", known_images(known)
+    noise_known = images.any(axis=(0, 2)).sum() > 1 or images.shape[1] == 1
+    settled = noise_known and is_sampled_near(images, estimate.index) and widest_gap(images) is None
+    if high - low <= settings.interval_width and settled:
+        return f"the interval of lam is no wider than {settings.interval_width:g}"
+    if block is not None:
+        return ""
+    if settings.max_images is not None and next_block(images, estimate.index, estimate.spread) is not None:
+        return f"the {settings.max_images:,} images allowed are used; {wide}"
+    return f"all prompts and seeds are used around the answer; {wide}"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deradiff.errors import PlanError
+from deradiff.results import RewardInfo
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +41,7 @@ class ScoreRecord(BaseModel):
         batch: index of the batch.
         edition: of its images.
         reward: its name.
-        better: of the reward's card; see ``Results.better``.
+        info: of the reward's scale, from its card.
         scores: one an image.
     """
 
@@ -49,8 +50,17 @@ class ScoreRecord(BaseModel):
     batch: int = Field(ge=0)
     edition: int = Field(default=0, ge=0)
     reward: str
-    better: Literal["higher", "steady", "none"] = "higher"
+    info: RewardInfo = RewardInfo()
     scores: list[float]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_better(cls, fields: Any) -> Any:
+        """Scores written before rewards had margins tell their direction under another name."""
+        if isinstance(fields, dict) and "better" in fields:
+            direction = fields.pop("better")
+            fields.setdefault("info", {"direction": direction})
+        return fields
 
 
 R = TypeVar("R", BatchRecord, ScoreRecord)

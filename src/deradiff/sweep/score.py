@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from deradiff.results import RewardInfo
 from deradiff.rewards import Reward, card_of, load_reward, reward_name
 from deradiff.rewards.cache import Image, cached_scores
 from deradiff.rewards.relational import Relational
@@ -51,7 +52,7 @@ def score(
     for _, earlier in journal.scores:
         if earlier.reward == reward:
             scored[earlier.batch] = earlier.edition
-    make = partial(ScoreRecord, reward=reward, better=card.better if card else "higher")
+    make = partial(ScoreRecord, reward=reward, info=card.info if card else RewardInfo())
     with journal.scoring() as writer:
         for group in groups:
             records = [index[batch.index] for batch in group]

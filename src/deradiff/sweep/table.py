@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deradiff.errors import PlanError
-from deradiff.results import Results
+from deradiff.results import Results, RewardInfo
 from deradiff.sweep.batches import Batch
 from deradiff.sweep.plan import Plan
 
@@ -39,7 +39,7 @@ def results(journal: "Journal", guidance: float | None) -> Results:
             _block(table, batch)[:] = np.reshape(np.array(column, dtype=float), _block(table, batch).shape)
     if missing:
         raise lacking(journal, missing, images.size)
-    scores, unscored, better = _scores(journal, editions, shape)
+    scores, unscored, infos = _scores(journal, editions, shape)
     return Results(
         prompts=plan.prompts,
         seeds=plan.seeds,
@@ -49,7 +49,7 @@ def results(journal: "Journal", guidance: float | None) -> Results:
         unscored=unscored,
         path_kl=path_kl if np.isfinite(path_kl).all() else None,
         paths=paths,
-        better=better,
+        rewards=infos,
         anchor_beta=plan.anchor_beta,
         details=_details(plan, plan.guidances[place]),
     )
@@ -62,18 +62,18 @@ def lacking(journal: "Journal", missing: int, count: int) -> PlanError:
 
 def _scores(
     journal: "Journal", editions: NDArray[Any], shape: tuple[int, ...]
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, int], dict[str, str]]:
-    """By reward its scores; of how many images as they are now it has none, where that is some; and what is better.
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, int], dict[str, RewardInfo]]:
+    """By reward its scores; of how many images as they are now it has none, where that is some; and its scale.
 
     Editions are -1 for other guidances.
     """
     tables: dict[str, NDArray[np.float64]] = {}
     known: dict[str, NDArray[np.bool_]] = {}  # nan won't do for what isn't scored: a journal may hold nan
-    better: dict[str, str] = {}
+    infos: dict[str, RewardInfo] = {}
     for _, record in journal.scores:
         table = tables.setdefault(record.reward, np.full(shape, np.nan))
         there = known.setdefault(record.reward, np.zeros(shape, bool))
-        better[record.reward] = record.better
+        infos[record.reward] = record.info
         if record.edition == editions[record.batch]:
             batch = journal.plan.batch(record.batch)
             _block(table, batch)[:] = np.reshape(record.scores, _block(table, batch).shape)
@@ -85,7 +85,7 @@ def _scores(
                 f"numbers; delete that reward's lines there, then deradiff score {journal.folder} --rewards {name}"
             )
     unscored = {name: int(np.sum(~there)) for name, there in known.items() if not there.all()}
-    return {name: table for name, table in tables.items() if name not in unscored}, unscored, better
+    return {name: table for name, table in tables.items() if name not in unscored}, unscored, infos
 
 
 def _block(table: NDArray[Any], batch: Batch) -> NDArray[Any]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import DeradiffError
+from deradiff.rewards.card import Card, carded
 from deradiff.testbed.captions import Claim, parse
 from deradiff.testbed.scenes import COLOURS, PAIRS, RGB, SIDE, SPRITES, in_slot, masks
 
@@ -31,6 +32,19 @@ def warmth(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return WARMTH_SCALE * (images[:, 0] - images[:, 2]).mean((1, 2))
 
 
+@carded(
+    Card(
+        name="faithfulness",
+        measures="whether the picture shows a scene that the caption describes, by exact matching",
+        range="0 or 1",
+        model="none",
+        licence="none",
+        citation="none",
+        margin=0.05,
+        margin_source="this project's choice: one image in twenty",
+        floor=0.0,
+    )
+)
 def faithfulness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """1.0 where the nearest scene is one the prompt describes and within `TOLERANCE`, else 0.0.
 

@@ -1,0 +1,136 @@
+"""The beta an anchor *behaves like* under a reward, from images of the reference alone.
+
+An anchor that is the optimum at beta has log p_aligned / p_ref = r / beta + const(prompt). L estimates that log-ratio
+of each image, so the slope of L on the reward, within prompts, is 1 / beta. Strong anchors saturate: where the slope
+changes along the reward no one beta describes them, and none is given.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from deradiff.analysis.messages import FEW_PROMPTS
+from deradiff.analysis.reweight import obstacle
+from deradiff.errors import ResultsError
+from deradiff.results import Results
+
+Floats = NDArray[np.float64]
+
+_LEVEL = 0.05  # of the test of linearity
+_BEND = 1.5  # by how much the slope must change along the reward to matter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How an anchor's implicit reward L goes with a reward, within prompts of the reference.
+
+    Attributes:
+        reward: name of the reward.
+        images: how many images of the reference it is from.
+        prompts: of how many prompts.
+        slope: of L on the reward, in nats a unit.
+        slope_interval: its 95 % limits, robust to what images of a prompt share.
+        slopes: at the 10th and the 90th percentile of the reward, from a quadratic fit.
+        r2: share of L's variance within prompts that the line explains.
+        linearity_p: of the test that the slope is one and the same.
+        nominal: the beta on the anchor's card, or None.
+    """
+
+    reward: str
+    images: int
+    prompts: int
+    slope: float
+    slope_interval: tuple[float, float]
+    slopes: tuple[float, float]
+    r2: float
+    linearity_p: float
+    nominal: float | None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is no one beta; None where there is."""
+        low, high = self.slopes
+        if self.prompts < FEW_PROMPTS:
+            return f"no beta from {self.prompts} prompts: expected {FEW_PROMPTS} or more to test that one describes it"
+        if self.slope_interval[0] <= 0:
+            return f"L doesn't rise with {self.reward}: the slope's interval {_pair(self.slope_interval)} holds 0"
+        bent = min(low, high) <= 0 or max(low, high) / min(low, high) > _BEND
+        if self.linearity_p < _LEVEL and bent:
+            return (
+                f"no one beta: L rises by {low:.3g} nats a unit of {self.reward} where it is low and by {high:.3g} "
+                f"where it is high (linearity is rejected, p = {self.linearity_p:.2g})"
+            )
+        return None
+
+    @property
+    def beta(self) -> float | None:
+        """The KL strength the anchor behaves like, in units of the reward; None where it is refused."""
+        return None if self.refusal else 1 / self.slope
+
+    @property
+    def beta_interval(self) -> tuple[float, float] | None:
+        """Its 95 % limits."""
+        return None if self.refusal else (1 / self.slope_interval[1], 1 / self.slope_interval[0])
+
+
+def calibrate(results: Results, reward: str, nominal: float | None = None) -> Calibration:
+    """The beta an anchor behaves like under a reward.
+
+    Args:
+        results: a sweep with lam = 0, at two seeds or more, whose L was recorded.
+        reward: its name.
+        nominal: the beta on the anchor's card.
+
+    Raises:
+        ResultsError: a reward that is unknown or scored in part, lam = 0 missing, L not recorded, too few images, or a
+            constant reward.
+    """
+    table = results.scored(reward)
+    if 0 not in results.lams:
+        raise ResultsError("images of the reference, lam = 0, are needed; sweep it too")
+    if reason := obstacle(results):
+        raise ResultsError(reason)
+    place = results.lams.index(0)
+    log_ratio, scores = results.paths["implicit_reward"][:, :, place], table[:, :, place]
+    if scores.shape[1] < 2 or not np.isfinite(log_ratio).all():
+        raise ResultsError("expected L of two or more images a prompt at lam = 0; sweep more seeds")
+    if np.ptp(scores - scores.mean(axis=1, keepdims=True)) == 0:
+        raise ResultsError(f"{reward} is the same for all images of a prompt, so L can't be held against it")
+    (slope,), variance = _fit(log_ratio, [scores])
+    (linear, square), covariance = _fit(log_ratio, [scores, scores**2])
+    half = float(student.ppf(0.975, len(scores) - 1) * np.sqrt(variance[0, 0]))
+    residual = _within(log_ratio) - slope * _within(scores)
+    ratio = square / float(np.sqrt(covariance[1, 1]))
+    low, high = np.quantile(scores, [0.1, 0.9])
+    return Calibration(
+        reward=reward,
+        images=scores.size,
+        prompts=len(scores),
+        slope=float(slope),
+        slope_interval=(float(slope) - half, float(slope) + half),
+        slopes=(float(linear + 2 * square * low), float(linear + 2 * square * high)),
+        r2=float(1 - np.square(residual).sum() / np.square(_within(log_ratio)).sum()),
+        linearity_p=float(2 * student.sf(abs(ratio), len(scores) - 1)),
+        nominal=nominal,
+    )
+
+
+def _within(values: Floats) -> Floats:
+    return values - values.mean(axis=1, keepdims=True)
+
+
+def _fit(target: Floats, given: list[Floats]) -> tuple[Floats, Floats]:
+    """Least squares within prompts (P, S), and the coefficients' covariance with prompts as clusters (CR1)."""
+    columns = np.stack([_within(values) for values in given], axis=-1)  # (P, S, K)
+    moment = np.einsum("psk,psl->kl", columns, columns)
+    coefficients = np.linalg.solve(moment, np.einsum("psk,ps->k", columns, _within(target)))
+    residual = _within(target) - columns @ coefficients
+    pulls = np.einsum("psk,ps->pk", columns, residual)
+    bread, count = np.linalg.inv(moment), len(target)
+    return coefficients, count / (count - 1) * bread @ (pulls.T @ pulls) @ bread
+
+
+def _pair(limits: tuple[float, float]) -> str:
+    return f"[{limits[0]:.3g}, {limits[1]:.3g}]"

@@ -1,0 +1,223 @@
+"""A recommendation as text: the answer, why, how sure, what would settle it, and what to beware of."""
+
+from collections.abc import Iterator
+
+from deradiff.analysis.overoptimization import LEAST_PROMPTS, LEVEL, Alarm, missable_share
+from deradiff.analysis.recommend import BEST_ESTIMATE, RISKS, Recommendation
+from deradiff.analysis.statistics import Interval
+
+FEW_PROMPTS = 5
+ENOUGH_PROMPTS = 29  # miss a tenth of all prompts one time in twenty
+
+
+def headline(answer: Recommendation, at: str | None = None) -> str:
+    """The lam and whether it stands, in one sentence."""
+    beta = "" if answer.beta is None else f" (beta {answer.beta:.3g})"
+    return f"lam{f' at {at}' if at else ''}: {answer.lam:g}{beta}: {_status(answer)}"
+
+
+def lead(answer: Recommendation) -> str:
+    """The headline without the lam, as a sentence that begins with a capital."""
+    text = _status(answer)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def reasons(answer: Recommendation) -> list[str]:
+    """Why this lam, a sentence each, with the figures."""
+    told: list[str] = []
+    if answer.gain is not None:
+        told.append(f"{_gain_sentence(answer)}")
+        told += [
+            f"There {name} changes by {answer.curves[name].change[answer.lams.index(answer.candidate)]}."
+            for name in answer.criteria.guard_names
+        ]
+        told += _wins(answer)
+    if answer.pareto:
+        lams = ", ".join(f"{lam:g}" for lam in answer.pareto)
+        told.append(f"No lam shown to hold is better than these in every objective: {lams}.")
+    return told
+
+
+def by_risk(answer: Recommendation) -> str:
+    """The lam at each risk, side by side."""
+    names = {RISKS[0]: "safe", BEST_ESTIMATE: "best estimate"}
+    parts = [f"{names.get(risk, '')} {lam:g} ({risk:.0%} risk)".strip() for risk, lam in answer.lams_by_risk.items()]
+    low, high = answer.interval
+    return f"{', '.join(parts)}. The right lam is between {low:g} and {high:g} (95 %)."
+
+
+def to_settle(answer: Recommendation) -> str | None:
+    """How many prompts would show more; None where nothing is left to settle."""
+    if answer.settled_by is not None:
+        lam, prompts = answer.settled_by
+        more = prompts - answer.prompts
+        if more <= 0:
+            return f"{prompts} prompts like these show lam = {lam:g} four times in five: these were unlucky."
+        return f"About {more} more prompts like these ({prompts} in all) would show lam = {lam:g} (80 % power)."
+    if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam:
+        return (
+            f"How many prompts would show lam = {answer.lams_by_risk[BEST_ESTIMATE]:g} can't be told from these "
+            f"{answer.prompts}: the loss is too close to the margin, or too uncertain."
+        )
+    return None
+
+
+def verdict_reason(answer: Recommendation, index: int) -> str:
+    """Why a lam has its verdict, as text; empty where all is shown to hold."""
+    if answer.verdicts[index] == "shown to hold":
+        return ""
+    if answer.failing[index]:
+        return f"fails: {', '.join(answer.failing[index])}"
+    if answer.verdicts[index] == "fails":
+        return "beyond the onset of a hacking alarm"
+    return "not settled"
+
+
+def alarm_sentence(alarm: Alarm, prompts: int) -> str:
+    """A raised alarm in a sentence, with what it assumes."""
+    p = f"p {'< 0.001' if alarm.p_value < 0.001 else f'= {alarm.p_value:.2g}'}"
+    rise = f"{alarm.objective} rises by {alarm.rise}"
+    if alarm.drifts:
+        told = (
+            f"from lam = {alarm.after:g} {alarm.reward} is more than {alarm.margin:.3g} off the reference (it changes "
+            f"by {alarm.change}; {p}) while {rise}."
+        )
+    else:
+        told = (
+            f"from lam = {alarm.before:g} to {alarm.after:g} {rise} while {alarm.reward} changes by {alarm.change} "
+            f"({p}); up to lam = {alarm.onset:g} the fall is within {alarm.margin:.3g}."
+        )
+    return told + (f" {_missable(prompts)}" if prompts < ENOUGH_PROMPTS else "")
+
+
+def silence(answer: Recommendation) -> str | None:
+    """Where no alarm is raised, how near the closest is; None where one is, or where none could be."""
+    if not answer.alarms or answer.alarms[0].raised:
+        return None
+    alarm = answer.alarms[0]
+    small = alarm.p_value <= LEVEL
+    told = (
+        f"silent; the closest is {alarm.reward} from lam = {alarm.before:g} to {alarm.after:g} ({alarm.change}, "
+        f"{f'where {alarm.margin:.3g} off the reference is allowed, ' if alarm.drifts else ''}p = {alarm.p_value:.2g}"
+        f"{f', less than the {alarm.margin:.3g} that matters' if small else ''}) "
+        f"while {alarm.objective} changes by {alarm.rise}."
+    )
+    _, low, high = alarm.change.figures
+    if not alarm.drifts and alarm.change.low >= 0:
+        return told
+    room = high if alarm.drifts and alarm.change.mean > 0 else low
+    return f"{told} That is no proof: these {answer.prompts} prompts leave room for a change of {room} there."
+
+
+def warnings(answer: Recommendation) -> list[str]:
+    """What a reader should know before trusting the answer."""
+    return [*_sample_warnings(answer), *_lam_warnings(answer), *_guard_warnings(answer), *_alarm_warnings(answer)]
+
+
+def _status(answer: Recommendation) -> str:
+    return _why_not(answer) if answer.lam == 0 else _holds(answer)
+
+
+def _holds(answer: Recommendation) -> str:
+    if not answer.constraints:
+        return f"{_objectives(answer)} is shown to rise there"
+    return f"{' and '.join(answer.constraints)}, shown at {answer.criteria.risk:.0%} risk"
+
+
+def _why_not(answer: Recommendation) -> str:
+    settled = "shown to hold" in [v for lam, v in zip(answer.lams, answer.verdicts, strict=True) if lam != 0]
+    if settled and answer.candidate != 0:
+        gain = f"the gain in {_objectives(answer)} at lam = {answer.candidate:g}"
+        return f"these {answer.prompts} prompts don't settle {gain}"
+    if settled:
+        return f"no lam shown to hold raises {_objectives(answer)}"
+    if all(answer.failing[index] for index, lam in enumerate(answer.lams) if lam != 0):
+        return f"every other lam fails ({', '.join(sorted({name for own in answer.failing for name in own}))})"
+    return f"these {answer.prompts} prompts don't settle any other lam"
+
+
+def _objectives(answer: Recommendation) -> str:
+    return " and ".join(answer.criteria.objectives)
+
+
+def _gain_sentence(answer: Recommendation) -> str:
+    where = "there" if answer.candidate == answer.lam else f"at lam = {answer.candidate:g}"
+    among = "among the lams shown to hold" if answer.constraints else "among all lams"
+    how = "the smallest within one standard error of the best" if answer.criteria.prefer == "smallest" else "the best"
+    if len(answer.criteria.objectives) > 1:
+        gains = " and ".join(
+            f"{name} by {answer.curves[name].change[answer.lams.index(answer.candidate)]}"
+            for name in answer.criteria.objectives
+        )
+        return f"Gain {where}: {gains}. It is {how} {among}, by the mean of the gains as shares of their largest."
+    return f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {among}."
+
+
+def _wins(answer: Recommendation) -> Iterator[str]:
+    index, curve = answer.lams.index(answer.candidate), answer.curves[answer.criteria.objectives[0]]
+    told = f"Its images score above the reference's in {share_text(curve.wins[index])} of pairs"
+    if curve.wins_anchor is not None and answer.candidate != 1:
+        told += f", and above the anchor's in {share_text(curve.wins_anchor[index])}"
+    yield f"{told}."
+
+
+def share_text(share: Interval) -> str:
+    """A share and its limits in per cent."""
+    return f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def _missable(prompts: int) -> str:
+    missed = f"{missable_share(prompts):.0%}"
+    return f"It assumes no unseen kind of prompt: {prompts} prompts can miss a group of up to {missed}."
+
+
+def _sample_warnings(answer: Recommendation) -> Iterator[str]:
+    if answer.prompts < FEW_PROMPTS:
+        yield f"Only {answer.prompts} prompts: the intervals are wide, and other prompts may behave differently."
+    for name, least in answer.least_prompts.items():
+        if answer.prompts < least:
+            yield (
+                f"{name} can't be shown to hold at any lam above 0 with {answer.prompts} prompts, however clean: it "
+                f"takes {least} or more at {answer.criteria.risk:.0%} risk. Give more prompts or a wider margin."
+            )
+    for text in answer.skipped_rewards:
+        yield f"Left out: {text}"
+
+
+def _lam_warnings(answer: Recommendation) -> Iterator[str]:
+    lam, wanted = answer.lam, ", ".join(f"{own:g}" for own in answer.suggested_lams)
+    too = f", so sweep {wanted} too" if wanted else ""
+    if answer.index == len(answer.lams) - 1:
+        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it{too}."
+    elif answer.index == 0 and lam != 0:
+        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it{too}."
+    elif answer.suggested_lams:
+        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise{too}."
+    if lam > 1:
+        yield (
+            f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
+            "beta at a lam below 1, with particles, is the surer way there."
+        )
+    if lam < 0:
+        yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
+
+
+def _guard_warnings(answer: Recommendation) -> Iterator[str]:
+    guards, objectives = answer.criteria.guard_names, answer.criteria.objectives
+    if guards and answer.verdicts[-1] == "shown to hold":
+        yield f"{' and '.join(guards)} hold at every lam swept: this run does not show where they would fail."
+    if not answer.constraints and len(objectives) == 1:
+        yield f"No guard: nothing that {objectives[0]} may cost is held; name what must hold with --guard."
+    for name in objectives:
+        flat = [change.mean == 0 and change.low <= 0 <= change.high for change in answer.curves[name].change]
+        if all(flat):
+            yield f"{name} is the same at every lam: these scores can't choose a lam."
+
+
+def _alarm_warnings(answer: Recommendation) -> Iterator[str]:
+    if not set(answer.curves) - set(answer.criteria.objectives):
+        yield f"Nothing else is scored: nothing here would show that {_objectives(answer)} are hacked."
+    elif answer.prompts < LEAST_PROMPTS:
+        yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {answer.prompts}."
+    elif not answer.alarms:
+        yield "The hacking alarm needs a lam above 0 and a held-out reward that should rise, or stay as it is."

@@ -1,0 +1,143 @@
+"""What a person types on a command line as a short text: lams, betas, guidances, shares, shards, guards."""
+
+import re
+from typing import cast
+
+import numpy as np
+
+from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer
+from deradiff.errors import PlanError, ResultsError
+from deradiff.mixture import lam_from_beta
+
+_MOST = 10_000  # numbers of one range
+
+
+def parse_numbers(text: str, what: str = "lam") -> list[float]:
+    """Ascending numbers from ``0,0.5,1``, ``start:stop:count`` (evenly spaced, with both ends), or a list of both.
+
+    Args:
+        text: as given.
+        what: the name of one of them, for the error.
+
+    Raises:
+        PlanError: not such a text.
+    """
+    expected = "expected numbers like 0,0.5,1 or start:stop:count"
+    numbers: list[float] = []
+    for part in text.split(","):
+        try:
+            if ":" in part:
+                start, stop, count = part.split(":")
+                if not 2 <= int(count) <= _MOST:
+                    raise ValueError(f"{count} must hold both ends, and be at most {_MOST}")
+                numbers += [round(float(number), 10) for number in np.linspace(float(start), float(stop), int(count))]
+            else:
+                numbers.append(float(part))
+        except ValueError as error:
+            raise PlanError(f"can't read {what}s {text!r} ({error}): {expected}") from error
+    if not numbers:
+        raise PlanError(f"there is no {what} in {text!r}: {expected}")
+    return sorted(set(numbers))
+
+
+def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
+    """The lams at which an anchor of ``anchor_beta`` stands for models aligned at these betas (``500,1000,5000``).
+
+    The reference, lam = 0, comes first: whatever is gained is gained over it.
+
+    Raises:
+        PlanError: not numbers, or the anchor's beta isn't known.
+    """
+    if anchor_beta is None:
+        raise PlanError(
+            "betas are turned into lam = anchor beta / beta, but the anchor's beta isn't known: give --anchor-beta"
+        )
+    if not anchor_beta > 0:
+        raise PlanError(f"the anchor's beta is a KL strength, a positive number; got {anchor_beta:g}")
+    try:
+        return sorted({0.0, *(lam_from_beta(anchor_beta, float(part)) for part in text.split(","))})
+    except ValueError as error:
+        raise PlanError(f"can't read betas {text!r}: expected positive numbers like 500,1000,5000 ({error})") from error
+
+
+def parse_share(text: str) -> float:
+    """A share from ``1%`` or ``0.01``.
+
+    Raises:
+        PlanError: not a number between 0 and 1 (0 and 100 %).
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise PlanError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100 %")
+    return share
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Shard k of n, counted from 0, from ``K/N``, counted from 1 as test runners do: 1/4, 2/4, 3/4, 4/4.
+
+    Raises:
+        PlanError: not such a text, or not 1 <= K <= N.
+    """
+    try:
+        own, shards = (int(part) for part in text.split("/"))
+    except ValueError:
+        own, shards = 0, 0
+    if not 1 <= own <= shards:
+        raise PlanError(f"can't use the shard {text!r}: expected K/N with K from 1 to N, such as 1/4")
+    return own - 1, shards
+
+
+_MARGIN = re.compile(
+    r"(?P<sign>±|\+-|\+/-|-|\+)?(?P<number>(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?)(?P<share>%)?", re.IGNORECASE
+)
+_EXPECTED = "expected NAME, NAME:-0.1, NAME:-5% or NAME:±5%"
+
+
+def parse_guards(text: str) -> tuple[Guard, ...]:
+    """Guards from ``hps,clip:-0.5%,edges:±10%``: names of rewards, each with what it may lose.
+
+    A name alone takes the smallest change that matters. Names may hold colons themselves (``module:function``, urls).
+
+    Raises:
+        ResultsError: says which part can't be read.
+    """
+    # "−" is copied from a text
+    return tuple(map(_guard, filter(None, map(str.strip, text.replace("−", "-").split(",")))))
+
+
+def _guard(text: str) -> Guard:
+    name, _, margin = text.rpartition(":")
+    margin = margin.strip()
+    if "://" in text and margin[:1] not in tuple("±+-"):  # a port, or the path of a url
+        return Guard(text)
+    found = _MARGIN.fullmatch(margin) if name else None
+    if found is None and name and margin[:1] in ("", *"±+-.0123456789"):
+        raise ResultsError(f"can't read the guard {text!r}: {_EXPECTED}")
+    if found is None:
+        return Guard(text)
+    number, sign, share = float(found["number"]), found["sign"], found["share"] or ""
+    if number and sign in (None, "+"):
+        drop = f"{name}:-{found['number']}{share}"
+        raise ResultsError(f"the guard {text!r} asks for a rise; say how much may be lost: {drop}")
+    both = sign is not None and len(sign) + (sign == "±") > 1
+    return Guard(name.strip(), margin=number / 100 if share else number, relative=bool(share), both=both)
+
+
+def parse_criteria(
+    objective: str,
+    guard: str | None = None,
+    kl_budget: float | None = None,
+    risk: float = RISK,
+    prefer: str = "smallest",
+) -> Criteria:
+    """A question as it is typed: objectives separated by commas, guards as `parse_guards` reads them.
+
+    Raises:
+        ResultsError: says which part can't be read, or can't be used.
+    """
+    names = tuple(part.strip() for part in objective.split(",") if part.strip())
+    guards = parse_guards(guard or "")
+    return Criteria(objectives=names, guards=guards, kl_budget=kl_budget, risk=risk, prefer=cast(Prefer, prefer))

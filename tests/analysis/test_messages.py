@@ -1,0 +1,267 @@
+"""A recommendation in words: figures as they are in it, nothing that contradicts itself."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.analysis.synthetic import COLLAPSE, LAMS, RISE, Floats, sweep, table
+
+from deradiff.analysis import messages
+from deradiff.analysis.criteria import Guard
+from deradiff.analysis.overoptimization import LEVEL
+from deradiff.analysis.recommend import Recommendation, recommend
+from deradiff.results import Results, RewardInfo
+
+FLAT = np.zeros(len(LAMS))
+GOLD = Guard("gold", margin=0.3)
+STEADY = {"edges": RewardInfo(direction="steady", margin=0.25, relative=True)}
+NONE = {"gold": RewardInfo(direction="none")}
+
+
+def choose(run: Results, *guards: Guard, **asked: Any) -> Recommendation:
+    return recommend(run, "proxy", list(guards), **asked)
+
+
+def test_a_settled_lam_is_told_with_its_beta_what_holds_and_the_risk() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}, rewards=NONE), GOLD, risk=0.1)
+    assert messages.headline(answer) == "lam: 1 (beta 0.1): gold loses at most 0.3, shown at 10% risk"
+    assert messages.headline(answer, "guidance 7").startswith("lam at guidance 7: 1 (beta 0.1): ")
+    assert messages.lead(answer) == "Gold loses at most 0.3, shown at 10% risk."
+    assert messages.headline(choose(sweep({"proxy": RISE, "gold": FLAT}), prefer="best")).endswith(
+        "proxy is shown to rise there"
+    )
+
+
+def test_reasons_give_the_figures_of_the_candidate() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}, rewards=NONE), GOLD)
+    index = answer.lams.index(answer.candidate)
+    told = " ".join(messages.reasons(answer))
+    assert f"Gain in proxy there, corrected for choosing: {answer.gain}." in told
+    assert "the smallest within one standard error of the best among the lams shown to hold" in told
+    assert f"There gold changes by {answer.curves['gold'].change[index]}." in told
+    assert f"in {messages.share_text(answer.curves['proxy'].wins[index])} of pairs" in told
+    assert "anchor" not in told  # it is the anchor
+    best = choose(sweep({"proxy": RISE, "gold": FLAT}), prefer="best")
+    assert "It is the best among all lams." in " ".join(messages.reasons(best))
+    assert "above the anchor's in" in " ".join(messages.reasons(best))
+
+
+def test_several_objectives_are_told_each_with_the_pareto_set() -> None:
+    lams = np.array(LAMS)
+    run = sweep({"a": -((lams - 0.5) ** 2), "b": -((lams - 1.5) ** 2)}, noise=0.001)
+    told = " ".join(messages.reasons(recommend(run, ["a", "b"])))
+    assert "a by +" in told
+    assert "and b by +" in told
+    assert "better than these in every objective: 0.5, 1, 1.5." in told
+
+
+CASES: list[tuple[Mapping[str, Floats], dict[str, Any], str]] = [
+    ({"proxy": RISE, "gold": -4 * np.array(LAMS)}, {}, "every other lam fails \\(gold\\)"),
+    ({"proxy": -RISE, "gold": FLAT}, {}, "no lam shown to hold raises proxy"),
+    ({"proxy": RISE, "gold": FLAT}, {"prompts": 2, "noise": 0.5}, "these 2 prompts don't settle any other lam"),
+    (
+        {"proxy": 0.05 * RISE, "gold": FLAT},
+        {"noise": 0.1, "rng_seed": 4},
+        "these 12 prompts don't settle the gain in proxy at lam = ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("curves", "made", "words"), CASES)
+def test_a_lam_of_0_says_why_none_above_it_is_taken(
+    curves: Mapping[str, Floats], made: dict[str, Any], words: str
+) -> None:
+    answer = choose(sweep(curves, rewards=NONE, **made), GOLD, prefer="best")
+    assert answer.lam == 0
+    assert re.search(words, messages.headline(answer))
+
+
+def test_each_lam_says_why_it_is_not_taken() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}, rewards=NONE), GOLD)
+    told = [messages.verdict_reason(answer, index) for index in range(len(LAMS))]
+    assert told == [""] * 4 + ["fails: gold"] * 3
+    alarmed = choose(sweep({"proxy": RISE, "gold": COLLAPSE}), prefer="best")
+    assert messages.verdict_reason(alarmed, len(LAMS) - 1) == "beyond the onset of a hacking alarm"
+    few = choose(sweep({"proxy": RISE, "gold": FLAT}, noise=0.5, prompts=2), GOLD)
+    assert messages.verdict_reason(few, 1) == "not settled"
+
+
+def test_other_risks_stand_side_by_side_with_the_interval_of_lam() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": 0.3 * COLLAPSE}, noise=0.3, rewards=NONE), GOLD)
+    safe, middle, best = answer.lams_by_risk.values()
+    low, high = answer.interval
+    assert messages.by_risk(answer) == (
+        f"safe {safe:g} (5% risk), {middle:g} (20% risk), best estimate {best:g} (50% risk). "
+        f"The right lam is between {low:g} and {high:g} (95 %)."
+    )
+    assert safe < best
+
+
+def test_what_would_settle_it_is_told_where_something_is_open() -> None:
+    """Six prompts leave open what the guard loses; many that are clean leave nothing."""
+    curves = {"proxy": RISE, "gold": FLAT}
+    few = choose(sweep(curves, prompts=6, noise=0.4, rewards=NONE), Guard("gold", margin=0.6), prefer="best")
+    assert few.settled_by is not None
+    lam, prompts = few.settled_by
+    assert few.lam < lam <= few.lams_by_risk[0.5]
+    assert messages.to_settle(few) == (
+        f"About {prompts - 6} more prompts like these ({prompts} in all) would show lam = {lam:g} (80 % power)."
+    )
+    assert messages.to_settle(choose(sweep(curves, prompts=30, noise=0.02, rewards=NONE), GOLD)) is None
+    lucky = dataclasses.replace(few, settled_by=(lam, 5))
+    assert "these were unlucky" in str(messages.to_settle(lucky))
+    unknown = dataclasses.replace(few, settled_by=None)
+    assert "can't be told from these 6" in str(messages.to_settle(unknown))
+
+
+def test_an_alarm_is_told_with_its_figures_and_what_it_assumes() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}))
+    (alarm,) = answer.raised_alarms
+    told = messages.alarm_sentence(alarm, 12)
+    assert told.startswith(f"from lam = {alarm.before:g} to {alarm.after:g} proxy rises by {alarm.rise} while gold ")
+    assert f"changes by {alarm.change}" in told
+    assert f"up to lam = 1 the fall is within {alarm.margin:.3g}." in told
+    assert told.endswith("12 prompts can miss a group of up to 22%.")
+    assert "miss" not in messages.alarm_sentence(alarm, 29)
+    assert "p < 0.001" in messages.alarm_sentence(dataclasses.replace(alarm, p_value=0.0004), 29)
+    assert "p = 0.012" in messages.alarm_sentence(dataclasses.replace(alarm, p_value=0.0123), 29)
+
+
+def test_a_drift_is_told_as_one() -> None:
+    run = sweep({"proxy": RISE, "edges": 4 + np.array(LAMS)}, noise=0.02, level=0.1, rewards=STEADY)
+    answer = choose(run)
+    (alarm,) = answer.raised_alarms
+    told = messages.alarm_sentence(alarm, 40)
+    assert told.startswith(f"from lam = 1.5 edges is more than {alarm.margin:.3g} off the reference")
+    assert f"(it changes by {alarm.change}; p < 0.001) while proxy rises by {alarm.rise}." in told
+
+
+def test_a_silent_alarm_tells_how_near_it_was() -> None:
+    """Each drops by 0.2 from lam = 1 on; what differs is the noise, so how near it is."""
+    step = np.where(np.array(LAMS) > 1, -0.2, 0)
+    run = sweep({"proxy": RISE, "near": step, "far": step}, prompts=10, seeds=1, noise=0.25, rng_seed=2)
+    far = run.scores["far"] + 3 * np.random.default_rng(1).normal(size=run.shape)
+    answer = choose(dataclasses.replace(run, scores={**run.scores, "far": far}))
+    nearest, other = answer.alarms
+    assert (nearest.reward, nearest.raised, other.raised) == ("near", False, False)
+    assert LEVEL < nearest.p_value < other.p_value
+    silence = messages.silence(answer)
+    assert silence is not None
+    assert f"the closest is near from lam = {nearest.before:g} to {nearest.after:g} ({nearest.change}" in silence
+    assert f"10 prompts leave room for a change of {nearest.change.figures[1]} there" in silence
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (sweep({"proxy": RISE, "gold": COLLAPSE}, prompts=9), "needs 10 prompts or more; there are 9"),
+        (sweep({"proxy": RISE}), "Nothing else is scored"),
+        (sweep({"proxy": RISE, "gold": COLLAPSE}, rewards=NONE), "needs a lam above 0"),
+        (sweep({"proxy": FLAT[:2], "gold": FLAT[:2]}, lams=(-1.0, 0.0)), "needs a lam above 0"),
+    ],
+)
+def test_where_no_alarm_could_be_raised_that_is_told_and_nothing_of_silence(run: Results, words: str) -> None:
+    answer = choose(run)
+    assert (answer.alarms, messages.silence(answer)) == ((), None)
+    assert any(words in warning for warning in messages.warnings(answer))
+
+
+def test_where_one_alarm_is_raised_the_silent_ones_stay_silent() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE, "calm": FLAT}))
+    assert [alarm.raised for alarm in answer.alarms] == [True, False]
+    assert messages.silence(answer) is None
+
+
+@pytest.mark.parametrize("slope", [0.2, -0.2])
+def test_of_what_should_stay_silence_leaves_room_on_the_side_it_moved_to(slope: float) -> None:
+    run = sweep({"proxy": RISE, "edges": 4 + slope * np.array(LAMS)}, noise=0.02, level=0.1, rewards=STEADY)
+    answer = choose(run)
+    low, high = answer.alarms[0].change.figures[1:]
+    silence = str(messages.silence(answer))
+    assert f"where {answer.alarms[0].margin:.3g} off the reference is allowed" in silence
+    assert f"a change of {high if slope > 0 else low} there" in silence
+
+
+def test_silence_leaves_room_for_a_fall_whatever_the_mean_did() -> None:
+    curves = {"proxy": np.array([0.0, 1]), "gold": np.zeros(2)}
+    answers = [choose(sweep(curves, lams=(0.0, 1.0), prompts=10, rng_seed=seed)) for seed in range(8)]
+    silent = {str(messages.silence(own)): own.alarms[0].change for own in answers if not own.raised_alarms}
+    open_ended = {said: change for said, change in silent.items() if change.low < 0}
+    assert {change.mean > 0 for change in open_ended.values()} == {False, True}
+    assert all(f"a change of {change.figures[1]} there" in said for said, change in open_ended.items())
+
+
+def test_of_what_only_rises_silence_leaves_no_room() -> None:
+    silence = str(messages.silence(choose(sweep({"proxy": RISE, "gold": RISE}, noise=0.001))))
+    assert "the closest is gold" in silence
+    assert "room" not in silence
+
+
+WARNINGS: list[tuple[Mapping[str, Floats], dict[str, Any], tuple[Guard, ...], str]] = [
+    ({"proxy": RISE, "gold": COLLAPSE}, {"prompts": 3}, (GOLD,), "Only 3 prompts"),
+    ({"proxy": RISE + np.array(LAMS), "gold": RISE}, {}, (GOLD,), "lam = 4 is the largest lam swept.*sweep 6, 8 too"),
+    ({"proxy": RISE + np.array(LAMS), "gold": RISE}, {}, (GOLD,), "gold hold at every lam swept"),
+    ({"proxy": RISE + np.array(LAMS), "gold": RISE}, {}, (GOLD,), "lam = 4 extrapolates beyond the anchor"),
+    ({"proxy": RISE}, {}, (), "No guard: nothing that proxy may cost"),
+    ({"proxy": RISE, "gold": COLLAPSE}, {}, (GOLD,), "grid is coarse around lam = 1.*so sweep 0.75, 1.25 too"),
+]
+
+
+@pytest.mark.parametrize(("curves", "made", "guards", "words"), WARNINGS)
+def test_warnings(curves: Mapping[str, Floats], made: dict[str, Any], guards: tuple[Guard, ...], words: str) -> None:
+    told = messages.warnings(choose(sweep(curves, **made), *guards))
+    assert any(re.search(words, warning) for warning in told), told
+
+
+def test_an_objective_that_is_the_same_at_every_lam_is_told() -> None:
+    run = sweep({"proxy": RISE, "gold": FLAT})
+    answer = choose(dataclasses.replace(run, scores={**run.scores, "proxy": np.ones(run.shape)}), GOLD)
+    assert answer.lam == 0
+    assert "proxy is the same at every lam: these scores can't choose a lam." in messages.warnings(answer)
+
+
+def test_a_counted_guard_with_too_few_prompts_is_told_how_many_it_takes() -> None:
+    run = table(
+        {"proxy": np.random.default_rng(0).normal(size=(10, 1, 3)) + 2 * np.arange(3.0), "gold": np.ones((10, 1, 3))},
+        (0.0, 0.5, 1.0),
+    )
+    answer = choose(run, Guard("gold", margin=0.1, relative=True))
+    assert answer.least_prompts == {"gold": 29}
+    assert any(
+        "with 10 prompts, however clean: it takes 29 or more at 5% risk" in own for own in messages.warnings(answer)
+    )
+    looser = choose(run, Guard("gold", margin=0.3, relative=True))
+    assert looser.lam > 0
+    assert not any("however clean" in own for own in messages.warnings(looser))
+
+
+def test_what_was_shown_is_not_said_to_be_impossible() -> None:
+    answer = choose(sweep({"proxy": RISE, "gold": -np.array(LAMS)}), Guard("gold", margin=0.6))
+    assert answer.lam > 0
+    assert not any("can't be shown" in warning for warning in messages.warnings(answer))
+
+
+def test_a_reward_that_is_left_out_is_told() -> None:
+    run = dataclasses.replace(sweep({"proxy": RISE, "gold": FLAT}), unscored={"hps": 5})
+    told = messages.warnings(choose(run))
+    assert any(warning.startswith("Left out: 5 of 336 images have no score of hps") for warning in told)
+
+
+@pytest.mark.parametrize(("lams", "words"), [((-1.0, 0.0, 1.0), ["smallest", "opposite"]), ((0.0, 0.5, 1.0), [])])
+def test_a_choice_at_the_lower_edge_says_so(lams: tuple[float, ...], words: list[str]) -> None:
+    answer = recommend(sweep({"proxy": -np.array(lams)}, lams=lams), "proxy")
+    assert answer.lam == lams[0]
+    told = " ".join(messages.warnings(answer))
+    assert [word for word in ("smallest", "opposite") if word in told] == words
+
+
+def test_a_clean_choice_warns_of_nothing() -> None:
+    fine = tuple(round(0.1 * step, 1) for step in range(16))
+    curves = {"proxy": 1 - np.exp(-np.array(fine)), "gold": -np.clip(np.array(fine) - 0.9, 0, None)}
+    answer = choose(sweep(curves, lams=fine, prompts=30, noise=0.02), Guard("gold", margin=0.15))
+    assert answer.lam == 1
+    assert messages.warnings(answer) == []
+    assert messages.to_settle(answer) is None
