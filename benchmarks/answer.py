@@ -29,7 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 from truths import Truth
 
-SEARCHES = 100
+SEARCHES = 60
 ALARM_PROMPTS, ENOUGH = (10, 16, 32, 100), 32  # from which groups of a tenth are rarely missed altogether
 PILOTS = (
     Truth("gaussian", "linear", "alike", 0.2, 1),
@@ -136,7 +136,7 @@ def searches(quick: bool) -> dict[str, Any]:
         found = measured(f"search, {margin:.0%}", ((answer_search.one, (margin, number)) for number in range(count)))
         rows.append(answer_search.summary(margin, found))
     keys = ("search_hit_rate", "search_violation", "search_image_share")
-    repetitions = 4 if quick else 20
+    repetitions = 4 if quick else 12
     tasks = ((answer_search.shape, cell) for cell in product(answer_search.SHAPES, range(repetitions)))
     shapes = answer_search.shape_summary(measured("search, shapes", tasks))
     return {**{key: rows[0][key] for key in keys}, "searches": rows, "search_shapes": shapes}

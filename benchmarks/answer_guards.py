@@ -36,10 +36,13 @@ def shown_lams(
 ) -> Any:
     """Index of the largest lam shown to hold in each repetition."""
     question = make_criteria("objective", [Guard("guard", margin=truth.margin, relative=True, floor=floor)], risk=RISK)
-    slacks = [_slack(truth.draw(prompts, rng), question) for _ in range(repetitions)]
-    p = np.concatenate([p_values(stack(slacks[start : start + 50]), RISK) for start in range(0, repetitions, 50)])
-    holds = p.reshape(repetitions, -1) <= RISK
-    return np.array([reached(own, ZERO).sum() - 1 for own in holds])
+    drawn = [truth.draw(prompts, rng) for _ in range(repetitions)]
+    # where all images at lam = 0 score 0, a share of their mean is nothing: recommend refuses, and nothing is shown
+    slacks = [_slack(scores, question) for scores in drawn if scores[:, :, ZERO].any()]
+    p = np.concatenate([p_values(stack(slacks[start : start + 50]), RISK) for start in range(0, len(slacks), 50)])
+    holds = p.reshape(len(slacks), -1) <= RISK
+    shown = [int(reached(own, ZERO).sum()) - 1 for own in holds]
+    return np.array([*shown, *[ZERO] * (repetitions - len(slacks))])
 
 
 def _slack(scores: Any, question: Any) -> PromptMeans:
