@@ -43,7 +43,7 @@ def one(margin: float, repetition: int) -> dict[str, Any]:
         return replace(whole, scores={name: np.where(sampled, own, np.nan) for name, own in whole.scores.items()})
 
     settings = Settings(criteria=criteria, interval_width=1e-6, max_images=int(SHARE * np.prod(dense.shape)))
-    answer = search(settings, SHAPE[0], sample)
+    answer = search(settings, whole.lams, SHAPE[0], sample)
     return {
         "lam": answer.recommendation.lam,
         "dense_lam": dense.lams[chosen_index(dense, criteria)],
@@ -102,7 +102,8 @@ def shape(name: str, repetition: int) -> dict[str, Any]:
         return replace(whole, scores={own: np.where(sampled, table, np.nan) for own, table in scores.items()})
 
     criteria = Criteria(objectives=("objective",), guards=(Guard("guard", margin=0.1, relative=True),))
-    answer = search(Settings(criteria=criteria, max_images=int(SHARE * sampled.size)), PROMPTS, sample)
+    settings = Settings(criteria=criteria, max_images=int(SHARE * sampled.size))
+    answer = search(settings, whole.lams, PROMPTS, sample)
     index = whole.lams.index(answer.recommendation.lam)
     held = fall <= 0.1
     return {

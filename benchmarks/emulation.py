@@ -54,7 +54,7 @@ def comparison(anchors: list[Path], schedulers: list[str], seeds: int, samples: 
         model="embedded",
         prompts=fresh[:PROMPTS],
         seeds=range(seeds),
-        guidances=[1.0],
+        guidance=1.0,
         steps=STEPS,
         batch_size=BATCH,
     )
@@ -67,7 +67,7 @@ def measured(out: Path, full: bool) -> Iterator[Table]:
         return str(next(folder / name for folder in (LADDER, out) if (folder / name).exists()))
 
     for name, own in comparisons(full, out).items():
-        with progress(name, sum(plan.count for plan in own.plans().values())) as advance:
+        with progress(name, sum(arm.request.count for arm in own.arms())) as advance:
             yield from compare(out / name, own, testbed.load_pipeline(), REWARDS, locate, advance)
 
 

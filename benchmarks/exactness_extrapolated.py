@@ -22,8 +22,8 @@ from torch import Tensor
 import deradiff
 from deradiff import testbed
 from deradiff.realignment import Handle
+from deradiff.runs.models import set_scheduler
 from deradiff.sampling import noise_seed
-from deradiff.sweep.models import set_scheduler
 
 ANCHORS, LAMS = (0.8, 0.2, 0.1), (2.0, 4.0)
 OWN = 24  # captions whose samples tell denoising errors

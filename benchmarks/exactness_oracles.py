@@ -8,11 +8,11 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from deradiff.reweight import GRID, LEAST_ESS, path_weights
 from exactness_distance import histogram_kl, sliced_wasserstein
 from torch import Tensor
 
 import deradiff
+from deradiff.analysis.reweight import GRID, LEAST_ESS, path_weights
 from deradiff.realignment import Handle
 from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline, Quadratic
 
@@ -146,9 +146,9 @@ def _of_paths(handle: Handle, points: Tensor, problem: Problem, particles: int, 
     paths = handle.paths
     assert paths is not None
     if particles > 1:
-        assert paths.distinct is not None
+        assert paths.ancestors is not None
         assert paths.ess is not None
-        return {"distinct": float(paths.distinct.double().mean()), "ess": float(paths.ess.mean())}
+        return {"ancestors": float(paths.ancestors.double().mean()), "ess": float(paths.ess.mean())}
     assert paths.path_kl is not None
     found: dict[str, Any] = {"path_kl": float(paths.path_kl.mean()), "exact_kl": kl}
     if paths.implicit_reward is not None:

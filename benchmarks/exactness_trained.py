@@ -4,28 +4,27 @@ The optimum is known up to Monte-Carlo error: samples of the reference with weig
 anchors and the models from scratch are those of benchmarks/ladder/, the captions those that no training saw.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from deradiff.calibrate import calibrate
-from deradiff.recommend import interval
-from deradiff.reweight import reweight
 from exactness_distance import energy_distance
 from ladder import CAPTIONS, LADDER
 from PIL import Image
 from torch import Tensor
 
 from deradiff import testbed
+from deradiff.analysis.calibrate import calibrate
+from deradiff.analysis.reweight import reweight
+from deradiff.analysis.statistics import mean_interval
 from deradiff.cli.common import progress
 from deradiff.results import Results
+from deradiff.runs.recipe import Recipe
+from deradiff.runs.run import Run
 from deradiff.sampling import to_pixels
-from deradiff.sweep import Journal, Plan
-from deradiff.sweep.run import run
-from deradiff.sweep.score import score
 
 REWARDS = ("warmth", "faithfulness")
 ANCHORS = tuple((beta, seed) for beta in (0.2, 0.1, 0.05) for seed in (0, 1))
@@ -54,17 +53,18 @@ class Arms:
     def __init__(self, out: Path) -> None:
         self.out, self.pipe, self.prompts = out, testbed.load_pipeline(), captions()
 
-    def swept(self, kind: str, anchor: str, **settings: Any) -> Results:
+    def swept(
+        self, kind: str, anchor: str, lams: Sequence[float], seeds: Sequence[int] = range(SEEDS), **settings: Any
+    ) -> Results:
         """A sweep with its scores."""
-        given: dict[str, Any] = {"model": "embedded", "prompts": self.prompts, "seeds": range(SEEDS)}
-        given |= {"guidances": [1.0], "steps": STEPS, "batch_size": 64, "scheduler": SCHEDULER}
-        plan = Plan.of(anchor=anchor, **{**given, **settings})
-        journal = Journal(self.out / f"{kind}-{anchor}", plan)
-        with progress(f"{kind} {anchor}", plan.count) as advance:
-            run(journal, self.pipe, str(LADDER / anchor), advance)
-        for reward in REWARDS:
-            score(journal, reward)
-        return journal.results()
+        given = {"model": "embedded", "anchor": anchor, "steps": STEPS, "batch_size": 64, "scheduler": SCHEDULER}
+        recipe = Recipe.of(**{**given, **settings})
+        run = Run(self.out / f"{kind}-{anchor}", recipe, pipe=self.pipe, aligned=str(LADDER / anchor))
+        requests = run.requests(self.prompts, seeds, lams, [1.0])
+        with progress(f"{kind} {anchor}", run.cost(requests).missing) as advance:
+            run.sample_requests(requests, progress=advance)
+        run.score(REWARDS, progress=lambda count: None)
+        return run.results()
 
 
 def pictures(results: Results, prompt: int, lam: float) -> Tensor:
@@ -94,9 +94,9 @@ def held(pool: Results, beta: float, arms: dict[str, tuple[Results, float]]) -> 
                 "gap": told(own - best[reward]),
             }
         if np.isfinite(
-            found := results.paths.get("distinct", np.full(results.images.shape, np.nan))[:, :, place]
+            found := results.paths.get("ancestors", np.full(results.images.shape, np.nan))[:, :, place]
         ).all():
-            row["distinct"] = float(found.mean())
+            row["ancestors"] = float(found.mean())
         yield row
 
 
@@ -112,7 +112,7 @@ def chosen_of_eight(pool: Results, lam: float) -> Results:
 
 def told(values: np.ndarray[Any, Any]) -> dict[str, float]:
     """A mean over captions with its 95 % interval."""
-    found = interval(values[:, None])
+    found = mean_interval(values[:, None])
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 

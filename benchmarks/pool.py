@@ -16,10 +16,8 @@ import pyarrow.parquet as pq
 from deradiff import testbed
 from deradiff.cli.common import progress
 from deradiff.results import Results
-from deradiff.sweep import Journal, Plan
-from deradiff.sweep.models import load_pipeline
-from deradiff.sweep.run import run
-from deradiff.sweep.score import score
+from deradiff.runs.recipe import Recipe
+from deradiff.runs.run import Run
 
 TABLE = Path(__file__).parent / "results" / "pool.parquet"
 ANCHOR, BETA = "warmth-beta0.025-seed0", 0.025
@@ -27,18 +25,8 @@ REWARDS, PATHS = ("warmth", "faithfulness", "scene_distance"), ("implicit_reward
 SHAPE = (32, 24, 33)
 
 
-def plan() -> Plan:
-    return Plan.of(
-        model="embedded",
-        anchor=f"embedded:{ANCHOR}",
-        prompts=testbed.prompts(SHAPE[0], seed=6, drop=0.5),
-        seeds=range(SHAPE[1]),
-        lams=[step / (SHAPE[2] - 1) for step in range(SHAPE[2])],
-        anchor_beta=BETA,
-        steps=20,
-        guidances=[1.0],
-        batch_size=264,
-    )
+RECIPE = {"model": "embedded", "anchor": f"embedded:{ANCHOR}", "anchor_beta": BETA, "steps": 20, "batch_size": 264}
+SEEDS, LAMS = range(SHAPE[1]), [step / (SHAPE[2] - 1) for step in range(SHAPE[2])]
 
 
 def table() -> dict[str, np.ndarray]:
@@ -62,14 +50,14 @@ def part(pool: dict[str, np.ndarray], prompts: np.ndarray, seeds: np.ndarray, la
 
 
 def main() -> None:
-    journal = Journal(Path("runs/pool"), plan())
-    pipe = load_pipeline(str(testbed.pipeline_path()))
-    with progress("sampling", journal.plan.count) as advance:
-        run(journal, pipe, str(testbed.anchor_path(ANCHOR)), advance)
+    run, prompts = Run(Path("runs/pool"), Recipe.of(**RECIPE)), testbed.prompts(SHAPE[0], seed=6, drop=0.5)
+    requests = run.requests(prompts, SEEDS, LAMS, [1.0])
+    with progress("sampling", run.cost(requests).missing) as advance:
+        run.sample_requests(requests, progress=advance)
     for reward in REWARDS:
-        with progress(reward, journal.plan.count) as advance:
-            score(journal, reward, progress=advance)
-    results = journal.results()
+        with progress(reward, requests[0].count) as advance:
+            run.score(reward, progress=advance)
+    results = run.results().on_axes(prompts, SEEDS, LAMS)
     columns = {**results.scores, **{name: results.paths[name] for name in PATHS}, "path_kl": results.path_kl}
     arrays = {name: pa.array(np.asarray(values, np.float32).ravel()) for name, values in columns.items()}
     pq.write_table(pa.table(arrays), TABLE, compression="zstd")

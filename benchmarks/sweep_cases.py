@@ -9,18 +9,19 @@ import torch
 from sweep_pipelines import Shape
 
 from deradiff import testbed
-from deradiff.sweep import Plan
+from deradiff.runs.cells import Request
+from deradiff.runs.recipe import Recipe
 
 DESCRIPTION = "{pipeline}, {anchor}, {scheduler}, {lams} lams, {steps} steps, guidance {guidance:g}, latents {side}²"
 PROMPTS_SEED = 3000  # its captions were used for no tuning
 MODES: dict[str, dict[str, Any]] = {
-    "exact": {"mode": "exact"},
-    "reuse 2": {"mode": "reuse", "refresh": 2},
-    "reuse 3": {"mode": "reuse", "refresh": 3},
-    "adaptive 2 %": {"mode": "adaptive", "quality": 0.02},
-    "adaptive 1 %": {"mode": "adaptive", "quality": 0.01},
-    "adaptive .3 %": {"mode": "adaptive", "quality": 0.003},
-    "weights": {"mode": "weights"},
+    "exact": {"policy": "exact"},
+    "reuse 2": {"policy": "reuse", "refresh": 2},
+    "reuse 3": {"policy": "reuse", "refresh": 3},
+    "adaptive 2 %": {"policy": "adaptive", "target_error": 0.02},
+    "adaptive 1 %": {"policy": "adaptive", "target_error": 0.01},
+    "adaptive .3 %": {"policy": "adaptive", "target_error": 0.003},
+    "weights": {"policy": "weights"},
 }
 
 
@@ -41,15 +42,21 @@ class Case:
     batch_size: int = 8
     repeats: int = 3
 
-    def plan(self, mode: str, anchor: Path) -> Plan:
-        """The sweep in one mode."""
-        return Plan.of(
-            model=self.pipeline,
-            anchor=str(anchor),
+    @property
+    def request(self) -> Request:
+        """Its images, the same in every mode."""
+        return Request.of(
             prompts=testbed.prompts(self.prompts, PROMPTS_SEED),
             seeds=range(self.seeds),
             lams=torch.linspace(0, 2, self.lams).tolist(),
             guidances=[self.guidance],
+        )
+
+    def recipe(self, mode: str, anchor: Path) -> Recipe:
+        """What they share in one mode."""
+        return Recipe.of(
+            model=self.pipeline,
+            anchor=str(anchor),
             scheduler=self.scheduler,
             steps=self.steps,
             height=8 * self.side,

@@ -13,25 +13,26 @@ from sweep_quality import errors, relative_error, reward_changes, rewards
 from sweep_way import Way
 from torch import Tensor
 
+from deradiff.runs.cells import Cell, Request
+from deradiff.runs.models import set_scheduler
 from deradiff.sampling import noise_seed
-from deradiff.sweep import Cell, Plan
-from deradiff.sweep.models import set_scheduler
 
 
 def measure(pipe: Any, case: Case, anchor: Path) -> list[dict[str, Any]]:
     """A row for the published way and one a mode: costs beside the published ones, images beside the exact ones."""
     set_scheduler(pipe, case.scheduler)
+    request = case.request
     published, ways = Published(pipe, anchor), {mode: Way(case, mode, anchor) for mode in case.modes}
-    exact, shares = ways["exact"], min(case.repeats, *(way.plan.batch_count for way in ways.values()))
+    exact, shares = ways["exact"], min(case.repeats, *(len(way.blocks) for way in ways.values()))
     seconds, images = list[float](), dict[Cell, Tensor]()
     for share in range(shares):
         for way in ways.values():
             way.run(pipe, share, shares)
         start = time.perf_counter()
-        made = _run(published, exact.plan, case, prompt=share * case.prompts // shares)
+        made = _run(published, case, request, prompt=request.prompts[share * case.prompts // shares])
         seconds.append((time.perf_counter() - start) / len(made))
         images |= made
-    calls, scores = 2 * case.steps * exact.plan.count, _scores(pipe, case, exact)
+    calls, scores = 2 * case.steps * request.count, _scores(pipe, case, exact)
     rows = [
         {
             "mode": "published",
@@ -48,10 +49,11 @@ def measure(pipe: Any, case: Case, anchor: Path) -> list[dict[str, Any]]:
             "mode": mode,
             "seconds_per_image": median(way.seconds),
             "calls": sum(way.calls),
+            "rows": way.rows,
             "calls_ratio": calls / sum(way.calls),
             "wall_ratio": median(theirs / ours for theirs, ours in zip(seconds, way.seconds, strict=True)),
             "calls_by_batch": way.calls,
-            "spot_checks": sum(len(info.get("checks", ())) for info in way.infos),
+            "spot_checks": sum(len(info.spot_checks) for info in way.infos),
         }
         changes = reward_changes(_scores(pipe, case, way), scores)
         rows.append(cost | errors(way.latents(), exact.latents()) | changes)
@@ -59,15 +61,15 @@ def measure(pipe: Any, case: Case, anchor: Path) -> list[dict[str, Any]]:
     return [settings | row for row in rows]
 
 
-def _run(published: Published, plan: Plan, case: Case, prompt: int) -> dict[Cell, Tensor]:
+def _run(published: Published, case: Case, request: Request, prompt: str) -> dict[Cell, Tensor]:
     """Final latents (C, side, side) of a prompt at the first, middle and last lam: every lam costs the same."""
     images = dict[Cell, Tensor]()
     with counting([published.reference, published.aligned], case.guidance) as calls:
-        for lam in (0, case.lams // 2, case.lams - 1):
-            generator = torch.Generator().manual_seed(noise_seed(plan.prompts[prompt], plan.seeds[0]))
+        for lam in (request.lams[0], request.lams[case.lams // 2], request.lams[-1]):
+            generator = torch.Generator().manual_seed(noise_seed(prompt, request.seeds[0]))
             settings = {"guidance": case.guidance, "steps": case.steps, "side": case.side}
-            latents = published.sample(plan.prompts[prompt], generator, plan.lams[lam], **settings)
-            images[Cell(prompt, 0, 0, lam)] = latents[0].float().cpu()
+            latents = published.sample(prompt, generator, lam, **settings)
+            images[Cell(prompt, request.seeds[0], case.guidance, lam)] = latents[0].float().cpu()
     assert calls.count == 2 * case.steps * len(images)
     return images
 
@@ -80,4 +82,4 @@ def _scores(pipe: Any, case: Case, way: Way) -> dict[str, Tensor]:
     """Rewards judge images of the embedded pipeline only, at the size it was trained for."""
     if case.pipeline != "embedded" or case.side != 8:
         return {}
-    return rewards(pipe, way.latents(), [prompt for prompt in way.plan.prompts for _ in way.plan.seeds])
+    return rewards(pipe, way.latents(), [prompt for prompt in way.request.prompts for _ in way.request.seeds])

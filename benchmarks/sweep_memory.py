@@ -16,7 +16,7 @@ from sweep_way import Way
 from torch import nn
 
 from deradiff.realignment import realign
-from deradiff.sweep.models import set_scheduler
+from deradiff.runs.models import set_scheduler
 
 _STEPS = 2
 
@@ -43,7 +43,7 @@ def _measure(case: Case, anchor: Path, device: str, divisor: int, ours: bool) ->
         published = Published(pipe, anchor)
         weights = _bytes([published.reference, published.aligned])
         settings = {"guidance": case.guidance, "steps": _STEPS, "side": case.side}
-        published.sample(way.plan.prompts[0], torch.Generator(), 0.5, **settings)
+        published.sample(case.request.prompts[0], torch.Generator(), 0.5, **settings)
     return {"weights": weights, "peak": _peak(device)}
 
 

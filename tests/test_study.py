@@ -14,7 +14,7 @@ from tests.analysis.synthetic import sweep
 
 from deradiff.analysis.criteria import Criteria, Guard, make_criteria
 from deradiff.analysis.recommend import Recommendation, recommend_for
-from deradiff.errors import PlanError, ResultsError
+from deradiff.errors import ConfigError, ResultsError
 from deradiff.results import Results, RewardInfo
 from deradiff.study import BEYOND, write_study
 
@@ -129,7 +129,7 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ZeroDivisionError):
             write_study(run(), gold, path)
     assert path.read_bytes() == written
-    path.with_name(f".{path.name}.part").write_bytes(written)  # left by one that was killed
+    assert list(path.parent.iterdir()) == [path]  # nothing half written is left
     assert write_study(run(), gold, path, indices=[0, 2]) == 2
     assert list(path.parent.iterdir()) == [path]
     path.rename(tmp_path / "s.db")
@@ -160,13 +160,13 @@ def test_what_recommend_refuses_it_refuses_in_the_same_words(
 
 def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("s.csv", "s", "."):
-        with pytest.raises(PlanError, match=r"ends in \.db"):
+        with pytest.raises(ConfigError, match=r"ends in \.db"):
             write_study(run(), RISES, tmp_path / name)
-    with pytest.raises(PlanError, match="can't write"):
+    with pytest.raises(ConfigError, match="can't write"):
         write_study(run(), RISES, Path("/dev/null/s.db"))
     results = run()
-    with pytest.raises(PlanError, match="'beta' is named like"):
+    with pytest.raises(ConfigError, match="'beta' is named like"):
         write_study(replace(results, scores={"beta": results.scores["gold"]}), make_criteria("beta"), tmp_path / "s.db")
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(PlanError, match=r"pip install 'deradiff\[optuna\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'deradiff\[optuna\]'"):
         write_study(run(), RISES, tmp_path / "s.db")

@@ -33,8 +33,12 @@ class TableError(DeradiffError, ValueError):
     """A table that can't be read: missing, damaged, of an unknown kind, or with splits that can't be told apart."""
 
 
-class PlanError(DeradiffError, ValueError):
-    """A sweep that can't be planned or resumed: empty prompts, unknown scheduler, a changed plan."""
+class ConfigError(DeradiffError, ValueError):
+    """Settings that can't be used: empty prompts, an unknown scheduler, options that exclude each other."""
+
+
+class RunFolderError(DeradiffError, ValueError):
+    """A run folder that can't be read or written: missing, damaged, of another recipe, held by another process."""
 
 
 class RewardError(DeradiffError, ValueError):

@@ -7,7 +7,7 @@ ask about scores from anywhere::
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ class Results:
             no image, or no score of it.
         images: image files, array of paths (P, S, L), empty where there is none; all empty by default.
         unscored: reward name -> how many images have no score of it yet; such a reward is not among ``scores``.
+        missing: how many images were asked for and are not there yet.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
         paths: other trajectory statistics (`deradiff.paths.Paths`), name -> array (P, S, L), nan where unknown.
         rewards: reward name -> what is known of its scale; `RewardInfo`'s defaults where a name is missing.
@@ -70,6 +71,7 @@ class Results:
     scores: Mapping[str, NDArray[np.float64]]
     images: Any = None  # NDArray[np.object_] once made
     unscored: Mapping[str, int] = field(default_factory=dict)
+    missing: int = 0
     path_kl: NDArray[np.float64] | None = None
     paths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     rewards: Mapping[str, RewardInfo] = field(default_factory=dict)
@@ -152,11 +154,50 @@ class Results:
             scores={name: cut(table) for name, table in self.scores.items()},
             images=cut(self.images),
             unscored=self.unscored,
+            missing=self.missing,
             path_kl=None if self.path_kl is None else cut(self.path_kl),
             paths={name: cut(table) for name, table in self.paths.items()},
             rewards=self.rewards,
             anchor_beta=self.anchor_beta,
             details=self.details,
+        )
+
+    def on_axes(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        lams: Sequence[float],
+        rewards: Iterable[str] | None = None,
+    ) -> "Results":
+        """The table on other axes: gaps where it has nothing; what isn't on these axes is left out.
+
+        Args:
+            prompts: each once.
+            seeds: each once.
+            lams: ascending.
+            rewards: to keep; all that are scored by default.
+
+        Raises:
+            ResultsError: a reward that isn't there, or that has no score on these axes.
+        """
+        pairs = [_shared(self.prompts, prompts), _shared(self.seeds, seeds), _shared(self.lams, lams)]
+        source, target = (np.ix_(*places) for places in zip(*pairs, strict=True))
+
+        def moved(table: NDArray[Any], empty: object) -> NDArray[Any]:
+            new = np.full((len(prompts), len(seeds), len(lams)), empty, dtype=table.dtype)
+            new[target] = table[source]
+            return new
+
+        return replace(
+            self,
+            prompts=prompts,
+            seeds=seeds,
+            lams=lams,
+            scores={name: moved(self.scored(name), np.nan) for name in (self.scores if rewards is None else rewards)},
+            images=moved(self.images, ""),
+            unscored={},
+            path_kl=None if self.path_kl is None else moved(self.path_kl, np.nan),
+            paths={name: moved(table, np.nan) for name, table in self.paths.items()},
         )
 
     def _table(self, name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -171,3 +212,10 @@ class Results:
         if table.shape != self.shape:
             raise ResultsError(f"{name}: expected one value per prompt, seed and lam {self.shape}, got {table.shape}")
         return table
+
+
+def _shared(old: Sequence[Any], new: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Where the values that two axes share stand on each."""
+    places = {value: at for at, value in enumerate(old)}
+    shared = [(places[value], at) for at, value in enumerate(new) if value in places]
+    return [at for at, _ in shared], [at for _, at in shared]

@@ -12,8 +12,8 @@ from deradiff.analysis.criteria import Criteria
 from deradiff.analysis.curves import equivalent_beta
 from deradiff.analysis.guards import constraints, lower_slack
 from deradiff.analysis.recommend import Recommendation, recommend_for
-from deradiff.errors import PlanError
-from deradiff.files import replacing
+from deradiff.errors import ConfigError
+from deradiff.io import replacing
 from deradiff.results import Results
 
 NAME = "deradiff"
@@ -39,14 +39,14 @@ def write_study(results: Results, criteria: Criteria, path: Path, *, indices: Se
         How many trials.
 
     Raises:
-        PlanError: another kind of file, one that can't be written, a reward named like another attribute, or Optuna
+        ConfigError: another kind of file, one that can't be written, a reward named like another attribute, or Optuna
             missing.
         ResultsError: as ``recommend``.
     """
     if path.suffix != ".db" or path.is_dir():
-        raise PlanError(f"can't write a study to {path}: expected a file that ends in .db")
+        raise ConfigError(f"can't write a study to {path}: expected a file that ends in .db")
     if clash := sorted(set(results.scores) & set(ATTRIBUTES)):
-        raise PlanError(
+        raise ConfigError(
             f"the reward {clash[0]!r} is named like another attribute of a trial; rename it and score again"
         )
     optuna = _optuna()
@@ -90,14 +90,14 @@ def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) ->
         finally:
             optuna.logging.set_verbosity(verbosity)
             storage.engine.dispose()
-        with replacing(path) as part:
+        with replacing(path, ConfigError) as part:
             shutil.copyfile(made, part)
 
 
 def _attributes(results: Results, index: int) -> dict[str, float]:
     attributes = {name: float(np.nanmean(table[:, :, index])) for name, table in results.scores.items()}
-    if all(results.images[:, :, index].flat):
-        attributes["images"] = results.images[:, :, index].size
+    if count := sum(map(bool, results.images[:, :, index].flat)):
+        attributes["images"] = count
     if results.path_kl is not None:
         attributes["path_kl"] = float(np.nanmean(results.path_kl[:, :, index]))
     beta = equivalent_beta(results, results.lams[index])
@@ -108,5 +108,5 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise PlanError("a study needs Optuna; install it: pip install 'deradiff[optuna]'") from error
+        raise ConfigError("a study needs Optuna; install it: pip install 'deradiff[optuna]'") from error
     return optuna

@@ -13,6 +13,7 @@ from deradiff.anchor.source import card_of
 from deradiff.cli import app
 from deradiff.compare.aligned import Aligned, refuse_other_conventions
 from deradiff.errors import DeradiffError
+from deradiff.runs.run import Run
 
 from .shell import deradiff
 
@@ -53,7 +54,8 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
         str(tmp_path / "anchor"),
     )
     deradiff("sweep", *sweep, "--out", str(tmp_path / "run"))
-    assert json.loads((tmp_path / "run" / "plan.json").read_text())["lams"] == [0, 0.5, 1]
+    run = Run(tmp_path / "run")
+    assert (run.results().lams, run.recipe.anchor_beta) == ((0, 0.5, 1), 0.1)
 
 
 def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a person runs it: real processes, real files, the embedded pipeline."""
+"""The command line as a person runs it: real files, the embedded pipeline, and real processes where these matter."""
 
 import json
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.cli.shell import deradiff, mistaken
+from tests.cli.shell import deradiff, here, mistaken
+from tests.runs.subject import contents
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -18,27 +19,30 @@ def test_help_imports_nothing_heavy() -> None:
     assert "sweep" in deradiff("--help").stdout
 
 
-def test_sweep_reports_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_sweep_reports_and_the_same_command_goes_on_where_it_was(tmp_path: Path) -> None:
     prompts, run = tmp_path / "prompts.txt", tmp_path / "run"
     prompts.write_text("a large blue circle on a white background\na small red square on a green background\n")
     words = ["sweep", "--prompts", str(prompts), "--lams", "0:2:3", "--seeds", "1", "--steps", "2", "--out", str(run)]
     words += ["--rewards", "warmth,faithfulness", "--guard", "faithfulness"]
-    first = deradiff(*words)
-    *_, last = first.stdout.strip().splitlines()
-    assert last.startswith("recommended lam: ")
+    first = deradiff(*words).stdout
+    assert first.splitlines()[-1].startswith("recommended lam: ")
     assert (run / "report.html").is_file()
     assert len(list((run / "images").rglob("*.png"))) == 6
-    assert first.stdout.startswith(f"6 images in {run}, by ")
-    before = (run / "journal.jsonl").read_bytes()
-    assert deradiff(*words).stdout == first.stdout
-    assert (run / "journal.jsonl").read_bytes() == before
-    assert json.loads((run / "plan.json").read_text())["anchor_beta"] > 0
+    estimated, took, answer = first.split("\n", 2)
+    assert estimated.startswith("6 images to sample: 24 NFE")
+    assert took.startswith(f"6 images in {run}: 24 NFE, 100% of the naive cost")
+    before = contents(run)
+    again = deradiff(*words).stdout
+    assert again.split("\n", 1) == [f"complete: all 6 images asked for are in {run}", answer]
+    assert contents(run) == before
+    assert json.loads((run / "run.json").read_text())["recipe"]["anchor_beta"] > 0
 
     chosen = deradiff("recommend", str(run), "--objective", "warmth").stdout.splitlines()[-1]
     assert chosen.startswith("recommended lam: ")
     deradiff("score", str(run), "--rewards", "scene_distance")
-    assert "scene_distance" in (run / "scores.jsonl").read_text()
-    assert "another plan" in deradiff(*words[:4], "0:2:5", *words[5:], code=2).stderr
+    assert "scene_distance" in (run / "rewards.jsonl").read_text()
+    refused = deradiff(*words[:-4], "--steps", "3", code=2).stderr
+    assert "another recipe (steps was 2, now 3); give another --out" in refused
 
 
 def test_generate_draws_a_row(tmp_path: Path) -> None:
@@ -61,13 +65,16 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["sweep"], "no prompts"),
         (["sweep", "--prompts", "missing.txt"], "no file at"),
         (["sweep", "--prompt", "x", "--guidance", "much"], "guidances 'much'"),
-        (["sweep", "--prompt", "x", "--refresh", "2"], "mode='reuse'"),
-        (["sweep", "--prompt", "x", "--mode", "adaptive", "--quality", "200%"], "1%"),
+        (["sweep", "--prompt", "x", "--refresh", "2"], "policy='reuse'"),
+        (["sweep", "--prompt", "x", "--target-error", "1%"], "policy='adaptive'"),
+        (["sweep", "--prompt", "x", "--policy", "adaptive", "--target-error", "200%"], "1%"),
+        (["sweep", "--prompt", "x", "--policy", "adaptive", "--particles", "2"], "policy='exact'"),
+        (["sweep", "--prompt", "x", "--prompt", "x"], "'x' is given twice"),
+        (["sweep", "--prompt", "x", "--height", "64"], "height and width go together"),
         (["sweep", "--prompt", "x", "--shard", "0/2"], "1/4"),
         (["sweep", "--prompt", "x", "--prompt", "y", "--shard", "1/2", "--rewards", "warmth"], "leave out --rewards"),
         (["sweep", "--prompt", "x", "--offload"], "give --device"),
         (["sweep", "--prompt", "x", "--dtype", "int8"], "bfloat16"),
-        (["sweep", "--resume"], "no run folder"),
         (["sweep", "--prompt", "x", "--lams", "0,nan"], "finite"),
         (["sweep", "--prompt", "x", "--lams", "0", "--betas", "1"], "not both"),
         (["sweep", "--prompt", "x", "--rewards", "nonsense"], "faithfulness"),
@@ -87,10 +94,27 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["generate", "x", "--out", "x.jpg"], ".png"),
         (["generate", "x", "--scheduler", "Nonsense"], "EulerDiscreteScheduler"),
         (["report", "nowhere", "--objective", "warmth"], "no run folder"),
+        (["report", "one", "two", "three", "--objective", "warmth"], "expected one run or two"),
+        (["score", "nowhere", "--rewards", "warmth"], "no run folder"),
+        (["export", "nowhere", "--out", "t.csv"], "no run folder"),
+        (["merge", "nowhere", "--out", "run"], "no run folder"),
+        (["sweep", "--prompt", "x", "--out", "a-file"], "a-file is a file"),
     ],
 )
-def test_mistakes_are_one_clear_line(
+def test_mistakes_are_one_clear_line_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    mistaken(*words, expected=expected)
+    (tmp_path / "a-file").touch()
+    error = here(*words, code=2).stderr
+    assert expected in error
+    assert error.startswith("Error: ") or "Usage: " in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+@pytest.mark.parametrize("words", [["sweep"], ["report", "nowhere", "--objective", "warmth"]])
+def test_a_mistake_of_a_person_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mistaken(*words, expected="Error: no")

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from deradiff.cli.config import Config
-from deradiff.errors import PlanError
+from deradiff.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
 
@@ -67,7 +67,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 def test_what_is_no_set_of_options_is_told(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(PlanError) as failed:
+    with pytest.raises(ConfigError) as failed:
         CliRunner().invoke(app, ["--config", str(tmp_path / "c.yaml")], catch_exceptions=False)
     assert told in str(failed.value)
 

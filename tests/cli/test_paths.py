@@ -1,6 +1,5 @@
 """What paths tell, on the command line: real processes on the embedded pipeline."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +10,8 @@ from tests.cli.shell import deradiff, mistaken
 
 from deradiff import testbed
 from deradiff.anchor.source import card_of
+from deradiff.runs.results import load_results
+from deradiff.runs.store import Store
 
 PROMPTS = ["a red circle", "a blue square", "a green triangle"]
 
@@ -48,7 +49,7 @@ def test_a_calibration_is_told_and_written_into_the_card_where_asked(run: Path) 
     assert card_of(anchor)["beta"] == 0.2
     # the run goes on: what an anchor learns of itself doesn't make it another one
     Path(next((run / "images").rglob("*.png"))).unlink()
-    deradiff("sweep", "--resume", "--out", str(run))
+    assert deradiff("sweep", "--out", str(run)).stdout.startswith("1 images to sample")
 
 
 def test_the_report_shows_the_exact_mixture_and_the_particles(run: Path) -> None:
@@ -77,4 +78,6 @@ def test_a_deterministic_sampler_has_nothing_to_reweight(tmp_path: Path) -> None
     assert "Trusted range" not in page
     assert "exact</em> mixture" not in page
     mistaken("reweight", str(tmp_path), "--objective", "warmth", expected="recorded no implicit reward L")
-    assert json.loads((tmp_path / "plan.json").read_text())["particles"] == 1
+    results = load_results(Store.open(tmp_path))
+    assert results.path_kl is not None
+    assert {"ess", "ancestors", "implicit_reward"}.isdisjoint(results.paths)

@@ -25,7 +25,7 @@ def comparison(**changes: Any) -> Comparison:
         "model": "embedded",
         "prompts": PROMPTS,
         "seeds": [0, 1],
-        "guidances": [1.0],
+        "guidance": 1.0,
         "steps": 2,
         "batch_size": 4,
     }

@@ -10,17 +10,19 @@ import pytest
 import torch
 from PIL import Image
 from tests.compare.subject import ANCHOR, PROMPTS, REWARDS, SISTER, WEAKER, aligned, comparison, locate
-from tests.sweep.subject import contents
+from tests.runs.subject import contents, images, quiet, stamps
 
 from deradiff import testbed
 from deradiff.compare import compare
 from deradiff.compare.images import rms_distances
 from deradiff.compare.outcome import ANCHOR as ANCHOR_ARM
 from deradiff.compare.outcome import DERADIFF, REFERENCE, WEIGHTS, Table
+from deradiff.compare.run import Runs
 from deradiff.compare.tables import _same_seed
-from deradiff.errors import PlanError, ResultsError, RewardError
+from deradiff.errors import ConfigError, ResultsError, RewardError, RunFolderError
+from deradiff.runs.run import Run
+from deradiff.runs.runner import sampling
 from deradiff.sampling import noise_seed, to_pixels
-from deradiff.sweep import Journal
 
 
 @pytest.fixture(scope="module")
@@ -94,45 +96,66 @@ def test_half_of_the_anchors_seed_noise_is_its_error_against_both(done: tuple[Pa
     assert table.image_distances[DERADIFF][0] == pytest.approx(table.seed_image_distance / 2, rel=0.02)
 
 
-def test_the_same_again_changes_nothing_and_mends_what_is_gone(pipe: Any, done: tuple[Path, Table]) -> None:
-    folder, _ = done
-    before = contents(folder)
+def outcome(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in ("results.json", "compare.html")]
+
+
+def test_the_same_again_changes_nothing_and_mends_what_is_gone(
+    pipe: Any, done: tuple[Path, Table], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(done[0], tmp_path / "run")
+    before, drawn, found = contents(folder), images(folder), outcome(folder)
     compare(folder, comparison(), pipe, REWARDS, locate)
     assert contents(folder) == before
     shutil.rmtree(next(folder.glob("scratch-*")) / "images")
-    compare(folder, comparison(), pipe, REWARDS, locate)
-    assert contents(folder) == before
     shutil.rmtree(folder / "weights-beta0.05-seed0-own")
     compare(folder, comparison(), pipe, REWARDS, locate)
-    assert contents(folder) == before
+    assert images(folder) == drawn
+    assert outcome(folder) == found
 
 
-def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[Path, Table], tmp_path: Path) -> None:
+def test_an_arm_that_was_grown_by_hand_is_compared_as_before(
+    pipe: Any, done: tuple[Path, Table], tmp_path: Path
+) -> None:
+    """Its folder is a run, which may be asked for more; the comparison is of what it asks for."""
     folder = shutil.copytree(done[0], tmp_path / "run")
-    images = {name for name in contents(folder) if name.endswith(".png")}
-    both = compare(folder, comparison(), pipe, ["faithfulness", *REWARDS], locate)
-    assert [table.reward for table in both] == ["faithfulness", "warmth"]
-    assert both[1].rows == done[1].rows
-    assert {name for name in contents(folder) if name.endswith(".png")} == images
-    changed: list[tuple[dict[str, Any], str]] = [
-        ({"steps": 3}, "another plan .steps was 2, now 3"),
-        ({"seeds": [0]}, "another plan .seeds"),
-        (
-            {"scratch": [aligned(ANCHOR), aligned(WEAKER)]},
-            "of other models .scratch: beta0.05-seed0, beta0.05-seed1, beta0.1-seed0; now beta0.05-seed0, beta0.1-",
-        ),
-        ({"schedulers": [None, "DDIMScheduler"]}, "another comparison .schedulers"),
-    ]
-    for changes, expected in changed:
-        with pytest.raises(PlanError, match=expected):
-            compare(folder, comparison(**changes), pipe, REWARDS, locate)
-    (folder / "compare.json").write_text("{")
-    with pytest.raises(PlanError, match=r"compare\.json is damaged"):
-        compare(folder, comparison(), pipe, REWARDS, locate)
+    for arm in comparison().arms():
+        run = Run(folder / arm.folder, arm.recipe, device="cpu")
+        lams = [-0.5, *arm.request.lams]
+        (more,) = run.requests([*PROMPTS, "a blue circle"], [0, 1, 5], lams, [1.0])
+        (other,) = run.requests(PROMPTS, [0], lams, [2.0])
+        with sampling(pipe, locate(arm.recipe.anchor), run.recipe) as sampler:
+            run.sample_requests([more, other], sampler=sampler, progress=quiet)
+        run.score(REWARDS, progress=quiet)
+    found, drawn = outcome(folder), {arm.folder: stamps(folder / arm.folder) for arm in comparison().arms()}
+    [table] = compare(folder, comparison(), pipe, REWARDS, locate)
+    assert table == done[1]
+    assert outcome(folder) == found
+    assert {arm.folder: stamps(folder / arm.folder) for arm in comparison().arms()} == drawn
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 8}, "batch_size.*4.*8"),
+        ({"steps": 3}, "steps.*2.*3"),
+        ({"seeds": [0, 7]}, "seeds.*0, 1.*0, 7"),
+        ({"guidance": 3.5}, "guidances.*1.0.*3.5"),
+    ],
+)
+def test_what_differs_is_told_however_much_is_the_same(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    many: dict[str, Any] = {
+        "prompts": [f"a picture of a very long description number {number}" for number in range(99)]
+    }
+    (tmp_path / "compare.json").write_text(comparison(**many).model_dump_json())
+    Runs(tmp_path, comparison(**many))
+    with pytest.raises(RunFolderError, match=rf"another comparison \(.*{told}.*\); give another --out$") as refused:
+        Runs(tmp_path, comparison(**many, **changes))
+    assert len(str(refused.value)) < 1000
 
 
 def test_an_unknown_reward_or_scheduler_is_told_before_anything_is_sampled(pipe: Any, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="'NoScheduler' is no scheduler for StableDiffusionPipeline"):
+    with pytest.raises(ConfigError, match="'NoScheduler' is no scheduler for StableDiffusionPipeline"):
         compare(tmp_path / "run", comparison(schedulers=[None, "NoScheduler"]), pipe, REWARDS, locate)
     assert not (tmp_path / "run").exists()
     for reward, expected in (("nonsense", "nonsense"), ("reference_distance", "needs lam = 0")):
@@ -154,10 +177,10 @@ def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any,
     models = [aligned(name).model_copy(update={"beta": beta}) for name, beta in weak.items()]
     own = comparison(anchors=models[:1], scratch=models, optimum=16)
     tables = compare(tmp_path / "run", own, pipe, [*REWARDS, "scene_distance"], locate)
-    pool = Journal.open(tmp_path / "run/pool-own")
-    assert pool.plan.seeds == tuple(range(2, 18))  # the arms have 0 and 1
-    assert pool.plan.lams == (0.0,)
-    scores = {name: table[:, :, 0] for name, table in pool.results().scores.items()}
+    pool = Run(tmp_path / "run/pool-own").results()
+    assert pool.seeds == tuple(range(2, 18))  # the arms have 0 and 1
+    assert pool.lams == (0.0,)
+    scores = {name: table[:, :, 0] for name, table in pool.scores.items()}
     for table in tables:
         assert table.optimum is not None
         for row in table.optimum.of(REFERENCE):
@@ -175,13 +198,13 @@ def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any,
 
 
 def test_an_optimum_of_other_units_or_few_samples_is_refused(pipe: Any, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="15 or more samples"):
+    with pytest.raises(ConfigError, match="15 or more samples"):
         comparison(optimum=3)
     for reduction in ("mean", "sum"):
         convention = {"convention": {"reduction": reduction, "factor": 0.5, "timestep_weight": 1.0}}
         models = [aligned(name).model_copy(update=convention) for name in (ANCHOR, WEAKER)]
         other = comparison(anchors=models[:1], scratch=models, optimum=16)
-        with pytest.raises(PlanError, match="units of the reward"):
+        with pytest.raises(ConfigError, match="units of the reward"):
             compare(tmp_path / "run", other, pipe, REWARDS, locate)
         assert not (tmp_path / "run").exists()
 

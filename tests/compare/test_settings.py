@@ -1,4 +1,4 @@
-"""What can be compared, and the plans that come of it."""
+"""What can be compared, and the runs that come of it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,34 +7,47 @@ import pytest
 from tests.compare.subject import ANCHOR, SISTER, WEAKER, aligned, comparison
 
 from deradiff.compare import Aligned, Comparison
-from deradiff.errors import AnchorError, PlanError
+from deradiff.errors import AnchorError, ConfigError
 
 
-def test_every_arm_is_a_plan_on_the_same_prompts_and_seeds() -> None:
+def test_every_arm_is_a_run_of_the_same_prompts_and_seeds() -> None:
     own = comparison(schedulers=["DDIMScheduler", None])
-    plans = own.plans()
-    arms = ["scratch-beta0.05-seed0", "scratch-beta0.05-seed1", "scratch-beta0.1-seed0"]
-    arms += ["deradiff-beta0.05-seed0", "weights-beta0.05-seed0"]
-    assert list(plans) == [f"{arm}-{scheduler}" for scheduler in ("DDIMScheduler", "own") for arm in arms]
-    assert len({(plan.prompts, plan.seeds, plan.steps, plan.guidances) for plan in plans.values()}) == 1
-    assert plans["scratch-beta0.1-seed0-own"].lams == (1.0,)
-    assert plans["scratch-beta0.1-seed0-own"].anchor == WEAKER
-    assert plans["deradiff-beta0.05-seed0-own"].lams == (0.0, 0.5, 1.0)  # lam = .05 / .1
-    assert plans["weights-beta0.05-seed0-own"].lams == (0.5, 1.0)
-    assert {plan.mode for name, plan in plans.items() if "weights" in name} == {"weights"}
-    assert plans["deradiff-beta0.05-seed0-DDIMScheduler"].scheduler == "DDIMScheduler"
-    assert plans["deradiff-beta0.05-seed0-own"].scheduler is None
+    arms = own.arms()
+    names = ["scratch-beta0.05-seed0", "scratch-beta0.05-seed1", "scratch-beta0.1-seed0"]
+    names += ["deradiff-beta0.05-seed0", "weights-beta0.05-seed0"]
+    assert [arm.folder for arm in arms] == [f"{name}-{at}" for at in ("DDIMScheduler", "own") for name in names]
+    assert len({(arm.request.prompts, arm.request.seeds, arm.request.guidances, arm.recipe.steps) for arm in arms}) == 1
+    by_name = {arm.folder: arm for arm in arms}
+    assert by_name["scratch-beta0.1-seed0-own"].request.lams == (1.0,)
+    assert by_name["scratch-beta0.1-seed0-own"].recipe.anchor == WEAKER
+    assert by_name["scratch-beta0.1-seed0-own"].recipe.anchor_beta == 0.1
+    assert by_name["deradiff-beta0.05-seed0-own"].request.lams == (0.0, 0.5, 1.0)  # lam = .05 / .1
+    assert by_name["weights-beta0.05-seed0-own"].request.lams == (0.5, 1.0)
+    assert {arm.recipe.policy for name, arm in by_name.items() if "weights" in name} == {"weights"}
+    assert {arm.recipe.policy for name, arm in by_name.items() if "weights" not in name} == {"exact"}
+    assert by_name["deradiff-beta0.05-seed0-DDIMScheduler"].recipe.scheduler == "DDIMScheduler"
+    assert by_name["deradiff-beta0.05-seed0-own"].recipe.scheduler is None
 
 
 def test_each_anchor_extrapolates_from_its_own_beta() -> None:
     own = comparison(anchors=[aligned(ANCHOR), aligned(WEAKER)])
-    assert own.plans()["deradiff-beta0.1-seed0-own"].lams == (0.0, 1.0, 2.0)
+    assert own.deradiff(aligned(WEAKER), None).request.lams == (0.0, 1.0, 2.0)
+    assert own.deradiff(aligned(WEAKER), None) in own.arms()
     assert own.betas == (0.05, 0.1)
+
+
+def test_the_optimum_s_samples_are_the_reference_s_at_further_seeds() -> None:
+    pool = comparison(optimum=20).pool("DDIMScheduler")
+    assert (pool.folder, pool.recipe.scheduler) == ("pool-DDIMScheduler", "DDIMScheduler")
+    assert (pool.request.seeds, pool.request.lams) == (tuple(range(2, 22)), (0.0,))
+    assert pool in comparison(optimum=20, schedulers=["DDIMScheduler"]).arms()
+    assert not any(arm.folder.startswith("pool") for arm in comparison().arms())
 
 
 def test_settings_survive_the_disk() -> None:
     own = comparison(schedulers=["DDIMScheduler"])
-    assert Comparison.model_validate_json(own.model_dump_json()) == own
+    again = Comparison.model_validate_json(own.model_dump_json())
+    assert (again, again.arms()) == (own, own.arms())
 
 
 def rounded(model: Aligned, weight: float) -> Aligned:
@@ -44,14 +57,14 @@ def rounded(model: Aligned, weight: float) -> Aligned:
 def test_betas_of_other_conventions_are_refused() -> None:
     mine = aligned(WEAKER)
     other = mine.model_copy(update={"name": "other", "convention": {**mine.convention, "reduction": "mean"}})
-    with pytest.raises(PlanError, match=f"{ANCHOR} and other.*reduction.*'sum', 'mean'"):
+    with pytest.raises(ConfigError, match=f"{ANCHOR} and other.*reduction.*'sum', 'mean'"):
         comparison(scratch=[aligned(ANCHOR), other])
     weight = mine.convention["timestep_weight"]
     comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * (1 + 1e-15))])
-    with pytest.raises(PlanError, match="timestep_weight"):
+    with pytest.raises(ConfigError, match="timestep_weight"):
         comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * 1.001)])
     lacking = mine.model_copy(update={"convention": {}})
-    with pytest.raises(PlanError, match=r"factor: 1\.0, None"):
+    with pytest.raises(ConfigError, match=r"factor: 1\.0, None"):
         comparison(scratch=[aligned(ANCHOR), lacking])
 
 
@@ -64,14 +77,14 @@ def test_betas_of_other_conventions_are_refused() -> None:
         ({"schedulers": [None, None]}, "scheduler None"),
         ({"prompts": ["alone"]}, "two or more prompts, got 1"),
         ({"prompts": []}, "prompts"),
-        ({"guidances": [1.0, 3.0]}, "one guidance"),
+        ({"guidance": float("nan")}, "guidances"),
         ({"steps": 0}, "steps"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
 def test_what_can_not_be_answered_is_refused(changes: dict[str, Any], expected: str) -> None:
     models = {key: [aligned(name) for name in changes[key]] for key in ("anchors", "scratch") if key in changes}
-    with pytest.raises(PlanError, match=expected):
+    with pytest.raises(ConfigError, match=expected):
         comparison(**{**changes, **models})
 
 

@@ -61,7 +61,7 @@ def test_from_preferences_to_the_comparison(tmp_path: Path, name: str, specimen:
     assert card["beta_convention"] == {"reduction": "mean", "factor": 0.5, "timestep_weight": 1.0}
     found = json.loads((folder / "runs/compare/results.json").read_text())
     assert found["betas"] == [1000, 2000]
-    plan = json.loads((folder / "runs/compare/compare.json").read_text())["plan"]
-    assert plan["guidances"] == [5.0 if specimen == "sdxl" else 7.5]
-    assert plan["lams"] == [0, 1, 2]
+    request = json.loads((folder / "runs/compare/compare.json").read_text())["request"]
+    assert request["guidances"] == [5.0 if specimen == "sdxl" else 7.5]
+    assert request["lams"] == [0, 1, 2]
     assert torch.tensor([row["mean"] for row in found["rows"]]).isfinite().all()

@@ -36,9 +36,9 @@ def test_particles_reach_the_mixture_that_plain_sampling_misses(scheduler: str) 
     assert distance[1] > 0.25
     assert distance[16] < 0.12 < 0.5 * distance[1]
     assert handle.paths is not None
-    assert handle.paths.distinct is not None
+    assert handle.paths.ancestors is not None
     draws = scheduler in ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
-    assert bool((handle.paths.distinct < 16).any()) == draws  # where no noise is drawn, none is resampled
+    assert bool((handle.paths.ancestors < 16).any()) == draws  # where no noise is drawn, none is resampled
     assert handle.paths.stochastic == draws
 
 
@@ -46,8 +46,8 @@ def test_noise_that_is_asked_of_ddim_lets_particles_resample() -> None:
     pipe, handle = attached(0.25, "DDIMScheduler", particles=8)
     points = pipe(500, 40, generator=Generator().manual_seed(0), eta=1.0).images[:, 0]
     assert handle.paths is not None
-    assert handle.paths.distinct is not None
-    assert (handle.paths.distinct < 8).any()
+    assert handle.paths.ancestors is not None
+    assert (handle.paths.ancestors < 8).any()
     assert handle.paths.implicit_reward is not None
     assert wasserstein_distance(points, exact(0.25).sample(2000, Generator().manual_seed(1))[:, 0]) < 0.15
 
@@ -90,8 +90,8 @@ def test_who_takes_over_takes_over_everything() -> None:
     assert all(torch.equal(given[k][0], given[k][0][:1].expand(3, 5)) for k in (0, 1)) is False
     walked = walk.paths()
     assert walked.q is not None
-    assert walked.distinct is not None
-    assert walked.distinct.item() == 1
+    assert walked.ancestors is not None
+    assert walked.ancestors.item() == 1
     assert walk.sums is not None
     assert torch.equal(walk.sums.values["q"], walk.sums.values["q"][:1].expand(3))
 
@@ -135,8 +135,8 @@ def test_weights_are_one_at_the_reference_and_the_anchor(lam: float, caplog: pyt
     assert (paths.log_weights == 0).all()
     assert paths.ess is not None
     torch.testing.assert_close(paths.ess, torch.full((3,), 4.0, dtype=torch.float64))
-    assert paths.distinct is not None
-    assert paths.distinct.tolist() == [4, 4, 4]
+    assert paths.ancestors is not None
+    assert paths.ancestors.tolist() == [4, 4, 4]
 
 
 def test_permuting_particles_changes_nothing() -> None:
@@ -173,7 +173,7 @@ def test_survivors_are_as_many_as_their_weight_says_and_weights_start_anew() -> 
     assert torch.equal(parents[~low], torch.arange(8).expand(int((~low).sum()), 8))
     assert (particles.log_weights[low] == 0).all()
     assert torch.equal(particles.log_weights[~low], log_weights[~low])
-    assert torch.equal(particles.distinct(), (copies > 0).sum(1))
+    assert torch.equal(particles.ancestors(), (copies > 0).sum(1))
 
 
 def test_what_a_multistep_sampler_remembers_goes_with_its_rows() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from synthetic_sweep import LAMS
 
 from deradiff.analysis.curves import paired_curve
 from deradiff.analysis.reweight import Reweighted
@@ -22,27 +23,31 @@ def x_axis(figure: Any) -> Any:
     return figure.layout.xaxis
 
 
-def every_figure(results: Results) -> list[Any]:
+ALL = [True] * len(LAMS)
+SOME = [lam in (0, 0.5, 1, 3) for lam in LAMS]
+
+
+def every_figure(results: Results, sampled: list[bool] = ALL, chosen: float = 1.0) -> list[Any]:
     warmth, faithfulness = paired_curve(results, "warmth"), paired_curve(results, "faithfulness")
-    by_kl = figures.reward_against_kl(results, warmth, chosen=1.0)
+    by_kl = figures.reward_against_kl(results, warmth, sampled, chosen=chosen)
     assert by_kl is not None
     return [
-        figures.reward_against_lam(results, warmth, chosen=1.0),
+        figures.reward_against_lam(results, warmth, sampled, chosen=chosen),
         by_kl,
-        figures.guard_against_objective(warmth, faithfulness, chosen=1.0),
+        figures.guard_against_objective(warmth, faithfulness, sampled, chosen=chosen),
     ]
 
 
 def test_the_curve_is_the_mean_score(results: Results) -> None:
     for reward in results.scores:
-        figure = figures.reward_against_lam(results, paired_curve(results, reward), chosen=1.0)
+        figure = figures.reward_against_lam(results, paired_curve(results, reward), ALL, chosen=1.0)
         assert path(figure).x == results.lams
         np.testing.assert_allclose(path(figure).y, results.scores[reward].mean(axis=(0, 1)))
 
 
 def test_the_band_holds_the_whole_curve_and_closes_at_the_reference(results: Results) -> None:
     curve = paired_curve(results, "warmth")
-    figure: Any = figures.reward_against_lam(results, curve, chosen=1.0)
+    figure: Any = figures.reward_against_lam(results, curve, ALL, chosen=1.0)
     band = figure.data[0]
     count, reference = len(results.lams), curve.score[0]
     high, low = np.array(band.y[:count]), np.array(band.y[count:][::-1])
@@ -52,7 +57,7 @@ def test_the_band_holds_the_whole_curve_and_closes_at_the_reference(results: Res
 
 
 def test_the_top_axis_is_the_equivalent_beta(results: Results) -> None:
-    figure: Any = figures.reward_against_lam(results, paired_curve(results, "warmth"), chosen=1.0)
+    figure: Any = figures.reward_against_lam(results, paired_curve(results, "warmth"), ALL, chosen=1.0)
     axis = figure.layout.xaxis2
     labels = dict(zip(axis.tickvals, axis.ticktext, strict=True))
     assert labels[0] == "∞"
@@ -61,7 +66,7 @@ def test_the_top_axis_is_the_equivalent_beta(results: Results) -> None:
 
 def test_no_beta_no_top_axis(results: Results) -> None:
     unknown = dataclasses.replace(results, anchor_beta=None)
-    figure = figures.reward_against_lam(unknown, paired_curve(unknown, "warmth"), chosen=1.0)
+    figure = figures.reward_against_lam(unknown, paired_curve(unknown, "warmth"), ALL, chosen=1.0)
     assert "xaxis2" not in figure.to_plotly_json()["layout"]
 
 
@@ -74,8 +79,35 @@ def test_kl_is_in_nats_on_a_square_root_scale(results: Results) -> None:
 
 
 def test_no_kl_no_figure(results: Results) -> None:
-    unknown = dataclasses.replace(results, path_kl=None)
-    assert figures.reward_against_kl(unknown, paired_curve(unknown, "warmth"), chosen=1.0) is None
+    nothing = np.full(results.shape, np.nan)
+    for path_kl in (None, nothing):
+        unknown = dataclasses.replace(results, path_kl=path_kl)
+        assert figures.reward_against_kl(unknown, paired_curve(unknown, "warmth"), ALL, chosen=1.0) is None
+
+
+def test_lams_that_were_not_sampled_have_no_marker_no_bar_and_no_label(results: Results) -> None:
+    """Their curve goes on between those that were; the recommended one is ringed wherever it lies."""
+    by_lam, by_kl, against = every_figure(results, SOME, chosen=0.25)
+    marked = [there or lam == 0.25 for there, lam in zip(SOME, LAMS, strict=True)]
+    for figure in (by_lam, by_kl, against):
+        assert [size > 0 for size in path(figure).marker.size] == marked
+        assert np.isfinite(path(figure).y).all()
+    for bars in (path(by_kl).error_y, path(against).error_x, path(against).error_y):
+        # at lam = 0 the change is exactly 0
+        expected = [there and lam > 0 for there, lam in zip(SOME, LAMS, strict=True)]
+        for lengths in (bars.array, bars.arrayminus):
+            assert [length > 0 for length in lengths] == expected
+    assert {lam for lam, text in zip(LAMS, path(against).text, strict=True) if text} <= {0, 0.5, 1, 3}
+
+
+def test_kl_between_sampled_lams_goes_as_its_root_along_lam(results: Results) -> None:
+    """The synthetic path KL is quadratic in lam, so nothing is lost."""
+    assert results.path_kl is not None
+    known = dataclasses.replace(results, path_kl=np.where(SOME, results.path_kl, np.nan))
+    mean = np.sqrt(results.path_kl.mean(axis=(0, 1)))
+    found = path(every_figure(known, SOME)[1]).x
+    np.testing.assert_allclose(found[:-1], mean[:-1])  # up to lam = 3
+    assert found[-1] == found[-2]  # beyond it nothing is told
 
 
 def test_the_path_goes_from_objective_to_guard(results: Results) -> None:
@@ -96,7 +128,7 @@ def test_one_colour_a_lam_in_every_figure_and_only_the_chosen_one_is_ringed(resu
 
 @pytest.mark.parametrize("chosen", [0.0, 0.25, 1.0, 4.0])
 def test_the_chosen_lam_and_both_ends_keep_their_labels(results: Results, chosen: float) -> None:
-    axis = x_axis(figures.reward_against_lam(results, paired_curve(results, "warmth"), chosen=chosen))
+    axis = x_axis(figures.reward_against_lam(results, paired_curve(results, "warmth"), ALL, chosen=chosen))
     assert {chosen, 4.0} <= set(axis.tickvals)
     assert np.diff(axis.tickvals).min() >= 4 / 7
 
@@ -120,14 +152,14 @@ def mixture(figure: Any) -> dict[str, Any]:
 
 def test_the_exact_mixture_is_dotted_where_it_is_not_trusted(results: Results) -> None:
     curve = paired_curve(results, "warmth")
-    by_lam = figures.reward_against_lam(results, curve, chosen=1.0, told=TOLD)
-    by_kl = figures.reward_against_kl(results, curve, chosen=1.0, told=TOLD)
+    by_lam = figures.reward_against_lam(results, curve, ALL, chosen=1.0, told=TOLD)
+    by_kl = figures.reward_against_kl(results, curve, ALL, chosen=1.0, told=TOLD)
     for figure, x in ((by_lam, TOLD.lams), (by_kl, (0.0, 1.0, 2.0))):
         drawn = mixture(figure)
         assert tuple(drawn["dash"].x) == x  # KL stands on a square-root scale, and an estimate below 0 at 0
         assert drawn["dash"].y == (0.3, 0.5, None)
         assert drawn["dot"].y == (None, 0.5, 0.9)  # from where the other ends
-    assert mixture(figures.reward_against_lam(results, curve, chosen=1.0)) == {}
+    assert mixture(figures.reward_against_lam(results, curve, ALL, chosen=1.0)) == {}
 
 
 def test_the_trusted_range_is_the_effective_sample_size() -> None:

@@ -249,6 +249,70 @@ def test_what_was_not_recorded_is_left_out_with_a_word(
     assert view.page.locator("[aria-label^='Mean faithfulness against mean']").count() == 1
 
 
+def with_gaps(results: Results) -> Results:
+    """One seed alone at lam = 1.5 and above, nothing at 0.25, no image of the second prompt at 2."""
+    there = np.ones(results.shape, bool)
+    there[:, 1:, 5:] = there[:, :, 1] = there[1, :, 6] = False
+    assert results.path_kl is not None
+    return dataclasses.replace(
+        results,
+        images=np.where(there, results.images, ""),
+        scores={name: np.where(there, table, np.nan) for name, table in results.scores.items()},
+        path_kl=np.where(there, results.path_kl, np.nan),
+        missing=7,
+    )
+
+
+def test_gaps_of_a_run_are_drawn_as_gaps(results: Results, tmp_path: Path, open_page: Callable[..., Opened]) -> None:
+    sparse = with_gaps(results)
+    answer = recommend(sparse.select(range(len(PROMPTS)), [0, *range(2, len(LAMS))]), "warmth")
+    full = recommend(results, "warmth")  # a searched grid's answer has all lams
+    assert full.lams == sparse.lams
+    view = open_page(write_report(sparse, dataclasses.replace(full, lam=answer.lam), tmp_path / "report.html"))
+    page, prompts, seeds = view.page, len(PROMPTS), len(SEEDS)
+    assert view.complaints == []
+    there = int((sparse.images != "").sum())
+    assert page.locator(".grid img").count() == there == prompts * (4 * seeds + 4) - 1
+    heads = page.locator(".grid thead b").all_inner_texts()
+    assert heads == [f"lam {lam:g}" for lam in LAMS if lam != 0.25]
+    assert page.locator(".grid .gap").count() == prompts * seeds * 8 - there
+    assert page.locator(".grid .gap:not([hidden])").all_inner_texts() == ["not sampled"]  # of the first seed
+    page.get_by_label(str(SEEDS[1]), exact=True).check()
+    assert page.locator(".grid .gap:not([hidden])").count() == 4 * prompts
+    assert page.locator(SHOWN).count() == 4 * prompts
+    facts = text_of(page, "header")
+    assert f"{there} of the {prompts * seeds * 8} of {prompts} prompts × {seeds} seeds × 8 lams" in facts
+    assert "7 more were asked for and aren't there yet" in facts
+
+
+def test_the_recommended_lam_has_its_column_though_it_was_not_sampled(
+    results: Results, answer: Recommendation, tmp_path: Path, open_page: Callable[..., Opened]
+) -> None:
+    chosen = dataclasses.replace(answer, lam=0.25)
+    page = open_page(write_report(with_gaps(results), chosen, tmp_path / "report.html")).page
+    assert page.locator(".grid thead th.chosen b").inner_text() == "lam 0.25"
+    assert page.locator(".grid thead th").count() == len(LAMS)
+    assert page.locator(".grid td.chosen img").count() == 0
+
+
+class Folder:
+    """A run, as far as the page is told of it."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        self.folder, self.table = folder, results
+
+    def results(self) -> Results:
+        return self.table
+
+
+def test_the_page_of_a_run_lies_in_its_folder(results: Results, answer: Recommendation, tmp_path: Path) -> None:
+    written_to = write_report(Folder(tmp_path / "run", results), answer)
+    assert written_to == tmp_path / "run" / "report.html"
+    assert written_to.read_bytes() == write_report(results, answer, tmp_path / "other.html").read_bytes()
+    with pytest.raises(ResultsError, match="give the path of the page"):
+        write_report(results, answer)
+
+
 def test_a_silent_alarm_tells_how_near_it_was(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:

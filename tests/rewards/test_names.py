@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from tests.rewards.published import NAMES, loaded
-from tests.sweep.subject import finished, make_plan, save_models
+from tests.runs.subject import REWARD, finished, recipe_of, save_models
 from typer.testing import CliRunner
 
 from deradiff.cli import app
 from deradiff.errors import RewardError
-from deradiff.rewards import Card, card_of, load_reward, registered, reward_name, reward_names
+from deradiff.rewards import Card, card_of, files, load_reward, registered, reward_name, reward_names
 from deradiff.rewards.clip_score import CLIPScore
+from deradiff.rewards.hps import HPS
 from deradiff.sampling import to_pixels
-from deradiff.sweep import Journal
 
 
 def test_names_and_cards() -> None:
@@ -81,18 +81,29 @@ def test_the_command_lists_them() -> None:
 
 
 def test_the_command_scores_a_run_by_files_of_a_folder(folders: dict[str, Path], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    journal = finished(run, make_plan(save_models(tmp_path), prompts=["a red circle"], seeds=[0], lams=[0, 1]))
-    words = ["score", str(run), "--rewards", f"hps={folders['hps']}", "--dtype", "float16"]
+    run = finished(tmp_path / "run", recipe_of(save_models(tmp_path)), prompts=["a red circle"], seeds=1, lams=[0, 1])
+    words = ["score", str(run.folder), "--rewards", f"hps={folders['hps']}", "--dtype", "float16"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
-    scorer = loaded("hps", folders["hps"], "float16")
-    expected = {}
-    for batch in journal.plan.batches():
-        cells = list(batch.cells(journal.plan))
-        pixels = torch.stack([to_pixels(Image.open(journal.image(cell))) for cell in cells])
-        expected[batch.index] = scorer(pixels, ["a red circle"] * len(cells)).tolist()
-    told = {record.batch: record for _, record in Journal.open(run).scores}
-    assert {record.reward for record in told.values()} == {"hps"}
-    assert {batch: record.scores for batch, record in told.items()} == {
-        batch: pytest.approx(values, abs=1e-6) for batch, values in expected.items()
-    }
+    results = run.results()
+    assert set(results.scores) == {"hps"}
+    assert results.info("hps") == HPS.card.info
+    pixels = torch.stack([to_pixels(Image.open(file)) for file in results.images.flat])
+    expected = loaded("hps", folders["hps"], "float16")(pixels, ["a red circle"] * 2)
+    assert results.scores["hps"].flatten().tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_reward_by_files_of_a_folder_may_be_asked_about_by_its_name(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are where it was said that they are, and nowhere else."""
+
+    def elsewhere(repo: str, name: str) -> Path:
+        raise AssertionError("the hub is asked")
+
+    monkeypatch.setattr(files, "_download", elsewhere)
+    model, anchor = save_models(tmp_path)
+    words = ["sweep", "--model", model, "--anchor", anchor, "--prompt", "a", "--prompt", "b", "--lams", "0,1"]
+    words += ["--seeds", "1", "--steps", "1", "--rewards", f"{REWARD},hps={folders['hps']}", "--guard", "hps:-1%"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("recommended lam: ")

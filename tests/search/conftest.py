@@ -1,18 +1,28 @@
 """Searches in a second or two."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from tests.runs.subject import save_models
 
-from deradiff.search import search, surrogate
+from deradiff.search import search, state, surrogate
 from deradiff.search.search import estimate_lam
 
 DRAWS = 12
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(scope="module")
+def quick() -> Iterator[int]:
     """Fewer draws, and kernels fitted to less; how many draws."""
-    monkeypatch.setattr(search, "estimate_lam", partial(estimate_lam, draws=DRAWS))
-    monkeypatch.setattr(surrogate, "FIT", 30)
-    return DRAWS
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (search, state):
+            patched.setattr(module, "estimate_lam", partial(estimate_lam, draws=DRAWS))
+        patched.setattr(surrogate, "FIT", 30)
+        yield DRAWS
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A reference and an anchor on disk."""
+    return save_models(tmp_path_factory.mktemp("models"))

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.search.conftest import DRAWS
-from tests.search.worlds import GOLD, GRID, LAMS, PROMPTS, SEEDS, World, settings
+from tests.search.worlds import GOLD, GRID, IRREGULAR, LAMS, PROMPTS, SEEDS, World, settings
 
 from deradiff.analysis.criteria import Guard
 from deradiff.analysis.recommend import chosen_index
-from deradiff.errors import PlanError, ResultsError
+from deradiff.errors import ConfigError, ResultsError
 from deradiff.search import search as module
 from deradiff.search.acquisition import (
     SampleBlock,
@@ -21,6 +21,7 @@ from deradiff.search.acquisition import (
     widest_gap,
 )
 from deradiff.search.search import SearchResult, check_start, estimate_lam, known_images, search
+from deradiff.search.settings import grid_of
 
 POINTS = len(GRID)
 WIDE = Guard("gold", margin=5.0)
@@ -28,12 +29,13 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def gaps(found: SearchResult) -> np.ndarray:
-    """Between sampled lams, as shares of the grid."""
-    return np.diff(GRID[found.sampled_lams])
+    """Between sampled lams, as shares of the range."""
+    lams = np.array(found.table.lams)
+    return np.diff(lams[found.sampled_lams]) / lams[-1]
 
 
-def seen(*blocks: SampleBlock, prompts: int = PROMPTS) -> np.ndarray:
-    sampled = np.zeros((prompts, SEEDS, POINTS), bool)
+def seen(*blocks: SampleBlock, prompts: int = PROMPTS, points: int = POINTS) -> np.ndarray:
+    sampled = np.zeros((prompts, SEEDS, points), bool)
     for block in blocks:
         sampled[np.ix_(block.prompts, block.seeds, block.lams)] = True
     return sampled
@@ -66,12 +68,13 @@ def test_more_images_narrow_the_interval() -> None:
 
 
 def test_the_start_is_three_lams_of_up_to_32_prompts() -> None:
-    assert initial_design(24, 33) == SampleBlock(range(24), range(1), (0, 16, 32))
-    assert initial_design(100, 33) == SampleBlock(range(32), range(1), (0, 16, 32))
-    assert initial_design(24, 33).images == 72
+    assert initial_design(24, LAMS) == SampleBlock(range(24), range(1), (0, 16, 32))
+    assert initial_design(100, LAMS) == SampleBlock(range(32), range(1), (0, 16, 32))
+    assert initial_design(24, LAMS).images == 72
+    assert initial_design(24, (0, 0.1, 0.2, 0.9, 1, 2)).lams == (0, 4, 5)  # the middle by lam, not by index
 
 
-START = initial_design(PROMPTS, POINTS)
+START = initial_design(PROMPTS, LAMS)
 QUARTERS = SampleBlock(range(PROMPTS), range(1), (8, 24))
 SECOND = SampleBlock(range(PROMPTS), range(1, 2), (0, 16, 24))
 
@@ -99,21 +102,21 @@ SECOND = SampleBlock(range(PROMPTS), range(1, 2), (0, 16, 24))
 def test_what_decides_most_comes_first(
     sampled: np.ndarray, best: int, spread: tuple[int, ...], wanted: SampleBlock
 ) -> None:
-    assert next_block(sampled, best, spread) == wanted
+    assert next_block(sampled, LAMS, best, spread) == wanted
 
 
 def test_last_comes_what_the_lams_around_the_answer_lack_and_then_nothing() -> None:
     every = SampleBlock(range(PROMPTS), range(SEEDS), (0, 16))
     sampled = seen(START, QUARTERS, every)
     blocks = []
-    while (block := next_block(sampled, 16, (16, 24, 16, 24))) is not None:
+    while (block := next_block(sampled, LAMS, 16, (16, 24, 16, 24))) is not None:
         blocks.append(block)
         index = np.ix_(block.prompts, block.seeds, block.lams)
         assert not sampled[index].any()
         sampled[index] = True
     assert [(own.lams, own.seeds.start) for own in blocks] == [((8,), 1), ((8,), 2), ((8,), 3)]
     sampled[10:14, 2, 8] = False
-    assert next_block(sampled, 16, (16, 24, 16, 24)) == SampleBlock(range(10, 14), range(2, 3), (8,))
+    assert next_block(sampled, LAMS, 16, (16, 24, 16, 24)) == SampleBlock(range(10, 14), range(2, 3), (8,))
 
 
 def test_a_lam_is_sampled_near_where_it_or_its_neighbour_is_and_0_always() -> None:
@@ -125,8 +128,19 @@ def test_a_lam_is_sampled_near_where_it_or_its_neighbour_is_and_0_always() -> No
     ("lams", "middle"),
     [((0, 16, 32), 8), ((0, 8, 16, 32), 24), ((0, 8, 16, 24, 32), None), ((0, 9, 16, 24, 32), 4), ((0, 32), 16)],
 )
-def test_a_gap_wider_than_a_quarter_of_the_grid_is_found(lams: tuple[int, ...], middle: int | None) -> None:
-    assert widest_gap(seen(SampleBlock(range(3), range(1), lams))) == middle
+def test_a_gap_wider_than_a_quarter_of_the_range_is_found(lams: tuple[int, ...], middle: int | None) -> None:
+    assert widest_gap(seen(SampleBlock(range(3), range(1), lams)), LAMS) == middle
+
+
+def test_on_an_irregular_grid_what_is_near_is_told_by_lam() -> None:
+    """Twice as wide; its lams lie closer around 1 than elsewhere, so steps of the grid say nothing."""
+    lams = (0.0, 0.5, 0.9, 0.95, 1.0, 1.05, 1.1, 2.0)
+    sampled = seen(SampleBlock(range(PROMPTS), range(SEEDS), (0, 1, 2, 4, 7)), points=len(lams))
+    assert widest_gap(sampled, lams) == 6  # from 1 to 2; 0 to 0.5 is a quarter
+    sampled = seen(SampleBlock(range(PROMPTS), range(SEEDS), (0, 1, 2, 4)), points=len(lams))
+    sampled[3, 1, 1] = sampled[3, 1, 4] = False
+    block = next_block(sampled, lams, 2, (2, 2, 2, 2))
+    assert block == SampleBlock(range(3, 4), range(1, 2), (4,))  # 1 is nearer to 0.9 than 0.5 is
 
 
 def test_a_block_is_cut_to_its_first_prompts_or_left_where_less_than_a_quarter_would_remain() -> None:
@@ -149,9 +163,20 @@ def test_the_budget_is_never_passed_and_used_up_to_a_quarter_of_a_round(most: in
     assert f"{most} images allowed are used" in found.stopped
     assert world.asked[0] == START
     estimate = estimate_lam(found.sampled, settings().criteria, draws=DRAWS)
-    wanted = next_block(world.sampled, estimate.index, estimate.spread)
+    wanted = next_block(world.sampled, LAMS, estimate.index, estimate.spread)
     assert wanted is not None
     assert most - found.images < wanted.images / 4
+
+
+def test_images_that_were_swept_without_their_reference_get_it() -> None:
+    """Of 40 prompts: more than a search begins with, so that it looks at some of these for the first time."""
+    world = World(0, prompts=40, noise=0.3)
+    world.sampled[np.ix_(range(40), range(2), (16, 32))] = True
+    found = world.search(max_images=300)
+    assert world.sampled[:, :2, 0].all()
+    np.testing.assert_array_equal(world.sampled[:, :, 0], np.asarray(world.sampled.any(axis=2)))
+    assert all(np.isfinite(own).all() for own in found.table.scores.values())
+    assert found.images <= 300
 
 
 @pytest.mark.parametrize("name", ["smooth", "alike", "flat"])
@@ -273,6 +298,7 @@ def test_a_narrow_interval_ends_it_early() -> None:
 def test_a_search_goes_on_from_what_is_there_as_if_it_had_not_stopped() -> None:
     whole, stopped = World(0, prompts=12), World(0, prompts=12)
     answer = whole.search(max_images=100)
+    assert len(whole.asked) > 2
 
     def sample(block: SampleBlock) -> Any:
         if len(stopped.asked) == 2:
@@ -280,14 +306,31 @@ def test_a_search_goes_on_from_what_is_there_as_if_it_had_not_stopped() -> None:
         return stopped.sample(block)
 
     with pytest.raises(KeyboardInterrupt):
-        search(settings(max_images=100), 12, sample)
-    again = search(settings(max_images=100), 12, stopped.sample, stopped.known())
-    assert stopped.asked == whole.asked
+        search(settings(max_images=100), LAMS, 12, sample)
+    again = stopped.search(max_images=100)
+    start, *others = whole.asked
+    assert stopped.asked == [start, others[0], start, *others[1:]]
     assert (again.recommendation.lam, again.interval) == (answer.recommendation.lam, answer.interval)
     assert again.stopped == answer.stopped
-    spent = search(settings(max_images=60), 12, stopped.sample, stopped.known())  # less than is there
+    np.testing.assert_array_equal(stopped.sampled, whole.sampled)
+    spent = stopped.search(max_images=60)  # less than is there
     assert spent.images == answer.images
-    assert stopped.asked == whole.asked
+    np.testing.assert_array_equal(stopped.sampled, whole.sampled)
+
+
+def test_what_was_swept_counts_and_only_what_it_lacks_is_sampled() -> None:
+    """Twelve prompts at lams of its own, among them all but the middle of the start."""
+    swept = tuple(map(IRREGULAR.index, (0, 0.1, 1 / 3, 0.7, 1)))
+    world, fresh = (World(2, lams=IRREGULAR, prompts=12) for _ in range(2))
+    world.sampled[np.ix_(range(12), range(2), swept)] = True
+    before = world.sampled.copy()
+    found, alone = world.search(interval_width=0.1), fresh.search(interval_width=0.1)
+    assert known_images(found.sampled)[before].all()
+    assert (world.sampled & ~before).sum() == found.images - before.sum() < fresh.sampled.sum()
+    assert set(swept) < set(found.sampled_lams)
+    for answer in (found, alone):
+        assert "no wider than 0.1" in answer.stopped
+        assert abs(answer.recommendation.lam - 0.5) <= 0.1
 
 
 def test_a_counted_guard_stays_counted_where_it_is_filled_in() -> None:
@@ -312,7 +355,7 @@ def test_the_kl_budget_is_kept_and_needs_path_kl() -> None:
     def sample(block: SampleBlock) -> Any:
         return replace(world.sample(block), path_kl=np.where(world.sampled, 10 * spread * GRID**2, np.nan))
 
-    found = search(asked, 12, sample)
+    found = search(asked, LAMS, 12, sample)
     answer = found.recommendation
     assert 0.3 < answer.lam <= np.sqrt(0.4)
     assert answer.constraints == ("path KL is at most 4 nats",)
@@ -333,15 +376,22 @@ def test_an_objective_that_never_changes_is_told() -> None:
 )
 def test_what_cannot_start_is_refused(prompts: int, wanted: dict[str, int], words: str) -> None:
     world = World(0)
-    with pytest.raises(PlanError, match=words):
-        search(settings([GOLD], **wanted), prompts, world.sample)
-    with pytest.raises(PlanError, match=words):
-        check_start(settings([GOLD], **wanted), prompts)
+    with pytest.raises(ConfigError, match=words):
+        search(settings([GOLD], **wanted), LAMS, prompts, world.sample)
+    with pytest.raises(ConfigError, match=words):
+        check_start(settings([GOLD], **wanted), prompts, LAMS)
     assert world.asked == []
 
 
 @pytest.mark.parametrize("wrong", [{"max_lam": 0}, {"interval_width": 0}, {"max_images": 0}, {"images": 5}])
 def test_settings_that_cannot_be_used_are_named(wrong: dict[str, float]) -> None:
-    with pytest.raises(PlanError, match=f"can't search: .*{next(iter(wrong))}"):
+    with pytest.raises(ConfigError, match=f"can't search: .*{next(iter(wrong))}"):
         module.Settings.of(criteria=settings().criteria, **wrong)
     assert module.Settings.of(criteria=settings().criteria, max_lam=2).grid == tuple(2 * GRID)
+
+
+def test_the_grid_has_33_lams_and_those_that_were_sampled_in_its_range() -> None:
+    assert grid_of(1.0) == LAMS
+    assert grid_of(1.0, (0.25, 1.0)) == LAMS  # on it already
+    assert set(grid_of(1.0, (-0.5, 0.1, 1 / 3, 1.5))) == {*LAMS, 0.1, 1 / 3}
+    assert list(IRREGULAR) == sorted(set(IRREGULAR))

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
-from tests.search.worlds import GRID, LAMS, PROMPTS, SEEDS, Floats, World
+from tests.search.worlds import GRID, IRREGULAR, LAMS, PROMPTS, SEEDS, Floats, World
 
 from deradiff.search import surrogate
 from deradiff.search.acquisition import SampleBlock
@@ -29,7 +29,7 @@ def test_what_was_sampled_is_kept_and_the_rest_lies_on_the_curve_of_its_prompt()
     world = World(0)
     own = SampleBlock(range(PROMPTS), range(SEEDS), (0, 8, 16, 24, 32))
     for name, truth in world.tables.items():
-        found, means = fit_surrogate(sampled(world, name, own), 50), truth.mean(axis=1)
+        found, means = fit_surrogate(sampled(world, name, own), LAMS, 50), truth.mean(axis=1)
         np.testing.assert_allclose(found.table[:, own.lams], means[:, own.lams], atol=0.02)
         np.testing.assert_allclose(found.table, means, atol=0.06)
         np.testing.assert_allclose(found.drawn[:, :, own.lams].mean(axis=0), means[:, own.lams], atol=0.02)
@@ -45,35 +45,39 @@ def test_a_lam_of_few_seeds_leans_on_its_neighbours_of_many() -> None:
         truth = (world.tables["gold"][:, :, 16] - world.tables["gold"][:, :, 0]).mean()
         world.tables["gold"] += 0.5 * np.random.default_rng(seed).normal(size=SHAPE)
         scores = sampled(world, "gold", many, one)
-        gold, alone = fit_surrogate(scores, 1).table.mean(axis=0), scores[:, 0]
+        gold, alone = fit_surrogate(scores, LAMS, 1).table.mean(axis=0), scores[:, 0]
         errors.append((gold[16] - gold[0] - truth, (alone[:, 16] - alone[:, 0]).mean() - truth))
     leaning, alone = np.abs(errors).mean(axis=0)
     assert leaning < 0.8 * alone
 
 
-def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grid", [LAMS, tuple(2 * lam for lam in IRREGULAR)], ids=["even", "irregular"])
+def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(
+    monkeypatch: pytest.MonkeyPatch, grid: tuple[float, ...]
+) -> None:
     """Prompt by prompt, and all at once by scikit-learn: the same mean curve, and the same spread of a prompt."""
     monkeypatch.setattr(surrogate, "FIT", 10**6)
-    world = World(0)
-    blocks = SampleBlock(range(6), range(2), (0, 16, 32)), SampleBlock(range(8), range(1), (0, 24))
+    world, half, last = World(0, lams=grid), grid.index(grid[-1] / 2), len(grid) - 1
+    x = np.array(grid) / grid[-1]
+    blocks = SampleBlock(range(6), range(2), (0, half, last)), SampleBlock(range(8), range(1), (0, last - 8))
     scores = sampled(world, "gold", *blocks)
-    found = fit_surrogate(scores, 2000)
-    assert (found.table.shape, found.drawn.shape) == ((8, len(GRID)), (2000, PROMPTS, len(GRID)))
+    found = fit_surrogate(scores, grid, 2000)
+    assert (found.table.shape, found.drawn.shape) == ((8, len(x)), (2000, PROMPTS, len(x)))
     changes = scores - scores[:, :, [0]]
-    prompts, seeds, lams = np.nonzero(np.isfinite(changes) & (GRID > 0))
-    y, rows = changes[prompts, seeds, lams], np.stack([GRID[lams], prompts, seeds], axis=1)
+    prompts, seeds, lams = np.nonzero(np.isfinite(changes) & (x > 0))
+    y, rows = changes[prompts, seeds, lams], np.stack([x[lams], prompts, seeds], axis=1)
     whole: Any = GaussianProcessRegressor(prior(), alpha=surrogate.NUGGET).fit(rows, y / y.std())
     for prompt in (0, 7, 20):  # of two seeds, of one, of none
-        wanted = np.array([[lam, prompt, seed] for lam in GRID for seed in range(SEEDS)])
+        wanted = np.array([[lam, prompt, seed] for lam in x for seed in range(SEEDS)])
         mean, covariance = whole.predict(wanted, return_cov=True)
-        by_lam = covariance.reshape(len(GRID), SEEDS, len(GRID), SEEDS).mean(axis=(1, 3))
+        by_lam = covariance.reshape(len(x), SEEDS, len(x), SEEDS).mean(axis=(1, 3))
         drawn = (found.drawn[:, prompt] - found.drawn[:, prompt, [0]]) / y.std()
         np.testing.assert_allclose(drawn.std(axis=0), np.sqrt(np.diag(by_lam)), atol=0.05, rtol=0.1)
         error = 4 * drawn.std(axis=0) / np.sqrt(len(drawn)) + 0.01
-        assert np.all(np.abs(drawn.mean(axis=0) - mean.reshape(len(GRID), SEEDS).mean(axis=1)) < error)
+        assert np.all(np.abs(drawn.mean(axis=0) - mean.reshape(len(x), SEEDS).mean(axis=1)) < error)
 
     # the mean over all prompts, between sampled lams
-    wanted = np.array([[GRID[8], prompt, seed] for prompt in range(PROMPTS) for seed in range(SEEDS)])
+    wanted = np.array([[x[8], prompt, seed] for prompt in range(PROMPTS) for seed in range(SEEDS)])
     _, covariance = whole.predict(wanted, return_cov=True)
     mean = (found.drawn[:, :, 8] - found.drawn[:, :, 0]).mean(axis=1) / y.std()
     assert mean.std() == pytest.approx(np.sqrt(covariance.mean()), rel=0.1)
@@ -85,7 +89,7 @@ def test_its_prompts_differ_as_much_as_real_ones() -> None:
     for seed in range(10):
         world = World(seed, noise=0.3)
         own = SampleBlock(range(PROMPTS), range(1), (0, 16, 32))
-        table = fit_surrogate(sampled(world, "proxy", own), 100).table
+        table = fit_surrogate(sampled(world, "proxy", own), LAMS, 100).table
         changes = world.tables["proxy"] - world.tables["proxy"][:, :, [0]]
         shares.append((table - table[:, [0]]).std(axis=0)[24] / changes.mean(axis=1).std(axis=0)[24])
     assert 0.75 < np.mean(shares) < 1.6
@@ -99,19 +103,19 @@ def test_draws_are_the_same_for_the_same_seed_and_hold_the_truth_as_often_as_the
     for seed in range(8):
         world = World(seed, noise=0.2)
         scores = sampled(world, "proxy", own)
-        drawn = fit_surrogate(scores, 200).drawn.mean(axis=1)
+        drawn = fit_surrogate(scores, LAMS, 200).drawn.mean(axis=1)
         low, high = np.quantile(drawn - drawn[:, [0]], [0.025, 0.975], axis=0)[:, 1:]
         truth = world.tables["proxy"].mean(axis=(0, 1))
         held.append(np.mean((low <= (truth - truth[0])[1:]) & ((truth - truth[0])[1:] <= high)))
     assert np.mean(held) > 0.8
-    np.testing.assert_array_equal(fit_surrogate(scores, 3).drawn, fit_surrogate(scores, 3).drawn)
-    assert (fit_surrogate(scores, 3, seed=1).drawn != fit_surrogate(scores, 3).drawn).any()
+    np.testing.assert_array_equal(fit_surrogate(scores, LAMS, 3).drawn, fit_surrogate(scores, LAMS, 3).drawn)
+    assert (fit_surrogate(scores, LAMS, 3, seed=1).drawn != fit_surrogate(scores, LAMS, 3).drawn).any()
 
 
 def test_prompts_that_were_not_sampled_are_drawn_and_not_in_the_table() -> None:
     """They begin where the others do, and may go elsewhere: their draws spread as the prompts that are known do."""
     world = World(0, noise=0.3)
-    found = fit_surrogate(sampled(world, "proxy", SampleBlock(range(8), range(2), (0, 16, 32))), 400)
+    found = fit_surrogate(sampled(world, "proxy", SampleBlock(range(8), range(2), (0, 16, 32))), LAMS, 400)
     assert found.table.shape == (8, len(LAMS))
     at_end = found.drawn[:, :, 32] - found.drawn[:, :, 0]
     unknown, known = at_end[:, 8:].std(axis=0), at_end[:, :8].std(axis=0)

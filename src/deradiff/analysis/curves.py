@@ -79,15 +79,11 @@ def check_answerable(results: Results, reward: str) -> None:
     lams, swept = results.lams, ", ".join(f"{lam:g}" for lam in results.lams)
     results.scored(reward)  # raises for one that isn't there
     if len(lams) < 2:
-        raise ResultsError(f"one lam only, {swept}: nothing to compare; sweep lam = 0 and others into a new folder")
+        raise ResultsError(f"one lam only, {swept}: nothing to compare; sweep lam = 0 and others into it")
     if 0 not in lams:
-        raise ResultsError(
-            f"the reference, lam = 0, is not among the lams {swept}; sweep it with them into a new folder"
-        )
+        raise ResultsError(f"the reference, lam = 0, is not among the lams {swept}; sweep it too: --lams 0")
     if len(results.prompts) < 2:
-        raise ResultsError(
-            "one prompt only: intervals need the spread between prompts; sweep two or more into a new folder"
-        )
+        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep more: --prompts MORE")
 
 
 def paired_changes(results: Results, reward: str, floor: float | None = None) -> PromptMeans:

@@ -18,7 +18,7 @@ probability of the order of f^(P - 1). The constant makes the limit hold for exp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 import numpy as np
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 PESSIMISM = 1.8
 _BINS = 256  # of the range of values; a sum of P rounded values errs by sqrt(P / 12) of them
 _WINDOW = 8.0  # standard deviations of a sum to either side that are kept
+_FIRST = 1.5  # times the usual standard error below the mean a limit is looked for first
 _STEPS = 20  # of the root search, at most; each gains a digit or more
 _CLOSE = 1e-5  # of the normal quantile of the risk, at which it ends
 
@@ -140,22 +141,37 @@ def lower_limits(sample: PromptMeans, risk: float) -> Floats:
     -inf of fewer than 2 prompts.
     """
     columns = _Columns.of(sample, risk)
+    # where all prompts agree all draws must: p = ((y - worst) / (mean - worst)) ** P
+    alike = columns.worst + (columns.mean - columns.worst) * risk ** (1 / np.maximum(columns.count, 1))
+    limits = np.where(columns.answerable, alike, -np.inf)
+    differ = columns.answerable & ~columns.tied
+    if differ.any():
+        limits[differ] = _roots(columns[differ], risk)
+    return limits
+
+
+def _roots(columns: "_Columns", risk: float) -> Floats:
+    """The thresholds (K,) at which p is the risk; all columns are answerable, and their prompts differ."""
     # Phi^-1(p) is nearly a straight line of the threshold, so regula falsi (with Illinois' halving) needs few steps.
     low, high = columns.worst.copy(), columns.mean.copy()
     target = ndtri(risk)
     at_low, at_high = np.full(len(low), -8.0 - target), np.maximum(ndtri(_clipped(_tail(columns, high))) - target, 1e-9)
-    side = np.zeros(len(low))
+    side, reach = np.zeros(len(low)), _FIRST * max(-target, 0.2) * columns.error
+    reach = np.where(columns.error > 1e-3 * (high - low), reach, np.inf)  # of prompts that hardly differ it says little
     for _ in range(_STEPS):
         guess = np.clip((low * at_high - high * at_low) / (at_high - at_low), low, high)
+        # Far below the limit weights are spread widely, which takes long, so it is approached from above.
+        guess = np.where(low == columns.worst, np.maximum(guess, high - reach), guess)
+        reach = 2 * reach
         value = ndtri(_clipped(_tail(columns, guess))) - target
-        if (np.abs(value[columns.answerable]) < _CLOSE).all():
-            return np.where(columns.answerable, guess, -np.inf)
+        if (np.abs(value) < _CLOSE).all():
+            return guess
         above = value >= 0
         at_low = np.where(above, np.where(side == 1, at_low / 2, at_low), value)
         at_high = np.where(above, value, np.where(side == -1, at_high / 2, at_high))
         low, high = np.where(above, low, guess), np.where(above, guess, high)
         side = np.where(above, 1, -1)
-    return np.where(columns.answerable, low, -np.inf)
+    return low
 
 
 def upper_limits(sample: PromptMeans, risk: float) -> Floats:
@@ -165,13 +181,31 @@ def upper_limits(sample: PromptMeans, risk: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Questions as the test sees them: values (P + 1, K), the pseudo-prompt last; gaps are masked out."""
+    """Questions as the test sees them: values (P + 1, K), the pseudo-prompt last; gaps are masked out.
+
+    ``error`` is about the standard error of the mean.
+    """
 
     values: Floats
     present: NDArray[np.bool_]
     worst: Floats
     mean: Floats
+    error: Floats
     answerable: NDArray[np.bool_]
+
+    def __getitem__(self, which: NDArray[np.bool_]) -> "_Columns":
+        """Some of them."""
+        return _Columns(*(getattr(self, field.name)[..., which] for field in fields(self)))
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """Prompts, (K,)."""
+        return self.present[:-1].sum(axis=0)
+
+    @property
+    def tied(self) -> NDArray[np.bool_]:
+        """Whether all prompts agree but for rounding, (K,)."""
+        return self.error <= 1e-12 * np.maximum(np.abs(self.mean), self.mean - self.worst)
 
     @classmethod
     def of(cls, sample: PromptMeans, risk: float) -> "_Columns":
@@ -183,8 +217,10 @@ class _Columns:
         reach = PESSIMISM * risk ** (-1 / np.maximum(count - 1, 1)) * sample.scale_below
         worst = np.where(np.isfinite(sample.lowest), np.minimum(sample.lowest, smallest), smallest - reach)
         worst = np.where(answerable, worst, mean)
-        values = np.vstack([np.where(present, sample.means, mean), worst])
-        return cls(values, np.vstack([present, np.ones(len(count), bool)]), worst, mean, answerable)
+        values = np.where(present, sample.means, mean)
+        error = np.sqrt(np.square(values - mean).sum(axis=0)) / np.maximum(count, 1)
+        there = np.vstack([present, np.ones(len(count), bool)])
+        return cls(np.vstack([values, worst]), there, worst, mean, error, answerable)
 
 
 def _tail(columns: _Columns, threshold: Floats) -> Floats:

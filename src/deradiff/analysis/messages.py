@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from deradiff.analysis.overoptimization import LEAST_PROMPTS, LEVEL, Alarm, missable_share
 from deradiff.analysis.recommend import BEST_ESTIMATE, RISKS, Recommendation
 from deradiff.analysis.statistics import Interval
@@ -155,6 +157,8 @@ def _gain_sentence(answer: Recommendation) -> str:
 
 def _wins(answer: Recommendation) -> Iterator[str]:
     index, curve = answer.lams.index(answer.candidate), answer.curves[answer.criteria.objectives[0]]
+    if np.isnan(curve.wins[index].mean):  # a lam that a surrogate chose and nobody sampled
+        return
     told = f"Its images score above the reference's in {share_text(curve.wins[index])} of pairs"
     if curve.wins_anchor is not None and answer.candidate != 1:
         told += f", and above the anchor's in {share_text(curve.wins_anchor[index])}"

@@ -68,8 +68,11 @@ def reweight(
 
     Raises:
         ResultsError: a lam beyond [0, 1], a reward that is unknown or scored in part, or paths that were not recorded.
+
+    Prompts of which an image is missing or not scored at a lam that is used are left out.
     """
     refuse_beyond(lams)
+    results = without_gaps(results, reward, sampled)
     table = results.scored(reward)
     if reason := obstacle(results):
         raise ResultsError(reason)
@@ -120,15 +123,31 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
 def obstacle(results: Results) -> str | None:
     """Why nothing of a sweep can be reweighted; None where something can."""
     if len(results.prompts) < 2:
-        return "one prompt only: intervals need the spread between prompts; sweep two or more into a new folder"
+        return "one prompt only: intervals need the spread between prompts; sweep more: --prompts MORE"
     if not {"implicit_reward", "q"} <= set(results.paths):
         return (
-            "this run recorded no implicit reward L: it takes diagnostics, --mode exact, and a sampler whose noise is "
+            "this run recorded no implicit reward L: it takes diagnostics, --policy exact and a sampler whose noise is "
             "known, such as --scheduler EulerAncestralDiscreteScheduler or DDPMScheduler"
         )
     if not _plain(results):
         return f"no images at a lam in [0, 1] without particles among {list(results.lams)}; sweep lam = 0 and 1"
     return None
+
+
+def without_gaps(results: Results, reward: str, sampled: Sequence[float] | None = None) -> Results:
+    """The prompts that have all seeds, with scores and statistics, at the lams that can be used."""
+    if not {"implicit_reward", "q"} <= set(results.paths):
+        return results
+    known = np.isfinite(results.paths["implicit_reward"] + results.paths["q"] + results.scored(reward))
+    used = [
+        index
+        for index, lam in enumerate(results.lams)
+        if (0 <= lam <= 1 if sampled is None else lam in sampled) and known[:, :, index].any()
+    ]
+    whole = known[:, :, used].all(axis=(1, 2))
+    if whole.all() or not whole.any():
+        return results
+    return results.select(np.flatnonzero(whole).tolist(), range(len(results.lams)))
 
 
 def _plain(results: Results) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 
 from deradiff.errors import AnchorError
-from deradiff.files import replacing
+from deradiff.io import replacing
 
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 CARD = "deradiff.json"  # beside the weights

@@ -97,9 +97,10 @@ def align(
     from accelerate import PartialState
 
     from deradiff.align import Settings, check
-    from deradiff.cli.common import hush, model_path, own_guidance
+    from deradiff.cli.common import hush, own_guidance
     from deradiff.errors import AlignError
-    from deradiff.sweep.models import load_pipeline
+    from deradiff.runs.models import load_pipeline
+    from deradiff.testbed import resolve_model
 
     hush()
     if (data is None) == (self_label is None):
@@ -117,7 +118,7 @@ def align(
     judge = None if self_label is None else _judge(self_label, model, prompts)
     preferences = None if data is None else _read(data, split)
     state = PartialState()
-    pipe = load_pipeline(model_path(model), device=str(state.device), dtype=dtype)
+    pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
     card = {"reference": model, "reward": self_label}
     check(pipe, out, settings, card=card, tracker=tracker)
     if judge is not None:
@@ -146,7 +147,7 @@ def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "R
     from deradiff import testbed
     from deradiff.errors import AlignError
     from deradiff.rewards import load_reward
-    from deradiff.sweep.prompts import read_prompts
+    from deradiff.runs.prompts import read_prompts
 
     if prompts is None and model != EMBEDDED:
         raise AlignError(f"--self-label needs --prompts, what to sample {model} with")

@@ -1,4 +1,4 @@
-"""What commands share: names of embedded models, the progress bar."""
+"""What commands share: the progress bar, quiet libraries."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-EMBEDDED = "embedded"
+from deradiff.testbed import EMBEDDED
 
 
 class ImageRate(ProgressColumn):
@@ -16,23 +16,6 @@ class ImageRate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The speed over the last while."""
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s", style="progress.data.speed")
-
-
-def model_path(name: str) -> str:
-    """The pipeline's folder or hub id."""
-    from deradiff import testbed
-
-    return str(testbed.pipeline_path()) if name == EMBEDDED else name
-
-
-def anchor_name(name: str) -> str:
-    """The anchor's folder or hub id."""
-    from deradiff import testbed
-
-    kind, _, own = name.partition(":")
-    if kind != EMBEDDED:
-        return name
-    return str(testbed.anchor_path(own) if own else testbed.anchor_path())
 
 
 def own_guidance(model: str) -> float | None:

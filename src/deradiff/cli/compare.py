@@ -79,19 +79,20 @@ def compare(
     config: Config = None,
 ) -> None:
     """Measure how well lam emulates models aligned from scratch, and write a page of it."""
-    from deradiff.cli.common import anchor_name, hush, model_path, own_guidance, progress
+    from deradiff.cli.common import hush, own_guidance, progress
     from deradiff.cli.compared import percent, show
     from deradiff.compare import Comparison
     from deradiff.compare import compare as run_comparison
-    from deradiff.errors import PlanError
+    from deradiff.errors import ConfigError
     from deradiff.rewards import load_reward
-    from deradiff.sweep.models import load_pipeline
-    from deradiff.sweep.prompts import read_prompts
+    from deradiff.runs.models import load_pipeline
+    from deradiff.runs.prompts import read_prompts
+    from deradiff.testbed import resolve_anchor, resolve_model
 
     hush()
     names = listed(rewards)
     if not names or len(set(names)) < len(names):
-        raise PlanError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
+        raise ConfigError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
     for name in names:
         load_reward(name)  # a mistake is told before models are loaded
     comparison = Comparison.of(
@@ -102,7 +103,7 @@ def compare(
         model=model,
         prompts=[*(read_prompts(prompts) if prompts else []), *(prompt or [])],
         seeds=range(seeds),
-        guidances=[own_guidance(model) if guidance is None else guidance],
+        guidance=own_guidance(model) if guidance is None else guidance,
         component=component,
         steps=steps,
         height=height,
@@ -110,9 +111,9 @@ def compare(
         dtype=dtype,
         batch_size=batch_size,
     )
-    pipe = load_pipeline(model_path(model), device=device, dtype=dtype, offload=offload)
-    with progress("sampling", sum(plan.count for plan in comparison.plans().values())) as advance:
-        found = run_comparison(out, comparison, pipe, names, anchor_name, advance)
+    pipe = load_pipeline(resolve_model(model), device=device, dtype=dtype, offload=offload)
+    with progress("sampling", sum(arm.request.count for arm in comparison.arms())) as advance:
+        found = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
     for table in found:
         show(table)
     typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
@@ -121,15 +122,15 @@ def compare(
 
 
 def _aligned(given: list[str]) -> "list[Aligned]":
-    from deradiff.cli.common import anchor_name
     from deradiff.compare import Aligned
     from deradiff.errors import AnchorError
+    from deradiff.testbed import resolve_anchor
 
     found = list[Aligned]()
     for text in given:
         for name in _matching(text):
             try:
-                found.append(Aligned.read(name, anchor_name(name)))
+                found.append(Aligned.read(name, resolve_anchor(name)))
             except AnchorError as error:
                 if name == text:
                     raise
@@ -140,7 +141,7 @@ def _aligned(given: list[str]) -> "list[Aligned]":
 def _matching(text: str) -> list[str]:
     """The models that a name or pattern names."""
     from deradiff import testbed
-    from deradiff.errors import PlanError
+    from deradiff.errors import ConfigError
 
     if not any(mark in text for mark in "*?[") or Path(text).exists():
         return [text]
@@ -149,5 +150,7 @@ def _matching(text: str) -> list[str]:
     else:
         found = sorted(glob(text))
     if not found:
-        raise PlanError(f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several")
+        raise ConfigError(
+            f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several"
+        )
     return found

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deradiff.errors import PlanError
+from deradiff.errors import ConfigError
 
 
 def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -17,16 +17,16 @@ def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
-        raise PlanError(f"--config {path} can't be read: {error}") from error
+        raise ConfigError(f"--config {path} can't be read: {error}") from error
     options = {_dashed(option.name): option for option in ctx.command.params if option.name != "config"}
     expected = f"expected lines 'option: value' of {', '.join(options)}"
     if not isinstance(given, dict):
-        raise PlanError(f"--config {path} holds {given!r}; {expected}")
+        raise ConfigError(f"--config {path} holds {given!r}; {expected}")
     names = [_dashed(name) for name in given]
     if unknown := sorted(set(names) - options.keys()):
-        raise PlanError(f"--config {path} has {', '.join(unknown)}; {expected}")
+        raise ConfigError(f"--config {path} has {', '.join(unknown)}; {expected}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise PlanError(f"--config {path} has {', '.join(twice)} twice; leave one out")
+        raise ConfigError(f"--config {path} has {', '.join(twice)} twice; leave one out")
     values = ((options[name], value) for name, value in zip(names, given.values(), strict=True) if value is not None)
     ctx.default_map = {option.name: _value(path, option, value) for option, value in values}
     return path
@@ -41,7 +41,7 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     flag, several = isinstance(value, bool), value if isinstance(value, list) else [value]
     if flag != bool(option.is_flag) or any(isinstance(one, dict | list | bool) for one in several if not flag):
         expected = "true or false" if option.is_flag else "a number, a text (words like no and on in quotes), or a list"
-        raise PlanError(f"--config {path}: {_dashed(option.name)} is {value!r}; expected {expected}")
+        raise ConfigError(f"--config {path}: {_dashed(option.name)} is {value!r}; expected {expected}")
     if flag:
         return value
     texts = [str(one) for one in several]

@@ -15,19 +15,23 @@ def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/dem
     """Sweep lam on the embedded pipeline and write a report: about a minute, offline."""
     from deradiff import testbed
     from deradiff.anchor.source import card_of
-    from deradiff.cli.common import EMBEDDED
     from deradiff.cli.running import run_and_report
-    from deradiff.sweep import Plan
+    from deradiff.runs.cells import Request
+    from deradiff.runs.recipe import Recipe
+    from deradiff.runs.run import Run
+    from deradiff.testbed import EMBEDDED
 
-    plan = Plan.of(
+    recipe = Recipe.of(
         model=EMBEDDED,
         anchor=f"{EMBEDDED}:{ANCHOR}",
+        anchor_beta=card_of(testbed.anchor_path(ANCHOR))["beta"],
+        steps=STEPS,
+        batch_size=8 * len(LAMS),
+    )
+    asked = Request.of(
         prompts=testbed.prompts(PROMPTS, seed=11, drop=0.5),
         seeds=[0],  # one seed of many prompts shows more than many seeds of few
         lams=LAMS,
-        anchor_beta=card_of(testbed.anchor_path(ANCHOR))["beta"],
-        steps=STEPS,
         guidances=[1.0],
-        batch_size=8 * len(LAMS),
     )
-    run_and_report(plan, out, rewards=[OBJECTIVE, "faithfulness"], objective=OBJECTIVE, guard=GUARD)
+    run_and_report(Run(out, recipe), [asked], rewards=[OBJECTIVE, "faithfulness"], objective=OBJECTIVE, guard=GUARD)

@@ -30,52 +30,46 @@ def generate(
     offload: options.Offload = False,
 ) -> None:
     """Draw a prompt with the realigned pipeline."""
-    from deradiff.errors import PlanError
+    from deradiff.errors import ConfigError
 
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise PlanError(f"--out must be a file that ends in .png, got {out}")
+        raise ConfigError(f"--out must be a file that ends in .png, got {out}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PlanError(f"--out {out} can't be written: {error}") from error
+        raise ConfigError(f"--out {out} can't be written: {error}") from error
     import torch
     from PIL import Image
 
-    from deradiff.cli.common import anchor_name, hush, model_path, own_guidance
+    from deradiff.cli.common import hush, own_guidance
     from deradiff.cli.parsing import parse_numbers
     from deradiff.realignment import realign
+    from deradiff.runs.cells import Request
+    from deradiff.runs.encoders import cached_text_encoders
+    from deradiff.runs.models import call, load_pipeline, set_scheduler
+    from deradiff.runs.recipe import Recipe
     from deradiff.sampling import noise_seed
-    from deradiff.sweep import Plan
-    from deradiff.sweep.encode import encoding_once
-    from deradiff.sweep.models import call, load_pipeline, set_scheduler
+    from deradiff.testbed import resolve_anchor, resolve_model
 
-    plan = Plan.of(
-        model=model,
-        anchor=anchor,
+    recipe = Recipe.of(scheduler=scheduler, steps=steps, height=height, width=width, dtype=dtype, particles=particles)
+    asked = Request.of(
         prompts=[prompt],
         seeds=[seed],
         lams=parse_numbers(lam),
         guidances=[own_guidance(model) if guidance is None else guidance],
-        component=component,
-        scheduler=scheduler,
-        steps=steps,
-        height=height,
-        width=width,
-        dtype=dtype,
-        particles=particles,
     )
     hush()
-    pipe = load_pipeline(model_path(model), device=device, dtype=dtype, offload=offload)
+    pipe = load_pipeline(resolve_model(model), device=device, dtype=dtype, offload=offload)
     set_scheduler(pipe, scheduler)
     images: list[Image.Image] = []
-    with realign(pipe, anchor_name(anchor), 0.0, component=component) as handle, encoding_once(pipe):
-        for value in plan.lams:
+    with realign(pipe, resolve_anchor(anchor), 0.0, component=component) as handle, cached_text_encoders(pipe):
+        for value in asked.lams:
             handle.lam = value
-            handle.particles = particles if 0 < value < 1 else 1  # elsewhere they correct nothing
+            handle.particles = particles if recipe.needs_particles(value) else 1  # elsewhere they correct nothing
             generator = torch.Generator().manual_seed(noise_seed(prompt, seed))
-            images += call(pipe, plan, plan.prompts, [generator], 1, plan.guidances[0])
+            images += call(pipe, recipe, asked.prompts, [generator], asked.guidances[0])
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     for place, image in enumerate(images):
         row.paste(image, (place * image.width, 0))
     row.save(out)
-    typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in plan.lams)}")
+    typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in asked.lams)}")

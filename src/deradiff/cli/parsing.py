@@ -6,8 +6,7 @@ from typing import cast
 import numpy as np
 
 from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer
-from deradiff.errors import PlanError, ResultsError
-from deradiff.mixture import lam_from_beta
+from deradiff.errors import ConfigError, ResultsError
 
 _MOST = 10_000  # numbers of one range
 
@@ -20,7 +19,7 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
         what: the name of one of them, for the error.
 
     Raises:
-        PlanError: not such a text.
+        ConfigError: not such a text.
     """
     expected = "expected numbers like 0,0.5,1 or start:stop:count"
     numbers: list[float] = []
@@ -34,9 +33,9 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
             else:
                 numbers.append(float(part))
         except ValueError as error:
-            raise PlanError(f"can't read {what}s {text!r} ({error}): {expected}") from error
+            raise ConfigError(f"can't read {what}s {text!r} ({error}): {expected}") from error
     if not numbers:
-        raise PlanError(f"there is no {what} in {text!r}: {expected}")
+        raise ConfigError(f"there is no {what} in {text!r}: {expected}")
     return sorted(set(numbers))
 
 
@@ -46,32 +45,36 @@ def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
     The reference, lam = 0, comes first: whatever is gained is gained over it.
 
     Raises:
-        PlanError: not numbers, or the anchor's beta isn't known.
+        ConfigError: not numbers, or the anchor's beta isn't known.
     """
+    from deradiff.mixture import lam_from_beta  # imports torch
+
     if anchor_beta is None:
-        raise PlanError(
+        raise ConfigError(
             "betas are turned into lam = anchor beta / beta, but the anchor's beta isn't known: give --anchor-beta"
         )
     if not anchor_beta > 0:
-        raise PlanError(f"the anchor's beta is a KL strength, a positive number; got {anchor_beta:g}")
+        raise ConfigError(f"the anchor's beta is a KL strength, a positive number; got {anchor_beta:g}")
     try:
         return sorted({0.0, *(lam_from_beta(anchor_beta, float(part)) for part in text.split(","))})
     except ValueError as error:
-        raise PlanError(f"can't read betas {text!r}: expected positive numbers like 500,1000,5000 ({error})") from error
+        raise ConfigError(
+            f"can't read betas {text!r}: expected positive numbers like 500,1000,5000 ({error})"
+        ) from error
 
 
 def parse_share(text: str) -> float:
     """A share from ``1%`` or ``0.01``.
 
     Raises:
-        PlanError: not a number between 0 and 1 (0 and 100 %).
+        ConfigError: not a number between 0 and 1 (0 and 100 %).
     """
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise PlanError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100 %")
+        raise ConfigError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100 %")
     return share
 
 
@@ -79,14 +82,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Shard k of n, counted from 0, from ``K/N``, counted from 1 as test runners do: 1/4, 2/4, 3/4, 4/4.
 
     Raises:
-        PlanError: not such a text, or not 1 <= K <= N.
+        ConfigError: not such a text, or not 1 <= K <= N.
     """
     try:
         own, shards = (int(part) for part in text.split("/"))
     except ValueError:
         own, shards = 0, 0
     if not 1 <= own <= shards:
-        raise PlanError(f"can't use the shard {text!r}: expected K/N with K from 1 to N, such as 1/4")
+        raise ConfigError(f"can't use the shard {text!r}: expected K/N with K from 1 to N, such as 1/4")
     return own - 1, shards
 
 

@@ -56,9 +56,10 @@ def calibrate(
     """Estimate the beta that an anchor behaves like under a reward, from images of the reference (lam = 0)."""
     from deradiff.analysis.calibrate import calibrate as estimate
     from deradiff.cli.report import tables
-    from deradiff.sweep import Journal
+    from deradiff.runs.legacy import open_run_folder
 
-    anchor = Journal.open(run).plan.anchor
+    store = open_run_folder(run)
+    anchor = store.located(store.recipe.anchor)
     for at, results in tables(run, guidance):
         found = estimate(results, objective, results.anchor_beta)
         for line in _lines(found, at):
@@ -85,11 +86,11 @@ def _write(anchor: str, objective: str, found: "Calibration", at: str | None) ->
     from dataclasses import asdict
 
     from deradiff.anchor.source import card_of, write_card
-    from deradiff.cli.common import EMBEDDED
-    from deradiff.errors import PlanError
+    from deradiff.errors import ConfigError
+    from deradiff.testbed import EMBEDDED
 
     if anchor.partition(":")[0] == EMBEDDED:
-        raise PlanError("the cards of embedded anchors belong to the package; copy the anchor, and sweep with the copy")
+        raise ConfigError("the cards of embedded anchors belong to the package; copy the anchor, and sweep with that")
     path = anchor
     told: dict[str, Any] = {"beta": found.beta, "beta_interval": found.beta_interval, "refusal": found.refusal}
     told |= {key: value for key, value in asdict(found).items() if key not in ("reward", "nominal")}

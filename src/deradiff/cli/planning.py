@@ -1,4 +1,4 @@
-"""From the options of ``deradiff sweep`` and ``search`` to a plan."""
+"""From the options of ``deradiff sweep`` and ``search`` to a run and what is asked of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,59 +7,112 @@ from typing import Any
 import typer
 
 from deradiff.anchor.source import card_of
-from deradiff.cli.common import anchor_name, own_guidance
+from deradiff.cli.common import own_guidance
 from deradiff.cli.parsing import lams_for_betas, parse_numbers, parse_share
-from deradiff.errors import PlanError
-from deradiff.sweep import Journal, Plan
-from deradiff.sweep.prompts import read_prompts
+from deradiff.errors import ConfigError
+from deradiff.runs.legacy import is_legacy, open_run_folder
+from deradiff.runs.prompts import read_prompts
+from deradiff.runs.recipe import Recipe
+from deradiff.runs.run import SEEDS, Run
+from deradiff.runs.store import Store
+from deradiff.search.state import read_state
+from deradiff.testbed import EMBEDDED, resolve_anchor
 
-# Options that say nothing of the images, so that they may be given beside --resume.
-OF_THE_RUN = {"rewards", "objective", "guard", "out", "resume", "shard", "list_cells", "device", "offload"}
-OF_THE_SEARCH = {"risk", "kl_budget", "max_lam", "interval_width", "max_images"}
 
-
-def planned(ctx: typer.Context, grid: Sequence[float] | None = None) -> Plan:
-    """The plan that the options of a sweep make, or of a search, which has the lams of its grid.
+def open_run(ctx: typer.Context, out: Path) -> Run:
+    """The run in a folder, or a new one, under the recipe that the options give; what isn't given is the run's.
 
     Raises:
-        PlanError: names the option that is wrong and why.
+        ConfigError: names the option that is wrong and why.
+        RunFolderError: the folder holds a run of another recipe; names what differs.
     """
-    given = {name: value for name, value in ctx.params.items() if name not in OF_THE_RUN | OF_THE_SEARCH}
-    prompts, prompt = given.pop("prompts"), given.pop("prompt")
-    column, split = given.pop("column"), given.pop("split")
-    lams, betas, beta = given.pop("lams", None), given.pop("betas", None), given.pop("anchor_beta")
-    guidance, quality = given.pop("guidance"), given.pop("quality", None)
+    given = {name: ctx.params[name] for name in Recipe.model_fields if name in ctx.params and _is_given(ctx, name)}
+    if isinstance(given.get("target_error"), str):
+        given["target_error"] = parse_share(given["target_error"])
+    if Store.exists(out) or is_legacy(out):
+        store = open_run_folder(out)
+        base: dict[str, Any] = store.recipe.model_dump()
+        base |= {name: store.located(base[name]) for name in ("model", "anchor")}
+        base |= {f"{name}_hash": None for name in ("model", "anchor") if name in given}
+    else:
+        base = {"model": EMBEDDED, "anchor": EMBEDDED}
+        base["anchor_beta"] = card_of(resolve_anchor(given.get("anchor", EMBEDDED))).get("beta")
+    recipe = Recipe.of(**{**base, **given})
+    return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
+
+
+def prompts_given(ctx: typer.Context) -> list[str] | None:
+    """The prompts of a file and of the command line; None where there are none.
+
+    Raises:
+        ConfigError: a file that holds none, or a column that can't be told.
+    """
+    path, own = ctx.params["prompts"], ctx.params["prompt"]
+    texts = [*(read_prompts(path, ctx.params["column"], ctx.params["split"]) if path else []), *(own or [])]
+    return texts or None
+
+
+def seeds_given(ctx: typer.Context) -> int | None:
+    """How many seeds; None where that wasn't given."""
+    return ctx.params["seeds"] if _is_given(ctx, "seeds") else None
+
+
+def guidances_given(ctx: typer.Context, run: Run) -> Sequence[float | None] | None:
+    """The guidances; None where none was given and the run has some already."""
+    guidance = ctx.params["guidance"]
+    if guidance is not None:
+        return parse_numbers(guidance, "guidance")
+    return None if run.store.requests() else [own_guidance(run.recipe.model)]
+
+
+def lams_given(lams: str | None, betas: str | None, anchor_beta: float | None) -> Sequence[float] | None:
+    """The lams, or those that some betas stand for; None where neither was given.
+
+    Raises:
+        ConfigError: both, or a text that can't be read.
+    """
     if lams is not None and betas is not None:
-        raise PlanError("give --lams or --betas, not both")
-    texts = [*(read_prompts(Path(prompts), column, split) if prompts else []), *(prompt or [])]
-    if not texts:
-        raise PlanError("no prompts: give --prompts FILE, or --prompt TEXT one or more times")
-    if beta is None:
-        beta = card_of(anchor_name(given["anchor"])).get("beta")
-    made: dict[str, Any] = {
-        "prompts": texts,
-        "seeds": range(given.pop("seeds")),
-        "lams": grid or _lams(lams, betas, beta),
-        "anchor_beta": beta,
-        "guidances": [own_guidance(given["model"])] if guidance is None else parse_numbers(guidance, "guidance"),
-        "quality": None if quality is None else parse_share(quality),
-    }
-    return Plan.of(**made, **given)
+        raise ConfigError("give --lams or --betas, not both")
+    if betas is not None:
+        return lams_for_betas(betas, anchor_beta)
+    return None if lams is None else parse_numbers(lams)
 
 
-def _lams(lams: str | None, betas: str | None, anchor_beta: float | None) -> Sequence[float]:
-    return parse_numbers("0:2:9" if lams is None else lams) if betas is None else lams_for_betas(betas, anchor_beta)
-
-
-def resumed(ctx: typer.Context, out: Path) -> Plan:
-    """The plan of the run in a folder.
+def requests_given(ctx: typer.Context, run: Run) -> list[Any]:
+    """What the options of a sweep ask for; what isn't given is the run's.
 
     Raises:
-        PlanError: no run there, or an option given that would change its plan.
+        ConfigError: no prompts in a new run, or a value that can't be used.
     """
-    options = [name for name in ctx.params if name not in OF_THE_RUN]
-    sources = {name: ctx.get_parameter_source(name) for name in options}
-    given = ["--" + name.replace("_", "-") for name, source in sources.items() if source and source.name != "DEFAULT"]
-    if given:
-        raise PlanError(f"--resume takes the plan from {out}, so leave out {', '.join(given)}")
-    return Journal.open(out).plan
+    lams = lams_given(ctx.params["lams"], ctx.params["betas"], run.recipe.anchor_beta)
+    prompts, seeds, guidances = prompts_given(ctx), seeds_given(ctx), guidances_given(ctx, run)
+    if prompts is None and not run.store.requests():
+        raise ConfigError("no prompts: give --prompts FILE, or --prompt TEXT one or more times")
+    return run.requests(prompts, seeds, lams, guidances)
+
+
+def search_axes(ctx: typer.Context, run: Run) -> tuple[list[str], list[int], float | None]:
+    """Prompts, seeds and guidance of a search; what isn't given is the run's.
+
+    Raises:
+        ConfigError: no prompts, or several guidances.
+    """
+    earlier = run.store.requests()
+    prompts = prompts_given(ctx) or list(dict.fromkeys(text for own in earlier for text in own.prompts))
+    if not prompts:
+        raise ConfigError("no prompts: give --prompts FILE, or --prompt TEXT one or more times")
+    seeds = seeds_given(ctx)
+    known = sorted({seed for own in earlier for seed in own.seeds})
+    guidances = guidances_given(ctx, run) or list(dict.fromkeys(g for own in earlier for g in own.guidances))
+    if len(guidances) > 1:
+        named = ", ".join(f"{own:g}" for own in guidances if own is not None)
+        raise ConfigError(f"a search is at one guidance, got {named}; give --guidance with one of them")
+    if seeds is None:
+        state = read_state(run.folder)
+        return prompts, sorted(state.seeds) if state else known or list(range(SEEDS)), guidances[0]
+    return prompts, list(range(seeds)), guidances[0]
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"

@@ -1,6 +1,7 @@
 """``deradiff recommend``: which lam to take, from a run on disk, without any model."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from deradiff.analysis.recommend import Recommendation
     from deradiff.analysis.statistics import Interval
     from deradiff.results import Results
-    from deradiff.search.folder import Folder
     from deradiff.search.search import SearchResult
 
 _STYLES = {"shown to hold": "", "not settled": "dim", "fails": "dim red"}
@@ -30,52 +30,45 @@ def recommend(
     guidance: ChosenGuidance = None,
 ) -> None:
     """Say which lam to take, what is shown to hold there, what isn't settled, and whether the objective is hacked."""
+    from deradiff.analysis.recommend import recommend_for
     from deradiff.cli.parsing import parse_criteria
     from deradiff.cli.report import tables
-    from deradiff.search.folder import Folder
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
-    if Folder.holds(run):
-        print_search(searched(Folder.open(run), criteria, guidance))
-    else:
-        for at, results in tables(run, guidance):
-            print_answer(results, criteria, at)
+    for at, results in tables(run, guidance):
+        found = searched(run, results, criteria)
+        if found is None:
+            print_recommendation(recommend_for(results, criteria), range(len(results.lams)), run, results, at)
+        else:
+            print_search(found, run)
 
 
-def print_answer(results: "Results", criteria: "Criteria", at: str | None) -> None:
-    """Recommend a lam, and print that."""
-    from deradiff.analysis.recommend import recommend_for
+def searched(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
+    """What a surrogate says of a run that was searched; None of one that was only swept."""
+    from deradiff.search.state import answer_from, read_state
 
-    print_recommendation(recommend_for(results, criteria), range(len(results.lams)), at)
-
-
-def searched(folder: "Folder", criteria: "Criteria", guidance: float | None) -> "SearchResult":
-    """What a search on disk answers."""
-    from deradiff.errors import PlanError
-    from deradiff.search.search import estimate_lam, search_result
-
-    own = folder.plan.guidances[0]
-    if guidance not in (None, own):
-        raise PlanError(f"the search is at guidance {own}, and {guidance:g} was asked for; leave that out")
-    known = folder.known()
-    return search_result(known, criteria, estimate_lam(known, criteria), "")
+    state = read_state(run)
+    return None if state is None else answer_from(results, state, criteria)
 
 
-def print_search(found: "SearchResult") -> None:
+def print_search(found: "SearchResult", run: Path) -> None:
     """Print what a search says, the curves at the lams it sampled."""
     low, high = found.interval
     prompts, seeds, lams = found.sampled.shape
     whole = prompts * seeds * lams
     typer.echo(f"{found.images:,} images, {found.images / whole:.0%} of the {whole:,} of a grid of {lams} lams")
     typer.echo(f"sampling the rest would leave lam between {low:g} and {high:g} (95 %), if rewards change smoothly")
-    print_recommendation(found.recommendation, found.sampled_lams)
+    print_recommendation(found.recommendation, found.sampled_lams, run, found.sampled)
 
 
-def print_recommendation(answer: "Recommendation", indices: Iterable[int], at: str | None = None) -> None:
+def print_recommendation(
+    answer: "Recommendation", indices: Iterable[int], run: Path, results: "Results", at: str | None = None
+) -> None:
     """Print a recommendation, the curves at some of its lams; the last line is the lam."""
     from rich.console import Console
 
     from deradiff.analysis import messages
+    from deradiff.cli.advice import commands
 
     typer.echo("")
     console, table = Console(), _table(answer, sorted({*indices, answer.index}))
@@ -83,6 +76,8 @@ def print_recommendation(answer: "Recommendation", indices: Iterable[int], at: s
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
     typer.echo("")
+    if results.missing:
+        typer.echo(f"{results.missing:,} of the images asked for aren't there yet: deradiff sweep --out {run}")
     for sentence in messages.reasons(answer):
         typer.echo(sentence)
     typer.echo(f"\nAt other risks: {messages.by_risk(answer)}")
@@ -94,6 +89,8 @@ def print_recommendation(answer: "Recommendation", indices: Iterable[int], at: s
         typer.echo(f"Hacking alarm: {silent}")
     for warning in messages.warnings(answer):
         typer.echo(f"Note: {warning}")
+    for what, command in commands(answer, results, run):
+        typer.echo(f"{what}: {command}")
     typer.echo(f"recommended {messages.headline(answer, at)}")
 
 

@@ -1,4 +1,4 @@
-"""``deradiff score``, ``report``, ``export`` and ``study``: from a run on disk, without any model."""
+"""``deradiff score``, ``report``, ``export``, ``merge`` and ``study``: from runs on disk, without any model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ import typer
 from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget, Objective, Prefer, Risk, Run
 
 if TYPE_CHECKING:
+    from deradiff.analysis.criteria import Criteria
     from deradiff.results import Results
-    from deradiff.sweep import Journal
 
 
 def score(
@@ -28,23 +28,23 @@ def score(
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, progress
     from deradiff.errors import RewardError
-    from deradiff.search.folder import Folder
-    from deradiff.search.rounds import refuse_relational
-    from deradiff.sweep.score import score as score_run
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import journalled_images
+    from deradiff.runs.scoring import score as score_run
 
-    journals = journals_of(run)
+    store = open_run_folder(run)
     if not listed(rewards):
         raise RewardError("no reward to score; name one or more: --rewards pickscore,hps")
-    if Folder.holds(run):
-        refuse_relational(listed(rewards))
+    count = len(journalled_images(store))
     for name in listed(rewards):
-        with progress(name, sum(journal.plan.count for journal in journals)) as advance:
-            for journal in journals:
-                score_run(journal, name, advance, device=device, dtype=dtype)
+        with progress(name, count) as advance:
+            score_run(store, name, advance, device=device, dtype=dtype)
 
 
 def report(
-    run: Run,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN [OTHER]", help="A run folder; with another one, both side by side.")
+    ],
     objective: Objective,
     guard: Guard = None,
     kl_budget: KLBudget = None,
@@ -52,28 +52,74 @@ def report(
     prefer: Prefer = "smallest",
     guidance: ChosenGuidance = None,
 ) -> None:
-    """Write the run's report, one self-contained html file; where several guidances were swept, one for each."""
-    from deradiff.analysis.recommend import recommend_for
+    """Write the run's report, one self-contained html file; where several guidances were swept, one for each.
+
+    Of two runs (two anchors, two recipes) it draws the prompts, seeds and lams that they share, side by side.
+    """
     from deradiff.cli.parsing import parse_criteria
-    from deradiff.cli.recommend import print_recommendation
-    from deradiff.report import write_report
+    from deradiff.errors import ConfigError
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
+    if len(runs) > 2:
+        raise ConfigError(f"expected one run or two, got {len(runs)}")
+    if len(runs) == 2:
+        _report_pair(runs[0], runs[1], criteria, guidance)
+    else:
+        report_run(runs[0], criteria, guidance)
+
+
+def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -> None:
+    """Write a run's report and print its answer."""
+    from deradiff.analysis.recommend import recommend_for
+    from deradiff.cli.recommend import print_recommendation, print_search, searched
+    from deradiff.report import write_report
+
     for at, results in tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        answer = recommend_for(results, criteria)
-        path = write_report(results, answer, run / name, at=at)
+        found = searched(run, results, criteria)
+        answer = recommend_for(results, criteria) if found is None else found.recommendation
+        path = write_report(results if found is None else found.sampled, answer, run / name, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
-        print_recommendation(answer, range(len(results.lams)), at)
+        if found is None:
+            print_recommendation(answer, range(len(results.lams)), run, results, at)
+        else:
+            print_search(found, run)
+
+
+def _report_pair(one: Path, other: Path, criteria: "Criteria", guidance: float | None) -> None:
+    from deradiff.report.pair import write_pair_report
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import load_results
+
+    first, second = (load_results(open_run_folder(run), guidance) for run in (one, other))
+    path = write_pair_report({str(one): first, str(other): second}, criteria.rewards, one / f"report-{other.name}.html")
+    typer.echo(f"report: {path.resolve()}")
 
 
 def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
-    """Write a run or a search as one table, a row an image; an unfinished one as far as it is."""
-    from deradiff.sweep.export import export as export_runs
+    """Write a run as one table, a row an image; an unfinished one as far as it is."""
+    from deradiff.runs.cells import union
+    from deradiff.runs.export import export as export_run
+    from deradiff.runs.legacy import open_run_folder
 
-    journals = journals_of(run)
-    count, planned = export_runs(journals, out, run), sum(journal.plan.count for journal in journals)
-    typer.echo(f"{out}: {count:,} of the run's {planned:,} images")
+    store = open_run_folder(run)
+    count, asked = export_run(store, out), sum(1 for _ in union(store.requests()))
+    typer.echo(f"{out}: {count:,} of the {asked:,} images asked for")
+
+
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one recipe: shards, colleagues', machines'.")],
+    out: Annotated[Path, typer.Option(help="Run folder to copy into; made where there is none.")],
+) -> None:
+    """Put runs of one recipe together: images, scores and requests of all."""
+    from deradiff.runs.merge import merge as merge_runs
+
+    merged = merge_runs(runs, out)
+    typer.echo(f"{out}: {merged.images:,} images copied from {len(runs)} runs")
+    for line in merged.contradictions:
+        typer.echo(f"Not taken, as the runs contradict each other: {line}", err=True)
+    if merged.contradictions:
+        raise typer.Exit(1)
 
 
 def study(
@@ -85,36 +131,28 @@ def study(
     risk: Risk = 0.05,
     guidance: ChosenGuidance = None,
 ) -> None:
-    """Write a run or a search as an Optuna study, a trial a lam."""
+    """Write a run as an Optuna study, a trial a lam."""
     from deradiff.cli.parsing import parse_criteria
     from deradiff.cli.recommend import searched
-    from deradiff.search.folder import Folder
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import load_results
     from deradiff.study import NAME, write_study
-    from deradiff.sweep import Journal
 
     criteria = parse_criteria(objective, guard, kl_budget, risk)
-    if Folder.holds(run):
-        found = searched(Folder.open(run), criteria, guidance)
-        results, indices = found.table, found.sampled_lams
-    else:
-        results, indices = Journal.open(run).results(guidance), None
-    count = write_study(results, criteria, out, indices=indices)
+    results = load_results(open_run_folder(run), guidance)
+    found = searched(run, results, criteria)
+    table, indices = (results, None) if found is None else (found.table, found.sampled_lams)
+    count = write_study(table, criteria, out, indices=indices)
     typer.echo(f"{out}: the study {NAME!r} of {count} trials")
-
-
-def journals_of(run: Path) -> "list[Journal]":
-    """That of a run, or of each round of a search."""
-    from deradiff.search.folder import Folder
-    from deradiff.sweep import Journal
-
-    return Folder.open(run).rounds() if Folder.holds(run) else [Journal.open(run)]
 
 
 def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
-    from deradiff.sweep import Journal
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import guidances_of, load_results
 
-    journal = Journal.open(run)
-    guidances = journal.plan.guidances
+    store = open_run_folder(run)
+    guidances = guidances_of(store)
     for own in guidances if guidance is None else [guidance]:
-        yield f"guidance {own:g}" if len(guidances) > 1 else None, journal.results(own)
+        name = "the default guidance" if own is None else f"guidance {own:g}"
+        yield name if len(guidances) > 1 else None, load_results(store, own)

@@ -1,150 +1,226 @@
-"""Running a plan from the command line: refuse what can't be answered, sample, score, report, say what it took."""
+"""Growing a run from the command line: refuse what can't be answered, sample, score, report, say what it took."""
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Criteria
-    from deradiff.sweep import Journal, Plan
+    from deradiff.runs.cells import Request, Shard
+    from deradiff.runs.costs import Cost
+    from deradiff.runs.run import Run
 
-Shard = tuple[int, int]
-
-_LITTLE_SAVED = 0.85  # exact takes 85 to 95 % of the published calls
+_LITTLE_SAVED = 0.85  # of the naive cost: exact takes 85 to 95 %
 
 
 def run_and_report(
-    plan: "Plan",
-    out: Path,
+    run: "Run",
+    requests: "Sequence[Request]",
     *,
     rewards: list[str],
     objective: str | None,
     guard: str | None,
-    shard: Shard | None = None,
-    device: str = "cpu",
-    offload: bool = False,
+    shard: "Shard | None" = None,
 ) -> None:
-    """Sample, score and report a plan; says where things are, and last the recommended lam. A shard is sampled only."""
-    from deradiff.cli.common import anchor_name, hush, model_path, progress
-    from deradiff.cli.report import report
-    from deradiff.rewards import load_reward, reward_name
-    from deradiff.sweep import Journal
-    from deradiff.sweep.models import load_pipeline
-    from deradiff.sweep.relate import check_fit
-    from deradiff.sweep.run import run
-    from deradiff.sweep.score import score
+    """Sample what is missing, score and report it; says where things are, and last the recommended lam.
 
-    hush()
-    journal = Journal(out, plan)
-    journal.index()  # a damaged one is told before models are loaded
+    A shard is sampled only.
+    """
+    from deradiff.cli.common import progress
+    from deradiff.cli.parsing import parse_criteria
+    from deradiff.cli.report import report_run
+
+    names: list[str] = []
+    if rewards:  # imports torch
+        from deradiff.rewards import load_reward, reward_name
+        from deradiff.runs.scoring import check_group
+
+        for reward in rewards:
+            check_group(load_reward(reward), [*run.store.requests(), *requests])
+        names = [reward_name(reward) for reward in rewards]
+    _check_answerable(run, requests, dict(zip(names, rewards, strict=True)), objective, guard, shard)
+    _sample(run, requests, shard)
     for reward in rewards:
-        check_fit(load_reward(reward), plan)
-    names = [reward_name(reward) for reward in rewards]
-    _refuse_unanswerable(plan, names, objective, guard, shard)
-    own = shard or (0, 1)
-    pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
-    with progress("sampling", sum(batch.count(plan) for batch in plan.batches(own))) as advance:
-        run(journal, pipe, anchor_name(plan.anchor), advance, own)
-    typer.echo(what_it_took(journal, own))
-    for reward in rewards:
-        with progress(reward, plan.count) as advance:
-            score(journal, reward, advance, device=device)
+        with progress(reward, sum(1 for _ in _journalled(run))) as advance:
+            run.score(reward, progress=advance)
     if rewards:
-        report(out, objective or names[0], guard)
+        report_run(run.folder, parse_criteria(objective or names[0], guard))
+    elif scored := _rewards_of(run):
+        if unscored := _unscored(run):
+            typer.echo(f"score what is new with: deradiff score {run.folder} --rewards {','.join(unscored)}")
+        else:
+            typer.echo(f"all is scored: deradiff report {run.folder} --objective {scored[0]}")
     else:
         when = "" if shard is None else f", when all {shard[1]} shards are done,"
-        typer.echo(f"score them{when} with: deradiff score {out} --rewards NAME")
-        typer.echo(f"and then: deradiff report {out} --objective NAME")
+        typer.echo(f"score them{when} with: deradiff score {run.folder} --rewards NAME")
+        typer.echo(f"and then: deradiff report {run.folder} --objective NAME")
 
 
-def what_it_took(journal: "Journal", shard: Shard) -> str:
-    """Images, network calls and spot checks of a run, from what its batches noted."""
-    from deradiff.sweep.check import estimated_error
+def _sample(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:
+    from deradiff.cli.common import hush, progress
 
-    index, images, calls, published = journal.index(), 0, 0, 0
+    whole = (0, 1) if shard is None else shard
+    cost = run.cost(requests, whole)
+    if not cost.cells:
+        typer.echo("no images for this shard: there are more shards than blocks")
+        return
+    if not cost.missing:
+        for request in requests:
+            run.store.add_request(request)
+        typer.echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
+        return
+    hush()
+    with run.sampler() as sampler:
+        if cost.seconds is None:
+            cost = run.cost(requests, whole, sampler=sampler)
+        typer.echo(cost_line(cost))
+        with progress("sampling", cost.missing) as advance:
+            run.sample_requests(requests, shard=whole, progress=advance, sampler=sampler)
+    typer.echo(what_it_took(run))
+
+
+def cost_line(cost: "Cost") -> str:
+    """What is missing and what it costs, in a sentence."""
+    there = cost.cells - cost.missing
+    text = f"{cost.missing:,} images to sample{f' ({there:,} are there)' if there else ''}: {cost.nfe:,} NFE"
+    if cost.seconds is None or cost.disk is None:
+        return text
+    return f"{text}, about {duration(cost.seconds)} and {size(cost.disk)} (measured on {cost.source})"
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """A number of bytes in words."""
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:.3g} TB"
+
+
+def print_cost(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:
+    """What is missing and what it costs; nothing is sampled."""
+    from deradiff.cli.common import hush
+
+    hush()
+    cost = run.cost(requests, shard or (0, 1), timed=True)
+    if not cost.missing:
+        typer.echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
+        return
+    typer.echo(cost_line(cost))
+    if cost.seconds is None:
+        typer.echo("too few images for a timed estimate")
+
+
+def what_it_took(run: "Run") -> str:
+    """Images, NFE and spot checks of a run, from what its records say."""
+    from deradiff.runs.spot_checks import estimated_error
+
+    images = nfe = published = checking = 0
     errors: list[float] = []
-    checking = 0
-    for batch in journal.plan.batches(shard):
-        record = index.get(batch.index)
-        if record is not None:
-            images += len(record.sha256)
-            calls += record.info["calls"]
-            published += record.info["calls_published"]
-            errors += [check["error"] for check in record.info["checks"]]
-            checking += sum(check["calls"] for check in record.info["checks"])
-    if images == 0:  # more shards than batches
-        return f"no images for this shard: the plan has fewer batches ({journal.plan.batch_count}) than {shard[1]}"
-    share = f"{calls / published:.0%} of the {published:,} that two at each step of every lam would be"
-    took = f"{images:,} images in {journal.folder}, by {calls:,} network calls: {share}"
-    if journal.plan.particles > 1:
-        took += (
-            f"\n{journal.plan.particles} particles an image at lams between 0 and 1 take as many times the calls there"
-        )
-    if journal.plan.mode == "adaptive" and calls > _LITTLE_SAVED * published:
-        took += "\nadaptive saves little at so few steps, lams or images; --mode exact costs about the same"
+    for record in run.store.records():
+        images += len(record.keys)
+        nfe += record.info.nfe
+        published += record.info.nfe_published
+        errors += [check.error for check in record.info.spot_checks]
+        checking += sum(check.nfe for check in record.info.spot_checks)
+    if images == 0:  # more shards than blocks
+        return "no images for this shard: there are more shards than blocks"
+    recipe = run.recipe
+    took = f"{images:,} images in {run.folder}: {nfe:,} NFE, {nfe / max(1, published):.0%} of the naive cost"
+    if recipe.particles > 1:
+        took += f"\n{recipe.particles} particles an image multiply the NFE at lams between 0 and 1"
+    if recipe.policy == "adaptive" and nfe > _LITTLE_SAVED * published:
+        took += "\nadaptive saves little at so few steps, lams or images; --policy exact costs about the same"
     if not errors:
         return took
-    checks = f"{took}\n{len(errors)} spot check{'s' * (len(errors) > 1)} ({checking / calls:.1%} of the calls): "
+    checks = f"{took}\n{len(errors)} spot check{'s' * (len(errors) > 1)} ({checking / nfe:.1%} of the NFE): "
     estimate = estimated_error(errors)
     if estimate is None:
-        return (
-            f"{checks}errors of final latents {', '.join(f'{error:.2%}' for error in errors)}, too few for an interval"
-        )
+        listed = ", ".join(f"{error:.2%}" for error in errors)
+        return f"{checks}errors of final latents {listed}, too few for an interval"
     mean, low, high = (f"{value:.2%}" for value in estimate)
     return f"{checks}mean error of final latents {mean} (95 % interval {low} to {high})"
 
 
-def list_images(plan: "Plan", shard: Shard) -> None:
-    """Print one line of JSON an image."""
-    name = plan.image_names()
-    for cell in plan.cells(shard):
-        image = name(cell)
-        row = {
-            "id": Path(image).stem,
-            "prompt": plan.prompts[cell.prompt],
-            "seed": plan.seeds[cell.seed],
-            "guidance": plan.guidances[cell.guidance],
-            "lam": plan.lams[cell.lam],
-            "image": image,
-        }
-        sys.stdout.write(json.dumps(row) + "\n")
+def list_images(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:
+    """Print one line of JSON an image that is asked for."""
+    from deradiff.runs.cells import image_name
+    from deradiff.runs.store import cells_of_shard
+
+    for cell in cells_of_shard(run.recipe, requests, shard or (0, 1)):
+        key = run.store.keys(cell)
+        sys.stdout.write(json.dumps({"id": key, **cell._asdict(), "image": image_name(key)}) + "\n")
 
 
-def _refuse_unanswerable(
-    plan: "Plan", rewards: list[str], objective: str | None, guard: str | None, shard: Shard | None
+def _journalled(run: "Run") -> list[str]:
+    return [key for record in run.store.records() for key in record.keys]
+
+
+def _rewards_of(run: "Run") -> list[str]:
+    return list(dict.fromkeys(record.reward for record in run.store.scores()))
+
+
+def _unscored(run: "Run") -> list[str]:
+    """The rewards that some images have no score of yet."""
+    from deradiff.runs.results import guidances_of, load_results
+
+    tables = [load_results(run.store, guidance) for guidance in guidances_of(run.store)]
+    return list(dict.fromkeys(name for table in tables for name in table.unscored))
+
+
+def _check_answerable(
+    run: "Run",
+    requests: "Sequence[Request]",
+    rewards: dict[str, str],
+    objective: str | None,
+    guard: str | None,
+    shard: "Shard | None",
 ) -> None:
     """Tell before an hour of sampling, not after, that no lam could be recommended from it."""
     from deradiff.cli.parsing import parse_criteria
-    from deradiff.errors import PlanError
+    from deradiff.errors import ConfigError
 
     asked = [("--rewards", ",".join(rewards)), ("--objective", objective), ("--guard", guard)]
     if shard is not None and (given := [option for option, value in asked if value]):
-        raise PlanError(f"a shard is sampled only: leave out {', '.join(given)}, and score when all shards are done")
+        raise ConfigError(f"a shard is sampled only: leave out {', '.join(given)}, and score when all shards are done")
     if guard is not None and not rewards:
-        raise PlanError(f"--guard {guard} is not among --rewards (none); add it there")
-    question = parse_criteria(objective or rewards[0], guard) if objective or rewards else None
+        raise ConfigError(f"--guard {guard} is not among --rewards (none); add it there")
+    question = parse_criteria(objective or next(iter(rewards)), guard) if objective or rewards else None
     for name in question.rewards if question else []:
         if name not in rewards:
-            raise PlanError(f"{name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
-    if rewards and (0 not in plan.lams or len(plan.lams) < 2 or len(plan.prompts) < 2):
-        raise PlanError(
-            "to recommend a lam a sweep needs lam = 0 (the reference), another lam, and at least 2 prompts; "
-            f"got lams {list(plan.lams)} and {len(plan.prompts)} prompts (leave --rewards out to sample only)"
+            raise ConfigError(f"{name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
+    every = [*run.store.requests(), *requests]
+    lams = sorted({lam for own in every for lam in own.lams})
+    prompts = len({prompt for own in every for prompt in own.prompts})
+    if rewards and (0 not in lams or len(lams) < 2 or prompts < 2):
+        raise ConfigError(
+            "to recommend a lam a run needs lam = 0 (the reference), another lam, and at least 2 prompts; "
+            f"got lams {lams} and {prompts} prompts (leave --rewards out to sample only)"
         )
     if question is not None:
-        warn_of_few_prompts(question, len(plan.prompts))
+        warn_of_few_prompts(question, prompts, rewards)
 
 
-def warn_of_few_prompts(criteria: "Criteria", prompts: int) -> None:
-    """Tell before sampling which guards no lam above 0 could be shown to keep, however clean the data."""
+def warn_of_few_prompts(criteria: "Criteria", prompts: int, rewards: Mapping[str, str] | None = None) -> None:
+    """Tell before sampling which guards no lam above 0 could be shown to keep, however clean the data.
+
+    ``rewards`` says how those that aren't found by their names are found.
+    """
     from deradiff.analysis.guards import least_prompts
     from deradiff.rewards import card_of, load_reward
 
     for guard in criteria.guards:
-        card = card_of(load_reward(guard.reward))
+        card = card_of(load_reward((rewards or {}).get(guard.reward, guard.reward)))
         if not guard.relative or guard.margin is None or (card is not None and card.floor != 0):
             continue
         least = least_prompts(guard.margin, criteria.risk)

@@ -66,30 +66,27 @@ def search(
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
-    out: Annotated[Path, typer.Option(help="Folder; the same command goes on there.")] = Path("runs/search"),
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the same command goes on there, and what a sweep left counts.")
+    ] = Path("runs/search"),
 ) -> None:
     """Find the lam to take with as few images as it can: three lams first, then where they decide most."""
-    from deradiff.cli.common import anchor_name, hush, model_path
+    from deradiff.cli.common import hush
     from deradiff.cli.parsing import parse_criteria
-    from deradiff.cli.planning import planned
+    from deradiff.cli.planning import open_run, search_axes
     from deradiff.cli.recommend import print_search
     from deradiff.cli.running import warn_of_few_prompts
-    from deradiff.search.folder import Folder
-    from deradiff.search.rounds import Rounds, to_score
-    from deradiff.search.search import check_start
-    from deradiff.search.search import search as find
+    from deradiff.search.search_run import search_run
     from deradiff.search.settings import Settings
-    from deradiff.sweep.models import load_pipeline
 
     hush()
     criteria = parse_criteria(objective, guard, kl_budget, risk)
     settings = Settings.of(criteria=criteria, max_lam=max_lam, interval_width=interval_width, max_images=max_images)
-    plan, names = planned(ctx, settings.grid), to_score(criteria, listed(rewards))
-    check_start(settings, len(plan.prompts))
-    warn_of_few_prompts(criteria, len(plan.prompts))
-    with Folder(out, plan).writing() as folder:
-        pipe = load_pipeline(model_path(plan.model), device=device, dtype=plan.dtype, offload=offload)
-        rounds = Rounds(folder, pipe, anchor_name(plan.anchor), names, device, typer.echo)
-        found = find(settings, len(plan.prompts), rounds, rounds.resume())
+    run = open_run(ctx, out)
+    axes = search_axes(ctx, run)
+    warn_of_few_prompts(criteria, len(axes[0]))
+    found = search_run(
+        run, settings, axes[0], axes[1], guidance=axes[2], rewards=listed(rewards), device=device, report=typer.echo
+    )
     typer.echo(f"stopped: {found.stopped}; all is in {out}")
-    print_search(found)
+    print_search(found, out)

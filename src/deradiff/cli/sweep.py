@@ -1,4 +1,4 @@
-"""``deradiff sweep``: every lam for every prompt, seed and guidance, into a run folder that can be resumed."""
+"""``deradiff sweep``: every lam for every prompt, seed and guidance, into a run folder that grows."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ import typer
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, listed
 
-WHAT, CALLS, RUN = "What to sweep", "Network calls", "The run"  # panels of the help
+WHAT, CALLS, RUN = "What to sample", "Network function evaluations (NFE)", "The run"  # panels of the help
 
 
 def sweep(
@@ -29,10 +29,16 @@ def sweep(
         list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Images per prompt, guidance and lam: seeds 0, 1, ...", min=1, rich_help_panel=WHAT)
+        int,
+        typer.Option(
+            help="Images a prompt, guidance and lam: seeds 0, 1, ...; default: those of the run.",
+            min=1,
+            rich_help_panel=WHAT,
+        ),
     ] = 4,
     lams: Annotated[
-        str | None, typer.Option(help="0,0.5,1 or start:stop:count; default: 0:2:9.", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(help="0,0.5,1 or start:stop:count; default: those of the run.", rich_help_panel=WHAT),
     ] = None,
     betas: Annotated[
         str | None,
@@ -60,17 +66,17 @@ def sweep(
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
-    mode: Annotated[
+    policy: Annotated[
         Literal["exact", "reuse", "adaptive", "weights"],
         typer.Option(
-            metavar="MODE", help="exact, or with fewer calls: reuse, adaptive, weights.", rich_help_panel=CALLS
+            metavar="POLICY", help="exact, or with fewer NFE: reuse, adaptive, weights.", rich_help_panel=CALLS
         ),
     ] = "exact",
     refresh: Annotated[
         int | None,
         typer.Option(help="Of reuse: compute the anchor at every so many steps.", min=1, rich_help_panel=CALLS),
     ] = None,
-    quality: Annotated[
+    target_error: Annotated[
         str | None,
         typer.Option(help="Of adaptive: mean error of latents that spot checks aim at: 1%.", rich_help_panel=CALLS),
     ] = None,
@@ -86,33 +92,37 @@ def sweep(
     ] = None,
     guard: Annotated[
         str | None,
-        typer.Option(help="Rewards that must hold, and what each may lose: hps:0,clip:-1%.", rich_help_panel=RUN),
+        typer.Option(help="Rewards that must hold, and what each may lose: hps,clip:-1%.", rich_help_panel=RUN),
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(help="Run folder; an interrupted run of the same plan goes on there.", rich_help_panel=RUN),
+        typer.Option(help="Run folder, which grows; what isn't given is the run's.", rich_help_panel=RUN),
     ] = Path("runs/sweep"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; its plan is read there.", rich_help_panel=RUN)
-    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(help="Sample part K of N only, such as 1/4; others may run beside.", rich_help_panel=RUN),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost, and sample nothing.", rich_help_panel=RUN)
+    ] = False,
     list_cells: Annotated[
-        bool, typer.Option("--list", help="Print the images to be made as JSON lines and stop.", rich_help_panel=RUN)
+        bool, typer.Option("--list", help="Print the images asked for as JSON lines and stop.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
-    """Sample every prompt and seed at every lam, score the images, and write a report with the lam to take."""
+    """Sample every prompt and seed at every lam, score the images, and write a report with the lam to take.
+
+    On a folder that holds a run, only what is missing is sampled; without options, what was asked for earlier.
+    """
     from deradiff.cli.parsing import parse_shard
-    from deradiff.cli.planning import planned, resumed
-    from deradiff.cli.running import list_images, run_and_report
+    from deradiff.cli.planning import open_run, requests_given
+    from deradiff.cli.running import list_images, print_cost, run_and_report
 
     part = None if shard is None else parse_shard(shard)
-    plan = resumed(ctx, out) if resume else planned(ctx)
+    run = open_run(ctx, out)
+    requests = requests_given(ctx, run)
     if list_cells:
-        list_images(plan, part or (0, 1))
-        return
-    run_and_report(
-        plan, out, rewards=listed(rewards), objective=objective, guard=guard, shard=part, device=device, offload=offload
-    )
+        list_images(run, requests, part)
+    elif dry_run:
+        print_cost(run, requests, part)
+    else:
+        run_and_report(run, requests, rewards=listed(rewards), objective=objective, guard=guard, shard=part)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deradiff.align.convention import convention
 from deradiff.anchor.source import card_of
-from deradiff.errors import AnchorError, PlanError, problems
+from deradiff.errors import AnchorError, ConfigError, problems
 
 _ROUNDING = 1e-6
 
@@ -58,14 +58,14 @@ def refuse_other_conventions(models: Sequence[Aligned]) -> None:
     """Refuse models whose betas don't mean the same.
 
     Raises:
-        PlanError: they don't.
+        ConfigError: they don't.
     """
     first = models[0]
     for model in models:
         keys = first.convention.keys() | model.convention.keys()
         if apart := [key for key in sorted(keys) if not _alike(first.convention.get(key), model.convention.get(key))]:
             told = "; ".join(f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in apart)
-            raise PlanError(
+            raise ConfigError(
                 f"beta doesn't mean the same in {first.name} and {model.name} ({told}); compare models aligned under "
                 "one convention"
             )
@@ -75,13 +75,13 @@ def refuse_other_units(model: Aligned, scheduler: Any) -> None:
     """Refuse a model whose beta isn't in units of the reward, as that of an optimum must be.
 
     Raises:
-        PlanError: it isn't.
+        ConfigError: it isn't.
     """
     own, expected = model.convention, convention("kl", scheduler).card()
     weight = own.get("factor", nan) * own.get("timestep_weight", 1.0)
     alike = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=_ROUNDING)
     if own.get("reduction") != expected["reduction"] or not alike:
-        raise PlanError(
+        raise ConfigError(
             f"the optimum needs betas in units of the reward, as the convention kl has them ({expected}); "
             f"{model.name} has {own}; leave the optimum out, or align with --convention kl"
         )

@@ -10,8 +10,8 @@ from deradiff.compare.page import render
 from deradiff.compare.run import Runs
 from deradiff.compare.settings import Comparison
 from deradiff.compare.tables import tables
-from deradiff.sweep.run import Progress
-from deradiff.sweep.writer import hold
+from deradiff.io import locked, write_whole
+from deradiff.runs.run import Progress
 
 
 def compare(
@@ -36,27 +36,27 @@ def compare(
         A table for each anchor, scheduler and reward, in the order given, rewards turning fastest.
 
     Raises:
-        PlanError: another comparison in the folder, a setting the pipeline doesn't take, or no room.
+        ConfigError: another comparison in the folder, a setting the pipeline doesn't take, or no room.
         RewardError: no such reward, or scores that aren't one finite number an image.
     """
     runs = Runs(folder, comparison)
     runs.make(pipe, rewards, locate, progress)
     found = list(tables(runs, rewards))
-    with hold(folder, "compare") as writer:
-        writer.save(folder / "results.json", (json.dumps(as_json(found), indent=1) + "\n").encode())
-        writer.save(folder / "compare.html", render(found, _facts(comparison)).encode())
+    with locked(folder / ".compare.lock"):
+        write_whole(folder / "results.json", (json.dumps(as_json(found), indent=1) + "\n").encode())
+        write_whole(folder / "compare.html", render(found, _facts(comparison)).encode())
     return found
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    plan = comparison.plan
+    recipe, request = comparison.recipe, comparison.request
     return {
-        "Model": plan.model,
+        "Model": recipe.model,
         "Anchors": ", ".join(f"{anchor.name} (beta {anchor.beta:g})" for anchor in comparison.anchors),
         "From scratch": f"{len(comparison.scratch)} models at beta {', '.join(f'{b:g}' for b in comparison.betas)}",
-        "Images an arm": f"{len(plan.prompts)} prompts × {len(plan.seeds)} seeds",
+        "Images an arm": f"{len(request.prompts)} prompts × {len(request.seeds)} seeds",
         "Schedulers": ", ".join(scheduler or "the pipeline's own" for scheduler in comparison.schedulers),
-        "Steps": str(plan.steps),
-        "Guidance": "the pipeline's default" if plan.guidances[0] is None else f"{plan.guidances[0]:g}",
+        "Steps": str(recipe.steps),
+        "Guidance": "the pipeline's default" if request.guidances[0] is None else f"{request.guidances[0]:g}",
         "Convention of beta": "; ".join(f"{k}: {v}" for k, v in comparison.anchors[0].convention.items()),
     }

@@ -1,21 +1,23 @@
-"""Running a comparison: a sweep for each arm, in a folder of its own below one output folder."""
+"""Running a comparison: a run for each arm, in a folder of its own below one output folder."""
 
-import json
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from deradiff.compare.aligned import refuse_other_units
-from deradiff.compare.settings import Comparison
-from deradiff.errors import PlanError
+from deradiff.compare.settings import Arm, Comparison
+from deradiff.errors import RunFolderError
+from deradiff.io import locked, read_object, write_errors, write_whole
+from deradiff.results import Results
 from deradiff.rewards import load_reward
-from deradiff.sweep import Journal
-from deradiff.sweep.journal import refuse_other
-from deradiff.sweep.models import check_scheduler
-from deradiff.sweep.relate import check_fit
-from deradiff.sweep.run import Progress, run
-from deradiff.sweep.score import score
-from deradiff.sweep.writer import hold
+from deradiff.runs.models import check_scheduler
+from deradiff.runs.run import Progress, Run
+from deradiff.runs.runner import sampling
+from deradiff.runs.scoring import check_group
+from deradiff.runs.store import check_folder
 
 
 class Runs:
@@ -24,17 +26,30 @@ class Runs:
     Attributes:
         folder: holds ``compare.json`` and a run folder for each arm.
         comparison: what is compared.
-        journals: run folder's name -> its journal.
 
     Raises:
-        PlanError: the folder holds another comparison, or can't be read.
+        RunFolderError: the folder holds another comparison, or can't be read.
     """
 
     def __init__(self, folder: Path, comparison: Comparison) -> None:
+        check_folder(folder)
         self.folder, self.comparison = folder, comparison
         self._settings = folder / "compare.json"
-        self._refuse_other()
-        self.journals = {name: Journal(folder / name, plan) for name, plan in comparison.plans().items()}
+        self._check_same()
+        self._runs = {arm.folder: Run(folder / arm.folder, arm.recipe) for arm in comparison.arms()}
+
+    def results(self, arm: Arm) -> Results:
+        """The table of one arm.
+
+        Raises:
+            RunFolderError: it isn't finished.
+        """
+        run, request = self._runs[arm.folder], arm.request
+        if missing := run.cost([request]).missing:
+            raise RunFolderError(
+                f"{run.folder} lacks {missing} of {request.count} images; run the same deradiff compare again"
+            )
+        return run.results(request.guidances[0]).on_axes(request.prompts, request.seeds, request.lams)
 
     def make(
         self,
@@ -52,41 +67,57 @@ class Runs:
             progress: told how many more images are sampled, those found on disk first.
 
         Raises:
-            PlanError: as the sweep's ``run`` and ``score``, or an optimum is asked for and beta isn't in its units.
-            RewardError: as ``score``.
+            ConfigError: a setting the pipeline doesn't take, or an optimum is asked for and beta isn't in its units.
+            RewardError: an unknown reward, or scores that aren't one finite number an image.
+            RunFolderError: no room.
         """
+        arms = self.comparison.arms()
         for reward in rewards:
-            found = load_reward(reward)
-            for journal in self.journals.values():
-                check_fit(found, journal.plan)
+            function = load_reward(reward)
+            for arm in arms:
+                check_group(function, [arm.request])
         for scheduler in self.comparison.schedulers:
             check_scheduler(pipe, scheduler)
         if self.comparison.optimum:
             refuse_other_units(self.comparison.anchors[0], pipe.scheduler)
-        with hold(self.folder, "compare") as writer:
-            self._refuse_other()  # once more, now that no other process can write it
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / ".compare.lock"):
+            self._check_same()  # once more, now that no other process can write it
             if not self._settings.exists():
-                writer.save(self._settings, self.comparison.model_dump_json(indent=1).encode())
-            for journal in self.journals.values():
-                run(journal, pipe, locate(journal.plan.anchor), progress)
-                for reward in rewards:
-                    score(journal, reward)
+                write_whole(self._settings, self.comparison.model_dump_json(indent=1).encode())
+            for arm in arms:
+                self._make(arm, pipe, rewards, locate, progress)
 
-    def _refuse_other(self) -> None:
-        if self._settings.exists():
-            written = _read(self._settings)
-            for what in ("anchors", "scratch"):
-                before, now = (", ".join(sorted(map(str, getattr(own, what)))) for own in (written, self.comparison))
-                if before != now:
-                    told = f"{what}: {before}; now {now}"
-                    raise PlanError(f"{self.folder} holds a comparison of other models ({told}); give another --out")
-            refuse_other(self.folder, written.plan, self.comparison.plan)
-            refuse_other(self.folder, written, self.comparison)
+    def _make(
+        self, arm: Arm, pipe: Any, rewards: Sequence[str], locate: Callable[[str], str], progress: Progress
+    ) -> None:
+        run = self._runs[arm.folder]
+        progress(arm.request.count - run.cost([arm.request]).missing)
+        with sampling(pipe, locate(arm.recipe.anchor), run.recipe) as sampler:
+            run.sample_requests([arm.request], sampler=sampler, progress=progress)
+        run.score(rewards, progress=lambda count: None)
+
+    def _check_same(self) -> None:
+        if not self._settings.exists():
+            return
+        before, now = _settings_of(_read(self._settings)), _settings_of(self.comparison)
+        for name, own in now.items():
+            if before[name] != own:
+                shown = f"{name}: {reprlib.repr(before[name])}; now {reprlib.repr(own)}"
+                raise RunFolderError(f"{self.folder} holds another comparison ({shown}); give another --out")
+
+
+def _settings_of(comparison: Comparison) -> dict[str, Any]:
+    """Every setting by name, those of recipe and request too; models in any order."""
+    settings = {**dict(comparison.recipe), **dict(comparison.request), "schedulers": comparison.schedulers}
+    models = {name: ", ".join(sorted(map(str, getattr(comparison, name)))) for name in ("anchors", "scratch")}
+    return {**models, **settings, "optimum": comparison.optimum}
 
 
 def _read(path: Path) -> Comparison:
     try:
-        return Comparison.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        told = str(error).splitlines()[0]
-        raise PlanError(f"{path} is damaged ({told}); restore it, or give another --out") from error
+        return Comparison.model_validate(read_object(path, "the comparison"))
+    except ValidationError as error:
+        what = str(error).splitlines()[0]
+        raise RunFolderError(f"{path} is damaged ({what}); restore it, or give another --out") from error

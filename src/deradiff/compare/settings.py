@@ -2,24 +2,35 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from deradiff.compare.aligned import Aligned, refuse_other_conventions
 from deradiff.compare.optimum import LEAST_ESS
-from deradiff.errors import PlanError
+from deradiff.errors import ConfigError
 from deradiff.mixture import lam_from_beta
-from deradiff.sweep import Plan
+from deradiff.runs.cells import Request
+from deradiff.runs.recipe import Recipe
+
+
+class Arm(NamedTuple):
+    """One run of a comparison: its folder's name, what its images share, and which they are."""
+
+    folder: str
+    recipe: Recipe
+    request: Request
 
 
 class Comparison(BaseModel):
-    """Anchors against models aligned from scratch, on the prompts and seeds of one plan.
+    """Anchors against models aligned from scratch, on the same prompts and seeds.
 
     Attributes:
         anchors: each emulates every beta at lam = its beta / beta.
         scratch: models aligned from scratch, one or more (training seeds) a beta.
         schedulers: diffusers class names; None is the pipeline's own.
-        plan: of the first anchor under the first scheduler; the others change its anchor, lams, scheduler and mode.
+        recipe: of the first anchor under the first scheduler; the others change its anchor, scheduler and policy.
+        request: likewise; the others change its lams.
         optimum: further samples of the reference, for each prompt, from which the optimum at each beta is weighed.
     """
 
@@ -27,7 +38,8 @@ class Comparison(BaseModel):
     anchors: tuple[Aligned, ...]
     scratch: tuple[Aligned, ...]
     schedulers: tuple[str | None, ...]
-    plan: Plan
+    recipe: Recipe
+    request: Request
     optimum: int = 0
 
     @classmethod
@@ -38,13 +50,16 @@ class Comparison(BaseModel):
         schedulers: Sequence[str | None] = (None,),
         *,
         optimum: int = 0,
-        **sampling: object,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        guidance: float | None = None,
+        **settings: object,
     ) -> "Comparison":
-        """A comparison from aligned models and the other settings of :class:`Plan`.
+        """A comparison from aligned models, what to draw, and the other settings of a `Recipe`.
 
         Raises:
-            PlanError: fewer than two betas or prompts, one thing given twice, betas of several conventions, too few
-                samples for an optimum, or a setting that no plan takes.
+            ConfigError: fewer than two betas or prompts, one thing given twice, betas of several conventions, too few
+                samples for an optimum, or a setting that no recipe takes.
         """
         _refuse_twice([f"the scheduler {scheduler}" for scheduler in schedulers])
         _refuse_twice([f"an anchor of {anchor}" for anchor in anchors])
@@ -52,54 +67,49 @@ class Comparison(BaseModel):
         refuse_other_conventions([*anchors, *scratch])
         betas = {model.beta for model in scratch}
         if len(betas) < 2:
-            raise PlanError(
+            raise ConfigError(
                 f"expected models from scratch at two or more betas, got {sorted(betas)}: errors are told as a share "
                 "of the spread between betas"
             )
         if optimum and optimum < LEAST_ESS:
-            raise PlanError(f"expected {LEAST_ESS} or more samples of the reference for the optimum, got {optimum}")
+            raise ConfigError(f"expected {LEAST_ESS} or more samples of the reference for the optimum, got {optimum}")
         first = anchors[0]
-        plan = Plan.of(
-            **sampling,
-            anchor=first.name,
-            anchor_beta=first.beta,
-            lams=_lams(first, betas) | {0.0, 1.0},
-            scheduler=schedulers[0],
-            diagnostics=False,
+        recipe = Recipe.of(
+            **settings, anchor=first.name, anchor_beta=first.beta, scheduler=schedulers[0], diagnostics=False
         )
-        if len(plan.prompts) < 2:
-            raise PlanError("expected two or more prompts, got 1: intervals need the spread between prompts")
-        if len(plan.guidances) > 1:
-            raise PlanError(f"expected one guidance, got {plan.guidances}; compare each in a folder of its own")
+        lams = _lams(first, betas) | {0.0, 1.0}
+        request = Request.of(prompts=prompts, seeds=seeds, lams=lams, guidances=[guidance])
+        if len(request.prompts) < 2:
+            raise ConfigError("expected two or more prompts, got 1: intervals need the spread between prompts")
         own = {"anchors": tuple(anchors), "scratch": tuple(scratch), "schedulers": tuple(schedulers)}
-        return cls(**own, plan=plan, optimum=optimum)
+        return cls(**own, recipe=recipe, request=request, optimum=optimum)
 
     @property
     def betas(self) -> tuple[float, ...]:
         """Those of the models from scratch, ascending, each once."""
         return tuple(sorted({model.beta for model in self.scratch}))
 
-    def deradiff(self, anchor: Aligned, scheduler: str | None) -> tuple[str, Plan]:
-        """Folder name and plan of an anchor at every lam, and of the reference."""
+    def deradiff(self, anchor: Aligned, scheduler: str | None) -> Arm:
+        """An anchor at every lam, and the reference."""
         return self._arm("deradiff", anchor, scheduler, _lams(anchor, self.betas) | {0.0, 1.0})
 
-    def weights(self, anchor: Aligned, scheduler: str | None) -> tuple[str, Plan]:
-        """Folder name and plan of weight interpolation at the same lams."""
-        return self._arm("weights", anchor, scheduler, _lams(anchor, self.betas), mode="weights")
+    def weights(self, anchor: Aligned, scheduler: str | None) -> Arm:
+        """Weight interpolation at the same lams."""
+        return self._arm("weights", anchor, scheduler, _lams(anchor, self.betas), policy="weights")
 
-    def from_scratch(self, model: Aligned, scheduler: str | None) -> tuple[str, Plan]:
-        """Folder name and plan of a model aligned from scratch."""
+    def from_scratch(self, model: Aligned, scheduler: str | None) -> Arm:
+        """A model aligned from scratch."""
         return self._arm("scratch", model, scheduler, {1.0})
 
-    def pool(self, scheduler: str | None) -> tuple[str, Plan]:
-        """Folder name and plan of the reference's samples for the optimum, of seeds that no arm has."""
-        first = max(self.plan.seeds) + 1
-        own = {"lams": {0.0}, "seeds": range(first, first + self.optimum), "scheduler": scheduler}
-        return f"pool-{scheduler or 'own'}", Plan.of(**{**dict(self.plan), **own})
+    def pool(self, scheduler: str | None) -> Arm:
+        """The reference's samples for the optimum, of seeds that no arm has."""
+        first = max(self.request.seeds) + 1
+        request = {"lams": {0.0}, "seeds": range(first, first + self.optimum)}
+        return Arm(f"pool-{scheduler or 'own'}", self._recipe(scheduler=scheduler), self._request(**request))
 
-    def plans(self) -> dict[str, Plan]:
-        """Folder name -> plan, of every arm."""
-        return dict(
+    def arms(self) -> list[Arm]:
+        """Every run."""
+        return [
             arm
             for scheduler in self.schedulers
             for arm in (
@@ -107,13 +117,17 @@ class Comparison(BaseModel):
                 *(self.from_scratch(model, scheduler) for model in self.scratch),
                 *(make(anchor, scheduler) for anchor in self.anchors for make in (self.deradiff, self.weights)),
             )
-        )
+        ]
 
-    def _arm(
-        self, kind: str, model: Aligned, scheduler: str | None, lams: set[float], **mode: object
-    ) -> tuple[str, Plan]:
-        own = {"anchor": model.name, "anchor_beta": model.beta, "lams": lams, "scheduler": scheduler, **mode}
-        return f"{kind}-{model}-{scheduler or 'own'}", Plan.of(**{**dict(self.plan), **own})
+    def _arm(self, kind: str, model: Aligned, scheduler: str | None, lams: set[float], **policy: object) -> Arm:
+        recipe = self._recipe(anchor=model.name, anchor_beta=model.beta, scheduler=scheduler, **policy)
+        return Arm(f"{kind}-{model}-{scheduler or 'own'}", recipe, self._request(lams=lams))
+
+    def _recipe(self, **changes: object) -> Recipe:
+        return Recipe.of(**{**dict(self.recipe), **changes})
+
+    def _request(self, **changes: object) -> Request:
+        return Request.of(**{**dict(self.request), **changes})
 
 
 def _lams(anchor: Aligned, betas: Iterable[float]) -> set[float]:
@@ -122,4 +136,4 @@ def _lams(anchor: Aligned, betas: Iterable[float]) -> set[float]:
 
 def _refuse_twice(given: list[str]) -> None:
     if twice := [what for what, count in Counter(given).items() if count > 1]:
-        raise PlanError(f"given twice: {', '.join(twice)}; leave one out")
+        raise ConfigError(f"given twice: {', '.join(twice)}; leave one out")

@@ -22,7 +22,7 @@ def tables(runs: Runs, rewards: Sequence[str]) -> Iterator[Table]:
     """A table for each anchor, scheduler and reward, in the order given, rewards turning fastest.
 
     Raises:
-        PlanError: a run isn't finished.
+        RunFolderError: a run isn't finished.
         ResultsError: scores or images are missing.
     """
     comparison = runs.comparison
@@ -35,14 +35,18 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
     comparison = runs.comparison
     betas = comparison.betas
 
-    def read(arm: tuple[str, Any]) -> Results:
-        return runs.journals[arm[0]].results()
-
     groups: list[Group] = [
-        [(model, read(comparison.from_scratch(model, scheduler))) for model in comparison.scratch if model.beta == beta]
+        [
+            (model, runs.results(comparison.from_scratch(model, scheduler)))
+            for model in comparison.scratch
+            if model.beta == beta
+        ]
         for beta in betas
     ]
-    realigned, weights = read(comparison.deradiff(anchor, scheduler)), read(comparison.weights(anchor, scheduler))
+    realigned, weights = (
+        runs.results(comparison.deradiff(anchor, scheduler)),
+        runs.results(comparison.weights(anchor, scheduler)),
+    )
     lams = [lam_from_beta(anchor.beta, beta) for beta in betas]
     columns = {
         DERADIFF: (realigned, lams),
@@ -51,7 +55,7 @@ def _tables(runs: Runs, rewards: Sequence[str], anchor: Aligned, scheduler: str 
         REFERENCE: (realigned, [0.0] * len(betas)),
     }
     images = {arm: [_column(own, own.images, lam) for lam in at] for arm, (own, at) in columns.items()}
-    pool = read(comparison.pool(scheduler)) if comparison.optimum else None
+    pool = runs.results(comparison.pool(scheduler)) if comparison.optimum else None
     distances, between_seeds = _distances(images, [[own.images[:, :, 0] for _, own in group] for group in groups])
     for reward in rewards:
         scores = Scores(

@@ -58,7 +58,7 @@ class Particles:
         """Effective sample size of each image's particles, (images,), from 1 to K."""
         return effective_sample_size(self.log_weights)
 
-    def distinct(self) -> Tensor:
+    def ancestors(self) -> Tensor:
         """How many of each image's K first particles have descendants among those that remain, (images,)."""
         return torch.tensor([len(set(row)) for row in self.roots.tolist()])
 

@@ -22,7 +22,7 @@ class Paths:
             Trust it at lam = 0 and small lam; at lam of 1 and above it says nothing of the reward.
         log_weight: of the Feynman–Kac correction, from the start; with particles, since the last resampling.
         ess: effective sample size of the image's particles, from 1 to K.
-        distinct: how many of the K first particles have descendants among those that remain.
+        ancestors: how many of the K first particles have descendants among those that remain.
         log_weights: (images, K), of all particles.
         rows: (images,), which row of the batch was chosen.
         stochastic: whether the sampler drew noise.
@@ -35,7 +35,7 @@ class Paths:
     implicit_reward: Tensor | None
     log_weight: Tensor | None
     ess: Tensor | None
-    distinct: Tensor | None
+    ancestors: Tensor | None
     log_weights: Tensor | None
     rows: Tensor
     stochastic: bool | None = None

@@ -70,7 +70,7 @@ class Walk:
             **{name: known.get(name) for name in Sums.NAMES},
             log_weight=None if self.unknown else log_weights.flatten()[rows],
             ess=self.particles.ess() if corrected else None,
-            distinct=self.particles.distinct() if corrected else None,
+            ancestors=self.particles.ancestors() if corrected else None,
             log_weights=log_weights if corrected else None,
             stochastic=self.stochastic,
             unknown=self.unknown,

@@ -38,10 +38,12 @@ def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
     return ["∞" if lam == 0 else f"{beta:.3g}" if beta else "" for lam, beta in zip(lams, betas, strict=True)]
 
 
-def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: Reweighted | None = None) -> go.Figure:
+def reward_against_lam(
+    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, told: Reweighted | None = None
+) -> go.Figure:
     """Mean score along lam; the band holds the whole change from lam = 0 at 95 %.
 
-    ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
+    Lams that were sampled have a marker. ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
     """
     reference = curve.score[curve.lams.index(0)]
     figure = blank("lam", curve.reward)
@@ -49,7 +51,7 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: R
     low = [reference + band.low for band in curve.band]
     outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
     figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
-    figure.add_trace(_path(curve, curve.lams, chosen=chosen))
+    figure.add_trace(_path(curve, curve.lams, sampled, chosen=chosen))
     if told is not None:
         figure.add_traces(_told(told, told.lams))
     figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
@@ -66,18 +68,21 @@ def reward_against_lam(results: Results, curve: Curve, *, chosen: float, told: R
 
 
 def reward_against_kl(
-    results: Results, curve: Curve, *, chosen: float, told: Reweighted | None = None
+    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, told: Reweighted | None = None
 ) -> go.Figure | None:
     """Mean score along the mean path KL, on a square-root scale; None where KL was not recorded.
 
     ``told`` adds the frontier: what the exact mixtures gain for their KL.
     """
-    if results.path_kl is None:
+    if results.path_kl is None or not np.isfinite(results.path_kl).any():
         return None
-    root = np.sqrt(np.nanmean(results.path_kl, axis=(0, 1)))
-    ticks = float(f"{root.max() / 5:.0e}") * np.arange(8)
+    root = np.array([_root_mean(results.path_kl[:, :, index]) for index in range(len(results.lams))])
+    known = np.flatnonzero(np.isfinite(root))
+    # between sampled lams: the root of path KL is nearly linear in lam
+    root = np.interp(results.lams, np.array(results.lams)[known], root[known]).tolist()
+    ticks = float(f"{max(root) / 5:.0e}") * np.arange(8)
     figure = blank("path KL to the reference (nats)", curve.reward)
-    figure.add_trace(_path(curve, root, chosen=chosen, error_y=_bars(curve.change)))
+    figure.add_trace(_path(curve, root, sampled, chosen=chosen, error_y=_bars(curve.change, sampled)))
     if told is not None:
         figure.add_traces(_told(told, np.sqrt(np.maximum(told.kl, 0))))
     return figure.update_xaxes(range=_padded(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
@@ -99,12 +104,12 @@ def trusted_range(told: Reweighted) -> go.Figure:
     return figure.update_xaxes(range=_padded(told.lams)).update_yaxes(range=[0, 1.05], tickformat=".0%")
 
 
-def guard_against_objective(objective: Curve, guard: Curve, *, chosen: float) -> go.Figure:
+def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bool], *, chosen: float) -> go.Figure:
     """The path of the two means along lam; where it bends down, the objective is over-optimised."""
     figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (held out)")
-    bars = {"error_x": _bars(objective.change), "error_y": _bars(guard.change)}
-    path = _path(guard, list(objective.score), chosen=chosen, **bars)
-    labelled = _labelled(guard.lams, chosen)
+    bars = {"error_x": _bars(objective.change, sampled), "error_y": _bars(guard.change, sampled)}
+    path = _path(guard, list(objective.score), sampled, chosen=chosen, **bars)
+    labelled = [lam for lam in _labelled(guard.lams, chosen) if sampled[guard.lams.index(lam)]]
     path.update(
         mode="lines+markers+text",
         text=[f"{lam:g}" if lam in labelled else "" for lam in guard.lams],
@@ -141,8 +146,12 @@ def _told(told: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
     ]
 
 
-def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go.Scatter:
-    """A line through a curve's mean scores with one marker a lam, the chosen one ringed."""
+def _root_mean(values: Any) -> float:
+    return float(np.sqrt(np.nanmean(values))) if np.isfinite(values).any() else np.nan
+
+
+def _path(curve: Curve, x: Iterable[float], sampled: Sequence[bool], *, chosen: float, **bars: Any) -> go.Scatter:
+    """A line through a curve's mean scores with a marker at each sampled lam, the chosen one ringed."""
     ring = [lam == chosen for lam in curve.lams]
     return go.Scatter(
         x=list(x),
@@ -151,7 +160,7 @@ def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go
         line={"color": LINE, "width": 1.5},
         marker={
             "color": lam_colours(curve.lams),
-            "size": [15 if chosen else 10 for chosen in ring],
+            "size": [15 if chosen else 10 if there else 0 for chosen, there in zip(ring, sampled, strict=True)],
             "opacity": 1,
             "line": {"color": [ACCENT if chosen else LINE for chosen in ring], "width": [3 if c else 1 for c in ring]},
         },
@@ -162,9 +171,9 @@ def _path(curve: Curve, x: Iterable[float], *, chosen: float, **bars: Any) -> go
     )
 
 
-def _bars(changes: Sequence[Interval]) -> dict[str, Any]:
-    above = [change.high - change.mean for change in changes]
-    below = [change.mean - change.low for change in changes]
+def _bars(changes: Sequence[Interval], sampled: Sequence[bool]) -> dict[str, Any]:
+    above = [change.high - change.mean if there else 0 for change, there in zip(changes, sampled, strict=True)]
+    below = [change.mean - change.low if there else 0 for change, there in zip(changes, sampled, strict=True)]
     return {"array": above, "arrayminus": below, "color": LINE, "thickness": 1, "width": 0}
 
 

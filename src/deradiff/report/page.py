@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
@@ -16,6 +18,7 @@ from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.reweight import Reweighted, obstacle, reweight
 from deradiff.errors import ResultsError
+from deradiff.io import write_whole
 from deradiff.report import figures
 from deradiff.results import Results
 
@@ -51,21 +54,39 @@ class Picture:
         return max(self.width, self.height) <= SMALL
 
 
-def write_report(results: Results, answer: Recommendation, path: str | Path, *, at: str | None = None) -> Path:
-    """Write one self-contained html page on a sweep: the recommended lam, the images, the curves.
+class Run(Protocol):
+    """What a `deradiff.Run` tells of itself."""
+
+    folder: Path
+
+    def results(self) -> Results:
+        """Its table."""
+        ...
+
+
+def write_report(
+    source: Results | Run, answer: Recommendation, path: str | Path | None = None, *, at: str | None = None
+) -> Path:
+    """Write one self-contained html page on a run: the recommended lam, the images, the curves.
 
     Args:
-        results: of a sweep whose images have files.
-        answer: what `deradiff.recommend` says of them.
-        path: the html file to write; its folders are made.
+        source: a run, or a table of results; gaps in it are drawn as gaps.
+        answer: what `deradiff.recommend` says of it.
+        path: the html file to write; its folders are made. By default ``report.html`` in the run's folder.
         at: what tells this page from the others of its run, such as "guidance 7.5".
 
     Returns:
         The path written.
 
     Raises:
-        ResultsError: an image that can't be read.
+        ResultsError: an image that can't be read, or a table without a path to write to.
     """
+    results = source if isinstance(source, Results) else source.results()
+    if path is None:
+        if isinstance(source, Results):
+            raise ResultsError("a table has no folder of its own; give the path of the page")
+        path = source.folder / "report.html"
+    shown = _shown_lams(results, answer)
     house = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("page.html").render(
@@ -75,24 +96,42 @@ def write_report(results: Results, answer: Recommendation, path: str | Path, *, 
         messages=messages,
         alarms=[messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
         facts=_facts(results),
-        columns=_columns(results, answer),
-        rows=list(_rows(results)),
+        columns=_columns(results, answer, shown),
+        rows=list(_rows(results, shown)),
+        shown=shown,
         plotly=Markup(get_plotlyjs()),
         **_figures(results, answer),
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode(), ResultsError)
     return path
 
 
 def _facts(results: Results) -> dict[str, str]:
-    product = f"{len(results.prompts)} prompts × {len(results.seeds)} seeds × {len(results.lams)} lams"
+    there = _there(results)
+    prompts, seeds, lams = (int(there.any(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1)))
+    product = f"{prompts} prompts × {seeds} seeds × {lams} lams"
+    count, whole = int(there.sum()), prompts * seeds * lams
+    images = f"{count:,} ({product})" if count == whole else f"{count:,} of the {whole:,} of {product}"
+    if results.missing:
+        images += f"; {results.missing:,} more were asked for and aren't there yet"
     beta = "unknown" if results.anchor_beta is None else f"{results.anchor_beta:g}"
-    return {"Images": f"{np.prod(results.shape)} ({product})", "Anchor's beta": beta, **results.details}
+    return {"Images": images, "Anchor's beta": beta, **results.details}
 
 
-def _columns(results: Results, answer: Recommendation) -> list[Column]:
+def _there(results: Results) -> NDArray[np.bool_]:
+    """Which images were sampled: there is a file, or a score."""
+    files = np.array(results.images != "", dtype=bool)
+    return np.any([files, *(np.isfinite(table) for table in results.scores.values())], axis=0)
+
+
+def _shown_lams(results: Results, answer: Recommendation) -> list[int]:
+    """Indices of the lams that were sampled, and of the recommended one."""
+    sampled = np.flatnonzero(_there(results).any(axis=(0, 1))).tolist()
+    return sorted({*sampled, answer.index})
+
+
+def _columns(results: Results, answer: Recommendation, shown: list[int]) -> list[Column]:
     colours = figures.lam_colours(results.lams)
     betas = figures.beta_labels(results, results.lams)
     return [
@@ -105,22 +144,33 @@ def _columns(results: Results, answer: Recommendation) -> list[Column]:
             reason=messages.verdict_reason(answer, index),
         )
         for index, (lam, beta) in enumerate(zip(results.lams, betas, strict=True))
+        if index in shown
     ]
 
 
-def _rows(results: Results) -> Iterator[tuple[str, list[list[Picture]]]]:
-    """For each prompt its text and, for each lam, its pictures by seed; the first prompts, where there are many."""
-    count = max(1, MOST // (len(results.seeds) * len(results.lams)))
-    for p, prompt in enumerate(results.prompts[:count]):
+def _rows(results: Results, shown: list[int]) -> Iterator[tuple[str, list[list[Picture | None]]]]:
+    """For each prompt its text and, for each lam, its pictures by seed, None for gaps; the first `MOST` pictures."""
+    count, files = 0, np.array(results.images != "", dtype=bool)
+    for p in np.flatnonzero(files.any(axis=(1, 2))).tolist():
+        count += int(files[p].sum())
+        if count > MOST and count > int(files[p].sum()):
+            return
         seeds = range(len(results.seeds))
-        yield prompt, [[_picture(results, p, s, i) for s in seeds] for i in range(len(results.lams))]
+        yield str(results.prompts[p]), [[picture(results, p, s, index) for s in seeds] for index in shown]
 
 
-def _picture(results: Results, prompt: int, seed: int, lam: int) -> Picture:
+def picture(results: Results, prompt: int, seed: int, lam: int) -> Picture | None:
+    """One image, by its indices; None where there is none.
+
+    Raises:
+        ResultsError: it can't be read.
+    """
     place = (prompt, seed, lam)
+    if not results.images[place]:
+        return None
     lines = [results.prompts[prompt], f"seed {results.seeds[seed]}, lam {results.lams[lam]:g}"]
-    lines += [f"{reward} {table[place]:.3g}" for reward, table in results.scores.items()]
-    if results.path_kl is not None:
+    lines += [f"{reward} {table[place]:.3g}" for reward, table in results.scores.items() if np.isfinite(table[place])]
+    if results.path_kl is not None and np.isfinite(results.path_kl[place]):
         lines.append(f"path KL {results.path_kl[place]:.3g} nats")
     reward = results.paths.get("implicit_reward")
     if reward is not None and results.lams[lam] < 1:  # at the anchor and beyond it says nothing of the reward
@@ -134,31 +184,33 @@ def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(file) as image:
             small = max(image.size) <= SMALL
-            picture = image.convert("RGB")
+            pixels = image.convert("RGB")
     except OSError as error:
         raise ResultsError(f"image {file} can't be read ({error}); keep a sweep's images beside its table") from error
-    picture.thumbnail((LARGEST, LARGEST))
+    pixels.thumbnail((LARGEST, LARGEST))
     buffer = BytesIO()
-    picture.save(buffer, "WEBP", lossless=small, quality=85, method=4)
-    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", picture.size
+    pixels.save(buffer, "WEBP", lossless=small, quality=85, method=4)
+    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", pixels.size
 
 
 def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
     """The figures' specs in JSON, by their names in the template; the objectives and the guards come first."""
     curves, objective = answer.curves, answer.criteria.objectives[0]
     told: dict[str, Reweighted] = {} if obstacle(results) else {name: reweight(results, name) for name in curves}
+    sampled: list[bool] = np.asarray(_there(results).any(axis=(0, 1))).tolist()
     by_lam = {
-        name: figures.reward_against_lam(results, curve, chosen=answer.lam, told=told.get(name))
+        name: figures.reward_against_lam(results, curve, sampled, chosen=answer.lam, told=told.get(name))
         for name, curve in curves.items()
     }
     by_kl = {
-        name: figures.reward_against_kl(results, curve, chosen=answer.lam, told=told.get(name))
+        name: figures.reward_against_kl(results, curve, sampled, chosen=answer.lam, told=told.get(name))
         for name, curve in curves.items()
     }
     held = list(answer.criteria.guard_names)
     held += sorted({alarm.reward for alarm in answer.raised_alarms if alarm.objective == objective} - set(held))
     against = {
-        name: figures.guard_against_objective(curves[objective], curves[name], chosen=answer.lam) for name in held
+        name: figures.guard_against_objective(curves[objective], curves[name], sampled, chosen=answer.lam)
+        for name in held
     }
     return {
         "by_lam": {name: figure.to_json() for name, figure in by_lam.items()},
@@ -173,8 +225,8 @@ def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
 
 def _particles(results: Results) -> Iterator[tuple[float, float, float]]:
     """Each lam that particles corrected, with the mean effective sample size and number of distinct ancestors."""
-    if {"ess", "distinct"} <= set(results.paths):
+    if {"ess", "ancestors"} <= set(results.paths):
         for place, lam in enumerate(results.lams):
-            ess, distinct = (results.paths[name][:, :, place] for name in ("ess", "distinct"))
-            if np.isfinite(ess).all():
-                yield lam, float(ess.mean()), float(distinct.mean())
+            ess, ancestors = (results.paths[name][:, :, place] for name in ("ess", "ancestors"))
+            if np.isfinite(ess).any():
+                yield lam, float(np.nanmean(ess)), float(np.nanmean(ancestors))

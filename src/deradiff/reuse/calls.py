@@ -17,6 +17,8 @@ from deradiff.errors import RealignError
 
 logger = logging.getLogger("deradiff")
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # PyTorch on CPUs, and its backends
+
 
 @dataclass
 class Budget:
@@ -25,10 +27,13 @@ class Budget:
     Attributes:
         limit: cells at once; halved when memory runs out.
         calls: cells that went through a network so far, one model each.
+        fill: whether fewer cells are filled up to ``limit`` by copies, so that a network always sees as many rows:
+            kernels round differently for other batch sizes, and a prediction should not depend on its neighbours.
     """
 
     limit: int = 8
     calls: int = 0
+    fill: bool = False
 
 
 @dataclass(kw_only=True)
@@ -114,6 +119,9 @@ class Calls:
         return type(self.output)([flat])
 
     def _run(self, model: int, cells: Tensor) -> Tensor:
+        if self.budget.fill and len(cells) < self.budget.limit:
+            filled = torch.cat([cells, cells[-1:].expand(self.budget.limit - len(cells))])
+            return self._run(model, filled)[:, : len(cells)]
         rows = batch_rows(self.args, self.kwargs)
         a_branch = self.lams.numel()
         index = torch.cat([cells + start for start in range(0, rows, a_branch)])
@@ -123,19 +131,31 @@ class Calls:
         return only.reshape(-1, len(cells), *only.shape[1:])
 
     def _back_off(self, error: RuntimeError, cells: int) -> None:
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        if not is_out_of_memory(error):
             raise error
         if cells == 1:
             raise RealignError(
                 "one image alone does not fit in memory; take a smaller size, a smaller dtype, or CPU offload"
             ) from error
         self.budget.limit = cells // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        logger.warning("out of memory with %d images at once: going on with %d", cells, self.budget.limit)
+        free_memory(cells, self.budget.limit)
 
     def _apart(self, rows: Tensor) -> Tensor:
         return rows.reshape(-1, *self.lams.shape, *rows.shape[1:])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def free_memory(images: int, fewer: int) -> None:
+    """Let go of cached memory before fewer images are tried, and tell that."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("out of memory with %d images at once: going on with %d", images, fewer)
 
 
 def single(output: Any) -> Tensor:

@@ -27,12 +27,13 @@ class SampleBlock(NamedTuple):
         return len(self.prompts) * len(self.seeds) * len(self.lams)
 
 
-def initial_design(prompts: int, points: int) -> SampleBlock:
+def initial_design(prompts: int, lams: Sequence[float]) -> SampleBlock:
     """What a search begins with: one seed of the first prompts at lam = 0, the middle and the end of the grid."""
-    return SampleBlock(range(min(prompts, FIRST_PROMPTS)), range(1), (0, (points - 1) // 2, points - 1))
+    middle = int(np.abs(np.asarray(lams) - lams[-1] / 2).argmin())
+    return SampleBlock(range(min(prompts, FIRST_PROMPTS)), range(1), (0, middle, len(lams) - 1))
 
 
-def next_block(known: Bools, best: int, spread: Sequence[int]) -> SampleBlock | None:
+def next_block(known: Bools, lams: Sequence[float], best: int, spread: Sequence[int]) -> SampleBlock | None:
     """What decides most for the answer; None where all around it is sampled.
 
     First a lam no further than `NEAR` from the answer, for all prompts in use. Then a second seed, as one shows nothing
@@ -42,20 +43,21 @@ def next_block(known: Bools, best: int, spread: Sequence[int]) -> SampleBlock | 
 
     Args:
         known: whether each image is sampled, (P, S, G).
+        lams: G, ascending from 0.
         best: index of the answer.
         spread: indices that the answer could move to, the likelier first: a low one, a high one, and so on.
     """
     prompts, seeds = (int(known.any(axis=axes).sum()) for axes in ((1, 2), (0, 2)))
-    lams = np.flatnonzero(known.any(axis=(0, 1))).tolist()
+    sampled = np.flatnonzero(known.any(axis=(0, 1))).tolist()
     if not is_sampled_near(known, best):
         return SampleBlock(range(prompts), range(seeds), (best,))
-    nearest = tuple(sorted(sorted(filter(None, lams), key=lambda lam: (abs(lam - best), lam))[:2]))
+    nearest = tuple(sorted(sorted(filter(None, sampled), key=lambda lam: (abs(lams[lam] - lams[best]), lam))[:2]))
     if seeds == 1 < known.shape[1]:
         return SampleBlock(range(prompts), range(1, 2), (0, *nearest))
     for lam in spread:
         if not is_sampled_near(known, lam):
             return SampleBlock(range(prompts), range(1), (lam,))
-    if (gap := widest_gap(known)) is not None:
+    if (gap := widest_gap(known, lams)) is not None:
         return SampleBlock(range(prompts), range(1), (gap,))
     if prompts < len(known):
         return SampleBlock(range(prompts, min(2 * prompts, len(known))), range(seeds), (0, *nearest))
@@ -79,11 +81,19 @@ def is_sampled_near(known: Bools, lam: int) -> bool:
     return lam == 0 or int(np.abs(lams[lams > 0] - lam).min()) <= NEAR
 
 
-def widest_gap(known: Bools) -> int | None:
-    """The middle of the widest gap between sampled lams; None where none is wider than `WIDEST_GAP` of the grid."""
-    lams = np.flatnonzero(known.any(axis=(0, 1))).tolist()
-    low, high = max(pairwise(lams), key=lambda pair: pair[1] - pair[0])
-    return (low + high) // 2 if high - low > WIDEST_GAP * (known.shape[2] - 1) + 1e-9 else None
+def widest_gap(known: Bools, lams: Sequence[float]) -> int | None:
+    """The middle of the widest gap between sampled lams; None where none is wider than `WIDEST_GAP` of the range."""
+    sampled = [lams[index] for index in np.flatnonzero(known.any(axis=(0, 1))).tolist()]
+    low, high = max(pairwise(sampled), key=lambda pair: pair[1] - pair[0])
+    if high - low <= WIDEST_GAP * lams[-1] * (1 + 1e-9):
+        return None
+    return int(np.abs(np.asarray(lams) - (low + high) / 2).argmin())
+
+
+def without_reference(known: Bools) -> SampleBlock | None:
+    """Pairs that were sampled at some lam and lack lam = 0, without which they tell of no change."""
+    found = _lacking(known[:, :, 0] | ~known.any(axis=2))
+    return None if found is None else SampleBlock(*found, (0,))
 
 
 def _lacking(known: Bools) -> tuple[range, range] | None:

@@ -4,7 +4,7 @@ What comes next follows from what is there, so the same command goes on where a 
 begins with what the last one sampled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from deradiff.analysis.limits import Floats
 from deradiff.analysis.overoptimization import alarms
 from deradiff.analysis.recommend import Recommendation, candidate_indices, decide, recommend_for
 from deradiff.analysis.statistics import win_rates
-from deradiff.errors import PlanError, ResultsError
+from deradiff.errors import ConfigError, ResultsError
 from deradiff.results import Results, RewardInfo
 from deradiff.search.acquisition import (
     SampleBlock,
@@ -24,6 +24,7 @@ from deradiff.search.acquisition import (
     is_sampled_near,
     next_block,
     widest_gap,
+    without_reference,
 )
 from deradiff.search.settings import Settings
 
@@ -82,25 +83,26 @@ class SearchResult:
         return np.flatnonzero(known_images(self.sampled).any(axis=(0, 1))).tolist()
 
 
-def search(settings: Settings, prompts: int, sample: Sample, known: Results | None = None) -> SearchResult:
+def search(settings: Settings, lams: Sequence[float], prompts: int, sample: Sample) -> SearchResult:
     """Find lam.
 
     Args:
         settings: the question.
+        lams: the grid, ascending from 0.
         prompts: how many there are, 2 or more.
-        sample: samples and scores what is missing of a block of indices of prompts, seeds and lams of
-            ``settings.grid``, and returns the scores of all that is sampled, on the whole grid, with gaps.
-        known: the same of what was sampled already, for this question or another.
+        sample: samples and scores what is missing of a block of indices of prompts, seeds and lams, and returns the
+            scores of all that is sampled, for this question or earlier, on the whole grid, with gaps.
 
     Raises:
-        PlanError: a single prompt, or fewer images allowed than the initial design takes.
+        ConfigError: a single prompt, or fewer images allowed than the initial design takes.
         ResultsError: what was sampled can't answer the question.
     """
-    start = check_start(settings, prompts)
-    known = sample(start) if known is None else known
+    known = sample(check_start(settings, prompts, lams))
+    while (block := without_reference(known_images(known))) is not None:
+        known = sample(block)
     while True:
         estimate = estimate_lam(known, settings.criteria)
-        block = next_block(known_images(known), estimate.index, estimate.spread)
+        block = next_block(known_images(known), lams, estimate.index, estimate.spread)
         if block is not None and settings.max_images is not None:
             block = cut_to_budget(block, settings.max_images - int(known_images(known).sum()))
         stopped = _stop_reason(settings, estimate, known, block)
@@ -109,18 +111,18 @@ def search(settings: Settings, prompts: int, sample: Sample, known: Results | No
         known = sample(block)
 
 
-def check_start(settings: Settings, prompts: int) -> SampleBlock:
+def check_start(settings: Settings, prompts: int, lams: Sequence[float]) -> SampleBlock:
     """The initial design.
 
     Raises:
-        PlanError: a single prompt, or fewer images allowed than that takes.
+        ConfigError: a single prompt, or fewer images allowed than that takes.
     """
     if prompts < 2:
-        raise PlanError("a search needs 2 prompts or more: intervals need the spread between prompts")
-    start = initial_design(prompts, len(settings.grid))
+        raise ConfigError("a search needs 2 prompts or more: intervals need the spread between prompts")
+    start = initial_design(prompts, lams)
     if settings.max_images is not None and start.images > settings.max_images:
         allowed = settings.max_images
-        raise PlanError(f"the first round takes {start.images} images, and {allowed} are allowed; allow more")
+        raise ConfigError(f"the first round takes {start.images} images, and {allowed} are allowed; allow more")
     return start
 
 
@@ -150,11 +152,11 @@ def estimate_lam(known: Results, criteria: Criteria, draws: int = DRAWS) -> Esti
                 f"{name}: all {count} images sampled score the same, so no lam is better; give more prompts or seeds, "
                 "or another objective"
             )
-    surrogates = {name: fit_surrogate(known.scores[name], draws) for name in known.scores}
+    surrogates = {name: fit_surrogate(known.scores[name], known.lams, draws) for name in known.scores}
     if criteria.kl_budget is not None:
         if known.path_kl is None:
             raise ResultsError("a KL budget needs path KL, which this run didn't record; search with diagnostics")
-        surrogates[_KL] = fit_surrogate(known.path_kl, draws)
+        surrogates[_KL] = fit_surrogate(known.path_kl, known.lams, draws)
     table = _on_grid(known, {name: own.table for name, own in surrogates.items()})
     drawn = [_on_grid(known, {name: own.drawn[number] for name, own in surrogates.items()}) for number in range(draws)]
     spread = np.quantile(candidate_indices(drawn, criteria), QUANTILES, method="inverted_cdf").astype(int).tolist()
@@ -214,11 +216,11 @@ def _stop_reason(settings: Settings, estimate: Estimate, known: Results, block: 
     low, high = estimate.interval
     wide, images = f"the interval is {high - low:.3g} wide", known_images(known)
     noise_known = images.any(axis=(0, 2)).sum() > 1 or images.shape[1] == 1
-    settled = noise_known and is_sampled_near(images, estimate.index) and widest_gap(images) is None
+    settled = noise_known and is_sampled_near(images, estimate.index) and widest_gap(images, known.lams) is None
     if high - low <= settings.interval_width and settled:
         return f"the interval of lam is no wider than {settings.interval_width:g}"
     if block is not None:
         return ""
-    if settings.max_images is not None and next_block(images, estimate.index, estimate.spread) is not None:
+    if settings.max_images is not None and next_block(images, known.lams, estimate.index, estimate.spread) is not None:
         return f"the {settings.max_images:,} images allowed are used; {wide}"
     return f"all prompts and seeds are used around the answer; {wide}"

@@ -1,9 +1,11 @@
 """What a search asks and what it may spend."""
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deradiff.analysis.criteria import Criteria
-from deradiff.errors import PlanError, problems
+from deradiff.errors import ConfigError, problems
 
 POINTS = 33  # lams of the grid that is chosen from
 
@@ -30,14 +32,20 @@ class Settings(BaseModel):
         """Settings as the user gives them.
 
         Raises:
-            PlanError: names each that is wrong and why.
+            ConfigError: names each that is wrong and why.
         """
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise PlanError(f"can't search: {problems(error.errors())}") from error
+            raise ConfigError(f"can't search: {problems(error.errors())}") from error
 
     @property
     def grid(self) -> tuple[float, ...]:
         """The lams that are chosen from."""
-        return tuple(round(self.max_lam * step / (POINTS - 1), 10) for step in range(POINTS))
+        return grid_of(self.max_lam)
+
+
+def grid_of(max_lam: float, sampled: Iterable[float] = ()) -> tuple[float, ...]:
+    """`POINTS` lams from 0 to the largest, evenly spaced, and those sampled already that lie between."""
+    even = {round(max_lam * step / (POINTS - 1), 10) for step in range(POINTS)}
+    return tuple(sorted(even | {lam for lam in sampled if 0 <= lam <= max_lam}))

@@ -7,6 +7,7 @@ along lam: a spike between two sampled lams is not seen.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,18 +44,19 @@ class _Prompt(NamedTuple):
     changes: Floats
 
 
-def fit_surrogate(scores: Floats, draws: int, seed: int = 0) -> Surrogate:
+def fit_surrogate(scores: Floats, lams: Sequence[float], draws: int, seed: int = 0) -> Surrogate:
     """Fill in the gaps of one reward's scores; the same for the same seed.
 
     Args:
         scores: (P, S, G) on a grid of lams that begins at 0, nan where nothing was sampled: the first prompts and seeds
             of each lam that was.
+        lams: G, ascending from 0.
         draws: of tables.
         seed: of the draws.
     """
     rng, used = np.random.default_rng(seed), int(np.isfinite(scores).any(axis=(1, 2)).sum())
     count, seeds, points = scores.shape
-    x = np.linspace(0, 1, points)
+    x = np.asarray(lams) / lams[-1]
     changes = scores - scores[:, :, [0]]
     size = float(np.nanstd(changes[:, :, 1:])) or 1.0
     prompts = [_prompt(change / size, number, x) for number, change in enumerate(changes)]

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ANCHOR",
     "DEMO_PROMPTS",
+    "EMBEDDED",
     "anchor_names",
     "anchor_path",
     "faithfulness",
     "load_pipeline",
     "pipeline_path",
     "prompts",
+    "resolve_anchor",
+    "resolve_model",
     "scene_distance",
     "warmth",
 ]
 
+EMBEDDED = "embedded"  # how the pipeline and its anchors are named: embedded, and embedded:NAME of an anchor
 DEFAULT_ANCHOR = "warmth-beta0.2-seed0"
 DEMO_PROMPTS = (
     "a white circle",
@@ -106,3 +110,20 @@ def __getattr__(name: str) -> Any:
     if name in ("faithfulness", "scene_distance", "warmth"):
         return getattr(import_module("deradiff.testbed.judge"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def resolve_model(name: str) -> str:
+    """A pipeline's folder or hub id; ``embedded`` is the embedded one."""
+    return str(pipeline_path()) if name == EMBEDDED else name
+
+
+def resolve_anchor(name: str) -> str:
+    """An anchor's folder or hub id; ``embedded`` and ``embedded:NAME`` are embedded ones.
+
+    Raises:
+        AnchorError: no embedded anchor of that name.
+    """
+    kind, _, anchor = name.partition(":")
+    if kind != EMBEDDED:
+        return name
+    return str(anchor_path(anchor) if anchor else anchor_path())

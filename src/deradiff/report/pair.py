@@ -1,0 +1,127 @@
+"""Two runs side by side, on the prompts, seeds and lams that they share: two anchors, two recipes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from deradiff.analysis.curves import paired_changes
+from deradiff.analysis.statistics import Interval, intervals
+from deradiff.errors import ResultsError
+from deradiff.io import write_whole
+from deradiff.report import figures
+from deradiff.report.page import MOST, Picture, picture
+from deradiff.results import Results
+
+COLOURS = figures.MIXTURE, figures.ACCENT
+Rows = list[tuple[str, list[list[Picture | None]]]]
+
+
+def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path: Path) -> Path:
+    """Write one self-contained html page on two runs: their images and scores side by side, and the difference.
+
+    Args:
+        runs: two, by what to call them.
+        rewards: that both have scores of.
+        path: the html file to write.
+
+    Raises:
+        ResultsError: nothing is shared, a reward that one lacks, or an image that can't be read.
+    """
+    names, pair = list(runs), _on_shared_axes(runs)
+    first = pair[0]
+    house = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("pair.html").render(
+        names=names,
+        lams=first.lams,
+        seeds=first.seeds,
+        prompts=list(_prompts(pair, names)),
+        count=len(first.prompts),
+        details=_details(runs),
+        tables={reward: _differences(pair, reward) for reward in rewards},
+        curves={reward: _curves(pair, names, reward).to_json() for reward in rewards},
+        plotly=Markup(get_plotlyjs()),
+    )
+    write_whole(path, page.encode(), ResultsError)
+    return path
+
+
+def _on_shared_axes(runs: Mapping[str, Results]) -> list[Results]:
+    one, other = runs.values()
+    prompts = [prompt for prompt in one.prompts if prompt in set(other.prompts)]
+    seeds = [seed for seed in one.seeds if seed in set(other.seeds)]
+    lams = [lam for lam in one.lams if lam in set(other.lams)]
+    for what, axis in (("prompt", prompts), ("seed", seeds), ("lam", lams)):
+        if not axis:
+            raise ResultsError(f"{' and '.join(runs)} share no {what}; sweep one of them on the other's")
+    return [own.on_axes(prompts, seeds, lams) for own in (one, other)]
+
+
+def _differences(pair: list[Results], reward: str) -> list[tuple[float, float, float, Interval | None]]:
+    """For each lam both means and the paired difference, second minus first, with prompts as clusters."""
+    found = []
+    for index, lam in enumerate(pair[0].lams):
+        scores = np.stack([own.scored(reward)[:, :, index] for own in pair], axis=-1)
+        scores = np.where(np.isfinite(scores).all(axis=-1, keepdims=True), scores, np.nan)
+        known = np.isfinite(scores[..., 0] + scores[..., 1]).any(axis=1)
+        means = [float(np.nanmean(scores[..., at])) if known.any() else np.nan for at in (0, 1)]
+        interval = None
+        if known.sum() > 1:
+            table = Results(
+                prompts=np.array(pair[0].prompts)[known].tolist(),
+                seeds=pair[0].seeds,
+                lams=(0, 1),
+                scores={reward: scores[known]},
+                rewards=pair[0].rewards,
+            )
+            interval = intervals(paired_changes(table, reward)[[1]])[0]
+        found.append((lam, *means, interval))
+    return found
+
+
+def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
+    figure = figures.blank("lam", reward)
+    for own, name, colour in zip(pair, names, COLOURS, strict=True):
+        means = [_mean(own.scored(reward)[:, :, index]) for index in range(len(own.lams))]
+        figure.add_scatter(
+            x=list(own.lams),
+            y=means,
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"size": 9},
+            hovertemplate="lam %{x}<br>%{y:.3g}",
+        )
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
+
+
+def _mean(values: Any) -> float | None:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+def _prompts(
+    pair: list[Results], names: list[str]
+) -> Iterator[tuple[str, list[tuple[str, list[list[Picture | None]]]]]]:
+    """For each prompt its text and, for each run, its pictures by lam and seed; the first prompts, where many."""
+    most = max(1, MOST // (2 * len(pair[0].seeds) * len(pair[0].lams)))
+    for prompt, text in enumerate(pair[0].prompts[:most]):
+        rows: Rows = [
+            (name, [[picture(own, prompt, s, i) for s in range(len(own.seeds))] for i in range(len(own.lams))])
+            for own, name in zip(pair, names, strict=True)
+        ]
+        yield text, rows
+
+
+def _details(runs: Mapping[str, Results]) -> list[tuple[str, list[str], bool]]:
+    """What is known of each run, setting by setting, and whether they differ in it."""
+    betas = {name: "unknown" if own.anchor_beta is None else f"{own.anchor_beta:g}" for name, own in runs.items()}
+    all_details = [{"Anchor's beta": betas[name], **own.details} for name, own in runs.items()]
+    settings = dict.fromkeys(key for details in all_details for key in details)
+    rows = [(key, [details.get(key, "") for details in all_details]) for key in settings]
+    return [(key, values, len(set(values)) > 1) for key, values in rows]

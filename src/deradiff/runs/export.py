@@ -1,0 +1,89 @@
+"""A run as one flat table, a row an image, for whatever reads parquet or csv."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from deradiff.errors import RunFolderError
+from deradiff.io import replacing
+from deradiff.results import Results
+from deradiff.runs.results import journalled_images, load_results
+from deradiff.runs.store import Store
+
+ROWS = 10_000  # in memory as Python objects at once, and in a row group of parquet
+STATISTICS = ("path_kl_to_anchor", "q", "implicit_reward", "log_weight", "ess", "ancestors")  # empty where unknown
+COLUMNS: dict[str, pa.DataType] = {
+    "model": pa.string(),
+    "anchor": pa.string(),
+    "prompt": pa.string(),
+    "seed": pa.int64(),
+    "guidance": pa.float64(),
+    "lam": pa.float64(),
+    "beta": pa.float64(),
+    "image": pa.string(),
+    "path_kl": pa.float64(),
+    **dict.fromkeys(STATISTICS, pa.float64()),
+}
+
+
+def export(store: Store, path: Path) -> int:
+    """Write the images of a run that are there by now, with what they scored, as .parquet or .csv.
+
+    The columns are model, anchor, prompt, seed, guidance (empty for the pipeline's default), lam, beta (the KL strength
+    lam stands for; empty at 0, or where the anchor's isn't known), image (its file, from the run folder), path_kl
+    (nats), what else is known of its trajectory (`deradiff.paths.Paths`), and one a reward.
+
+    Args:
+        store: of the run, which need not be finished.
+        path: the file to write; its folders are made, and a file there is replaced once the new one is whole.
+
+    Returns:
+        How many images are in it.
+
+    Raises:
+        RunFolderError: another kind of file, one that can't be written, or a reward named like a column.
+    """
+    kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
+    if path.suffix not in kinds or path.is_dir():
+        raise RunFolderError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
+    guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda own: own or 0.0)
+    tables = {guidance: load_results(store, guidance, partly=True) for guidance in guidances}
+    rewards = list(dict.fromkeys(name for table in tables.values() for name in (*table.scores, *table.unscored)))
+    if clash := sorted(set(rewards) & set(COLUMNS)):
+        raise RunFolderError(f"the reward {clash[0]!r} is named like a column of the table; rename it and score again")
+    schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in rewards}})
+    rows = (row for guidance, table in tables.items() for row in _rows(store, guidance, table))
+    count = 0
+    with replacing(path) as part, kinds[path.suffix](part, schema) as writer:
+        while chunk := list(islice(rows, ROWS)):
+            writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
+            count += len(chunk)
+    return count
+
+
+def _rows(store: Store, guidance: float | None, table: Results) -> Iterator[dict[str, Any]]:
+    recipe = store.recipe
+    columns = {name: table.paths[name] for name in STATISTICS if name in table.paths} | dict(table.scores)
+    if table.path_kl is not None:
+        columns["path_kl"] = table.path_kl
+    for index in np.ndindex(table.shape):
+        if not table.images[index]:
+            continue
+        lam = table.lams[index[2]]
+        yield {
+            "model": recipe.model,
+            "anchor": recipe.anchor,
+            "prompt": table.prompts[index[0]],
+            "seed": table.seeds[index[1]],
+            "guidance": guidance,
+            "lam": lam,
+            "beta": recipe.anchor_beta / lam if recipe.anchor_beta is not None and lam > 0 else None,
+            "image": Path(table.images[index]).relative_to(store.folder).as_posix(),
+            **{name: None if np.isnan(column[index]) else float(column[index]) for name, column in columns.items()},
+        }

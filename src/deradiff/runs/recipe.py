@@ -1,0 +1,146 @@
+"""What all cells of a run share: models, scheduler, steps, size, dtype, and how predictions are evaluated."""
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from deradiff.errors import ConfigError, RunFolderError, problems
+
+Policy = Literal["exact", "reuse", "adaptive", "weights"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+REFRESH = 3  # default of the policy reuse
+# What images don't depend on: names of models (their hashes count), what the anchor's beta is called, what is recorded.
+_NOT_OF_AN_IMAGE = {"model", "anchor", "anchor_beta", "diagnostics"}
+
+
+class Recipe(BaseModel):
+    """Everything but prompt, seed, guidance and lam that an image depends on.
+
+    Attributes:
+        model: folder or hub id of the pipeline (the reference); a relative folder is meant from the run folder.
+        anchor: folder or hub id of the aligned model; likewise.
+        model_hash: of the content of the model's weights and configs; None where it can't be told.
+        anchor_hash: likewise.
+        anchor_beta: KL strength the anchor was aligned at, where known.
+        component: the denoiser, where it can't be told.
+        scheduler: diffusers class name; None keeps the pipeline's own.
+        steps: denoising steps.
+        height: pixels; None keeps the pipeline's default.
+        width: pixels; None keeps the pipeline's default.
+        dtype: of the weights.
+        batch_size: images through a network at once. Part of the recipe, because other sizes round differently: a
+            network always sees this many rows, so an image doesn't depend on what is sampled beside it.
+        policy: how predictions are evaluated: ``exact``, or with fewer network calls ``reuse``, ``adaptive``,
+            ``weights``.
+        refresh: of the policy ``reuse``, every how many steps the anchor is computed.
+        target_error: of the policy ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
+        diagnostics: record each trajectory's statistics (path KL, ...), for which both models run at every lam.
+        particles: K of each image at 0 < lam < 1, of the Feynman–Kac correction; 1 is plain DeRaDiff.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = ""
+    anchor: str = ""
+    model_hash: str | None = None
+    anchor_hash: str | None = None
+    anchor_beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    component: str | None = None
+    scheduler: str | None = None
+    steps: int = Field(default=25, ge=1)
+    height: int | None = Field(default=None, ge=8, multiple_of=8)
+    width: int | None = Field(default=None, ge=8, multiple_of=8)
+    dtype: Dtype = "float32"
+    batch_size: int = Field(default=8, ge=1)
+    policy: Policy = "exact"
+    refresh: int | None = Field(default=None, ge=1)
+    target_error: float | None = Field(default=None, gt=0, lt=1)
+    diagnostics: bool = True
+    particles: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _size(self) -> "Recipe":
+        if (self.height is None) != (self.width is None):  # pipelines then fall back to their own size for both
+            raise ValueError("height and width go together; give both, or neither")
+        return self
+
+    @field_validator("particles")
+    @classmethod
+    def _particles(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("policy") != "exact":
+            raise ValueError("needs both models at every step; choose policy='exact', or leave it out")
+        return value
+
+    @field_validator("refresh", "target_error")
+    @classmethod
+    def _of_the_policy(cls, value: float | None, info: ValidationInfo) -> float | None:
+        policy = {"refresh": "reuse", "target_error": "adaptive"}[str(info.field_name)]
+        if value is not None and info.data.get("policy") != policy:
+            raise ValueError(f"is a setting of policy={policy!r}; choose that policy, or leave it out")
+        return value
+
+    @classmethod
+    def of(cls, **settings: object) -> "Recipe":
+        """A recipe from settings as the user gives them.
+
+        Raises:
+            ConfigError: names each setting that is wrong and why.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(f"nothing can be sampled so: {problems(error.errors())}") from error
+
+    @property
+    def identity(self) -> str:
+        """All that an image depends on, as text; a model without a hash is known by its name."""
+        settings = self.model_dump(exclude=_NOT_OF_AN_IMAGE)
+        settings["model_hash"] = self.model_hash or self.model
+        settings["anchor_hash"] = self.anchor_hash or self.anchor
+        return json.dumps(settings, sort_keys=True)
+
+    @property
+    def depends_on_lams(self) -> bool:
+        """Whether an image depends on the lams that are computed beside it."""
+        return self.policy in ("adaptive", "reuse")
+
+    def needs_particles(self, lam: float) -> bool:
+        """Whether particles correct anything at a lam: at 0 and 1 they don't, and beyond they do harm."""
+        return self.particles > 1 and 0 < lam < 1
+
+    def nfe(self, lam: float) -> int:
+        """Network function evaluations of an image at a lam; at most, of a policy that adapts."""
+        if self.policy == "weights":
+            return self.steps
+        if self.policy == "reuse":
+            both = {0, *range(1, self.steps, self.refresh or REFRESH), self.steps - 1}  # steps at which both models run
+            return self.steps + len(both)
+        one = lam in (0, 1) and not self.diagnostics and self.policy == "exact"
+        return self.steps * (1 if one else 2) * (self.particles if self.needs_particles(lam) else 1)
+
+    def block_size(self, lam: float) -> int:
+        """How many images at such a lam are sampled together."""
+        return max(1, self.batch_size // self.particles) if self.needs_particles(lam) else self.batch_size
+
+
+def check_same_recipe(folder: object, written: Recipe, given: Recipe) -> None:
+    """Refuse another recipe than a run's.
+
+    Raises:
+        RunFolderError: names each setting that differs.
+    """
+    if written.identity == given.identity:
+        return
+    differing = []
+    for name in type(given).model_fields:
+        old, new = getattr(written, name), getattr(given, name)
+        if name in ("model_hash", "anchor_hash"):
+            what = name.removesuffix("_hash")
+            if (old or getattr(written, what)) != (new or getattr(given, what)):
+                why = "with other weights" if new else "whose weights aren't on this machine"
+                differing.append(f"the {what} was {getattr(written, what)}, now {getattr(given, what)}, {why}")
+        elif name not in _NOT_OF_AN_IMAGE and old != new:
+            differing.append(f"{name} was {old}, now {new}")
+    raise RunFolderError(f"{folder} holds a run of another recipe ({'; '.join(differing)}); give another --out")

@@ -1,0 +1,255 @@
+"""From a run's records to the table that is chosen from and drawn: prompts x seeds x lams, with gaps."""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from hashlib import blake2b, sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deradiff.errors import RunFolderError
+from deradiff.results import Results, RewardInfo
+from deradiff.runs.cells import Cell, image_name, union
+from deradiff.runs.recipe import Recipe
+from deradiff.runs.records import STATISTICS, ScoreRecord, Varies
+from deradiff.runs.store import Store
+
+Floats = NDArray[np.float64]
+DEFAULT = "the pipeline's default"
+
+
+class Image(NamedTuple):
+    """What the journals say of a cell: of several lines about one, the last counts.
+
+    Attributes:
+        cell: its values.
+        key: its key.
+        sha256: of its file.
+        statistics: of its trajectory, nan where unknown; as `STATISTICS`.
+        computed_with: the lams whose predictions its own depends on; empty where it depends on none.
+    """
+
+    cell: Cell
+    key: str
+    sha256: str
+    statistics: tuple[float, ...]
+    computed_with: tuple[float, ...] = ()
+
+
+def journalled_images(store: Store) -> dict[Cell, Image]:
+    """All cells that are journalled.
+
+    Raises:
+        RunFolderError: a line is damaged, or of another recipe.
+    """
+    images: dict[Cell, Image] = {}
+    contradicting: dict[Cell, list[Image]] = {}
+    for record in store.records():
+        unknown = (np.nan,) * len(record.keys)
+        columns = [
+            [np.nan if value is None else value for value in record.statistics[name]]
+            if name in record.statistics
+            else unknown
+            for name in STATISTICS
+        ]
+        rows = zip(*columns, strict=True)
+        for cell, key, digest, row in zip(record.values(), record.keys, record.sha256, rows, strict=True):
+            image = Image(cell, key, digest, row, record.info.lams)
+            if images.setdefault(cell, image).sha256 != digest:
+                contradicting.setdefault(cell, [images[cell]]).append(image)
+            images[cell] = image
+    for cell, several in contradicting.items():  # journals don't say which of them is the later one: the file does
+        images[cell] = _on_disk(store, several)
+    return images
+
+
+def _on_disk(store: Store, images: list[Image]) -> Image:
+    """Which of several versions of an image its file is; the last where it is none or has gone."""
+    try:
+        digest = sha256((store.folder / image_name(images[0].key)).read_bytes()).hexdigest()
+    except OSError:
+        return images[-1]
+    return next((image for image in reversed(images) if image.sha256 == digest), images[-1])
+
+
+def load_results(store: Store, guidance: float | None = None, *, partly: bool = False) -> Results:
+    """The images of one guidance as a table: prompts and seeds sorted, nan and "" where nothing is.
+
+    Args:
+        store: of the run.
+        guidance: one of the run's; None is the only one, or among several the pipeline's default.
+        partly: keep rewards that some images have no score of yet, nan there, instead of leaving them out.
+
+    Raises:
+        RunFolderError: no image yet; a damaged line; a recorded score that is not finite; or no guidance of the run,
+            which are then listed.
+    """
+    images = journalled_images(store)
+    if not images:
+        raise RunFolderError(f"{store.folder} has no images yet; run the same deradiff sweep or search again")
+    chosen = _guidance({cell.guidance for cell in images}, guidance)
+    found = {cell: image for cell, image in images.items() if cell.guidance == chosen}
+    table = _Table(found.values())
+    on_disk = store.images_on_disk()
+    there = dict(zip(found, on_disk.holds([image.key for image in found.values()]).tolist(), strict=True))
+    files = np.full(table.shape, "", dtype=object)
+    for cell, image in found.items():
+        if there[cell]:
+            files[table.index(cell)] = f"{store.folder}{os.sep}{image_name(image.key)}"
+    scores, unscored, infos = _scores(store, table, found, there, partly)
+    statistics = _statistics(table, found.values())
+    return Results(
+        prompts=table.prompts,
+        seeds=table.seeds,
+        lams=table.lams,
+        scores=scores,
+        images=files,
+        unscored=unscored,
+        path_kl=statistics.pop("path_kl", None),
+        paths=statistics,
+        rewards=infos,
+        anchor_beta=store.recipe.anchor_beta,
+        missing=sum(cell not in found for cell in union(store.requests()) if cell.guidance == chosen),
+        details={**recipe_details(store.recipe, chosen), **_computed_together(found.values())},
+    )
+
+
+def guidances_of(store: Store) -> list[float | None]:
+    """The guidances that have images; where there is no image yet, those that were asked for.
+
+    Raises:
+        RunFolderError: a line is damaged.
+    """
+    asked = {guidance for request in store.requests() for guidance in request.guidances}
+    there = {guidance for record in store.records() for _, _, guidance, _ in record.cells}
+    return sorted(there or asked, key=lambda guidance: (guidance is not None, guidance or 0.0))
+
+
+def group_hash(digests: Iterable[str]) -> str:
+    """A hash of some image files, in any order."""
+    return blake2b("".join(sorted(digests)).encode(), digest_size=8).hexdigest()
+
+
+def group_of(cell: Cell, varies: Varies) -> Cell:
+    """What is the same for all cells that differ in one value only."""
+    return cell._replace(seed=0) if varies == "seed" else cell._replace(lam=0.0)
+
+
+class _Table:
+    """The axes of a table, and where a cell stands in it."""
+
+    def __init__(self, images: Iterable[Image]) -> None:
+        cells = [image.cell for image in images]
+        self.prompts = sorted({cell.prompt for cell in cells})
+        self.seeds = sorted({cell.seed for cell in cells})
+        self.lams = sorted({cell.lam for cell in cells})
+        self.shape = len(self.prompts), len(self.seeds), len(self.lams)
+        self._of_prompt = {prompt: number for number, prompt in enumerate(self.prompts)}
+        self._of_seed = {seed: number for number, seed in enumerate(self.seeds)}
+        self._of_lam = {lam: number for number, lam in enumerate(self.lams)}
+
+    def index(self, cell: Cell) -> tuple[int, int, int]:
+        return self._of_prompt[cell.prompt], self._of_seed[cell.seed], self._of_lam[cell.lam]
+
+
+def _statistics(table: _Table, images: Iterable[Image]) -> dict[str, Floats]:
+    """The trajectory statistics that were recorded, and those that follow from them."""
+    values = np.full((*table.shape, len(STATISTICS)), np.nan)
+    for image in images:
+        values[table.index(image.cell)] = image.statistics
+    known = {name: values[..., number] for number, name in enumerate(STATISTICS)}
+    lams, q = np.array(table.lams), known["q"]
+    known["path_kl"], known["path_kl_to_anchor"] = 0.5 * lams**2 * q, 0.5 * (1 - lams) ** 2 * q
+    plain = -0.5 * lams * (1 - lams) * q  # the weight of one particle; of several it is recorded
+    known["log_weight"] = np.where(np.isnan(known["log_weight"]), plain, known["log_weight"])
+    return {name: column for name, column in known.items() if np.isfinite(column).any()}
+
+
+def _scores(
+    store: Store, table: _Table, images: Mapping[Cell, Image], there: Mapping[Cell, bool], partly: bool
+) -> tuple[dict[str, Floats], dict[str, int], dict[str, RewardInfo]]:
+    """By reward its scores; how many images that could be scored have none, where that is some; and its scale."""
+    by_key = {image.key: image for image in images.values()}
+    tables: dict[str, Floats] = {}
+    known: dict[str, set[str]] = {}
+    infos: dict[str, RewardInfo] = {}
+
+    @cache
+    def groups(varies: Varies) -> dict[Cell, str]:
+        return current_groups(images.values(), varies)
+
+    for record in store.scores():
+        if record.reward not in tables:
+            tables[record.reward], known[record.reward] = np.full(table.shape, np.nan), set()
+        values, scored = tables[record.reward], known[record.reward]
+        infos[record.reward] = record.info
+        for number, key in enumerate(record.keys):
+            image = by_key.get(key)
+            if image is not None and is_current(record, number, image, groups):
+                score = record.scores[number]
+                values[table.index(image.cell)] = np.nan if score is None else score
+                scored.add(key)
+    for name, values in tables.items():
+        if bad := int(np.isinf(values).sum()):
+            raise RunFolderError(
+                f"{name}: {bad} of {values.size} scores in {store.folder / 'rewards.jsonl'} are infinite, expected "
+                f"finite numbers; delete that reward's lines there, then deradiff score {store.folder} --rewards {name}"
+            )
+    lacking = {
+        name: sum(own and images[cell].key not in known.get(name, ()) for cell, own in there.items()) for name in tables
+    }
+    unscored = {
+        name: count for name, count in lacking.items() if (count and not partly) or np.isnan(tables[name]).all()
+    }
+    return {name: values for name, values in tables.items() if name not in unscored}, unscored, infos
+
+
+def current_groups(images: Iterable[Image], varies: Varies) -> dict[Cell, str]:
+    """The hash of each group's images as they are now."""
+    members: dict[Cell, list[str]] = {}
+    for image in images:
+        members.setdefault(group_of(image.cell, varies), []).append(image.sha256)
+    return {group: group_hash(digests) for group, digests in members.items()}
+
+
+def is_current(record: ScoreRecord, number: int, image: Image, groups: Any) -> bool:
+    """Whether a recorded score is of an image as it is now, among the images that it was compared with."""
+    if record.sha256[number] != image.sha256:
+        return False
+    if record.varies is None or record.groups is None:
+        return True
+    return groups(record.varies)[group_of(image.cell, record.varies)] == record.groups[number]
+
+
+def _computed_together(images: Iterable[Image]) -> dict[str, str]:
+    """Which lams' predictions depend on each other."""
+    together = sorted({image.computed_with for image in images if image.computed_with})
+    named = ["{" + ", ".join(f"{lam:g}" for lam in lams) + "}" for lams in together]
+    return {"Lams computed together": " ".join(named)} if named else {}
+
+
+def _guidance(known: set[float | None], asked: float | None) -> float | None:
+    if asked is None and len(known) == 1:
+        return next(iter(known))
+    if asked not in known:
+        problem = "none was named" if asked is None else f"{asked:g} is not among them"
+        named = ", ".join(DEFAULT if own is None else f"{own:g}" for own in sorted(known, key=lambda g: g or 0.0))
+        raise RunFolderError(f"the run has guidance {named}, and {problem}; choose one of them")
+    return asked
+
+
+def recipe_details(recipe: Recipe, guidance: float | None) -> dict[str, str]:
+    """What a reader needs to repeat a run."""
+    policy = recipe.policy if recipe.particles == 1 else f"{recipe.policy}, {recipe.particles} particles"
+    return {
+        "Model": recipe.model,
+        "Anchor": recipe.anchor,
+        "Scheduler": recipe.scheduler or "the pipeline's own",
+        "Steps": str(recipe.steps),
+        "Guidance": DEFAULT if guidance is None else f"{guidance:g}",
+        "Size": DEFAULT if recipe.height is None else f"{recipe.height} x {recipe.width}",
+        "Policy": policy,
+        "Weights": recipe.dtype,
+    }

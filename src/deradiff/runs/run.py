@@ -1,0 +1,363 @@
+"""A run from Python: sample what is missing, score it, read the table."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deradiff.errors import ConfigError
+from deradiff.results import Results
+from deradiff.runs.cells import WHOLE, Request, Shard
+from deradiff.runs.costs import Cost, estimate_cost, timed_rates
+from deradiff.runs.fingerprint import fingerprint, state_fingerprint, with_hashes
+from deradiff.runs.legacy import is_legacy, open_run_folder
+from deradiff.runs.recipe import Recipe, check_same_recipe
+from deradiff.runs.results import load_results
+from deradiff.runs.store import Store, cells_of_shard, is_complete, missing_of
+from deradiff.testbed import resolve_anchor, resolve_model
+
+Progress = Callable[[int], None]  # told how many more images are done
+
+if TYPE_CHECKING:
+    from deradiff.runs.sampler import Sampler
+
+LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+SEEDS = 4
+
+
+class Run:
+    """A run folder: images under one recipe, which grow by asking for more.
+
+    Args:
+        folder: where it is; made with the first image.
+        recipe: what all images share. None takes that of the run in the folder; with ``pipe``, the default recipe.
+        pipe: the reference pipeline in hand, instead of ``recipe.model``: with a LoRA for style, another VAE, ...
+        aligned: the anchor in hand, as `deradiff.realign` takes it, instead of ``recipe.anchor``.
+        call_kwargs: more of the pipeline's arguments, the same for all images: ``negative_prompt``, ``image``, ...
+        device: where a pipeline that is loaded runs.
+        offload: keep each of its networks on the CPU while it isn't called.
+
+    Raises:
+        ConfigError: nothing says what to sample with.
+        RunFolderError: the folder holds a run of another recipe, a damaged one, or can't be a folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        recipe: Recipe | None = None,
+        *,
+        pipe: Any = None,
+        aligned: Any = None,
+        call_kwargs: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        offload: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        if (pipe is None) != (aligned is None):
+            raise ConfigError("pipe and aligned go together: give both, or a recipe that names model and anchor")
+        self._pipe, self._aligned, self._call_kwargs = pipe, aligned, dict(call_kwargs or {})
+        self._device, self._offload = device, offload
+        known = Store.exists(self.folder) or is_legacy(self.folder)
+        written = open_run_folder(self.folder) if known or (recipe is None and pipe is None) else None
+        written = written if recipe is None else None
+        if written is not None and pipe is None:  # models are looked at when something is sampled
+            self.store = written
+            return
+        recipe = recipe or (written.recipe if written else Recipe())
+        self.store = Store.at(self.folder, self._with_hashes(recipe))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What all images share."""
+        return self.store.recipe
+
+    def sample(
+        self,
+        prompts: Sequence[str] | None = None,
+        seeds: int | Sequence[int] | None = None,
+        lams: Sequence[float] | None = None,
+        guidances: Sequence[float | None] | None = None,
+        *,
+        shard: Shard = WHOLE,
+        progress: Progress | None = None,
+    ) -> None:
+        """Sample every combination that isn't there yet; images that are there keep their bytes.
+
+        Args:
+            prompts: None for all of the run.
+            seeds: how many (0, 1, ...), or which; None for all of the run, 4 in a new one.
+            lams: None for all of the run, 0 to 2 in quarters in a new one.
+            guidances: None for all of the run, the pipeline's default in a new one.
+            shard: (k, n) samples part k of n, counted from 0; others may sample the rest into the same folder.
+            progress: told how many more images are done; a progress bar by default.
+
+        Raises:
+            ConfigError: images that can't be asked for, a model that can't be loaded, a setting it doesn't take.
+            RunFolderError: the folder can't be written, or another process samples the same images.
+        """
+        self.sample_requests(self.requests(prompts, seeds, lams, guidances), shard=shard, progress=progress)
+
+    def requests(
+        self,
+        prompts: Sequence[str] | None = None,
+        seeds: int | Sequence[int] | None = None,
+        lams: Sequence[float] | None = None,
+        guidances: Sequence[float | None] | None = None,
+    ) -> list[Request]:
+        """What is asked for by these values, None standing for what the run has; by nothing, all its earlier requests.
+
+        Raises:
+            ConfigError: images that can't be asked for, or no prompts.
+        """
+        earlier = self.store.requests()
+        if prompts is None and seeds is None and lams is None and guidances is None and earlier:
+            return earlier
+        if isinstance(prompts, str):
+            raise ConfigError(f"expected a list of prompts, got {prompts!r}; put it into one")
+        if prompts is None and not earlier:
+            raise ConfigError("no prompts: a new run needs some")
+        return [
+            Request.of(
+                prompts=tuple(prompts) if prompts is not None else _merged(own.prompts for own in earlier),
+                seeds=_seeds(seeds) or _merged(own.seeds for own in earlier) or tuple(range(SEEDS)),
+                lams=tuple(lams) if lams is not None else _merged(own.lams for own in earlier) or LAMS,
+                guidances=tuple(guidances)
+                if guidances is not None
+                else _merged(own.guidances for own in earlier) or (None,),
+            )
+        ]
+
+    def sample_requests(
+        self,
+        requests: Sequence[Request],
+        *,
+        shard: Shard = WHOLE,
+        progress: Progress | None = None,
+        sampler: "Sampler | None" = None,
+    ) -> None:
+        """Sample what is missing of some requests, by a sampler at hand or one that is made; see :meth:`sample`."""
+        if sampler is None and self.is_complete(requests, shard):  # else a pipeline is loaded for nothing
+            if not Store.exists(self.folder):  # more shards than blocks: others must find the run that is asked for
+                with self.store.writing(shard):
+                    pass
+            for request in requests:
+                self.store.add_request(request)
+            return
+        from deradiff.runs.runner import sample_missing
+
+        with (
+            self.sampler() if sampler is None else nullcontext(sampler) as own,
+            _shown(progress, "sampling", lambda: self._missing(requests, shard)) as advance,
+        ):
+            sample_missing(self.store, requests, own, advance, shard)
+
+    @contextmanager
+    def sampler(self) -> "Iterator[Sampler]":
+        """What samples, on the pipeline, which is loaded once and left as it was."""
+        from deradiff.runs.runner import sampling
+
+        if self._pipe is None:
+            from deradiff.runs.models import load_pipeline
+
+            check_same_recipe(self.folder, self.recipe, with_hashes(self._located()))
+            model = resolve_model(self.store.located(self.recipe.model))
+            self._aligned = resolve_anchor(self.store.located(self.recipe.anchor))
+            self._pipe = load_pipeline(model, device=self._device, dtype=self.recipe.dtype, offload=self._offload)
+        with sampling(self._pipe, self._aligned, self.recipe, self._call_kwargs) as sampler:
+            yield sampler
+
+    def is_complete(self, requests: Sequence[Request] | None = None, shard: Shard = WHOLE) -> bool:
+        """Whether no image of some requests, by default all, is missing."""
+        return is_complete(self.store, self.store.requests() if requests is None else requests, shard)
+
+    def cost(
+        self,
+        requests: Sequence[Request] | None = None,
+        shard: Shard = WHOLE,
+        *,
+        timed: bool = False,
+        sampler: "Sampler | None" = None,
+    ) -> Cost:
+        """What is missing of some requests, by default all, and what it costs.
+
+        Args:
+            requests: of :meth:`requests`.
+            shard: as :meth:`sample` takes it.
+            timed: load the pipeline and time two short calls, where the run has recorded nothing yet.
+            sampler: one at hand, to time.
+
+        Raises:
+            ConfigError: a model that can't be loaded.
+        """
+        requests = self.store.requests() if requests is None else requests
+        found = estimate_cost(self.store, requests, shard)
+        if found.seconds is not None or not found.missing or not (timed or sampler):
+            return found
+        with self.sampler() if sampler is None else nullcontext(sampler) as own:
+            rates = timed_rates(own, missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
+        return found if rates is None else estimate_cost(self.store, requests, shard, rates)
+
+    def score(
+        self,
+        rewards: str | Sequence[str],
+        *,
+        device: str | None = None,
+        dtype: Any = "float32",
+        progress: Progress | None = None,
+    ) -> None:
+        """Score every image that has no score yet, from its file.
+
+        Args:
+            rewards: one or more, as ``deradiff score`` takes them: names, ``module:function``, urls.
+            device: where scorers run; by default where the pipeline does.
+            dtype: of their weights.
+            progress: told how many more images are done; a progress bar by default.
+
+        Raises:
+            RewardError: an unknown reward, one that raised, or scores that aren't one finite number an image.
+            RunFolderError: no image yet, or a damaged one.
+        """
+        from deradiff.runs.scoring import score
+
+        for reward in [rewards] if isinstance(rewards, str) else rewards:
+            with _shown(progress, reward, lambda: None) as advance:
+                score(self.store, reward, advance, device=device or self._device, dtype=dtype)
+
+    def results(self, guidance: float | None = None) -> Results:
+        """The table of scores: prompts x seeds x lams, nan where nothing is.
+
+        Args:
+            guidance: which one; need not be given where there is one.
+
+        Raises:
+            RunFolderError: no image yet, or several guidances of which none is named.
+        """
+        return load_results(self.store, guidance)
+
+    def _missing(self, requests: Sequence[Request], shard: Shard) -> int:
+        return sum(1 for _ in missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
+
+    def _located(self) -> Recipe:
+        """The recipe, naming models from the working directory."""
+        names = {name: self.store.located(getattr(self.recipe, name)) for name in ("model", "anchor")}
+        return self.recipe.model_copy(update=names)
+
+    def _with_hashes(self, recipe: Recipe) -> Recipe:
+        """The recipe with hashes of what its model and anchor are now; those that can't be told stay."""
+        if self._pipe is not None:
+            anchor = self._aligned
+            known = {
+                "model": recipe.model or str(getattr(self._pipe, "name_or_path", "") or type(self._pipe).__name__),
+                "anchor": recipe.anchor or (anchor if isinstance(anchor, str) else type(anchor).__name__),
+                "model_hash": _hash_of_pipeline(self._pipe, self._call_kwargs),
+                "anchor_hash": fingerprint(str(anchor)) if isinstance(anchor, str | os.PathLike) else _hash_of(anchor),
+            }
+            return Recipe.of(**{**recipe.model_dump(), **known})
+        if not recipe.model or not recipe.anchor:
+            raise ConfigError("nothing to sample with: give a recipe that names model and anchor, or pipe and aligned")
+        store = Store.open(self.folder) if Store.exists(self.folder) else None
+        written = None if store is None else store.recipe
+        names = {name: self._name(getattr(recipe, name), name, store) for name in ("model", "anchor")}
+        unknown = {
+            f"{name}_hash": None
+            for name, own in names.items()
+            if written is not None and getattr(written, f"{name}_hash") is None and getattr(written, name) == own
+        }
+        # what had no hash when the run was begun, such as a hub id that wasn't in the cache, is known by its name
+        return with_hashes(recipe).model_copy(update={**names, **unknown})
+
+    def _name(self, given: str, what: str, store: Store | None) -> str:
+        """How run.json names a folder: as before where it is the same one; else from the run folder, where it was given
+        relative to the working directory."""
+        before = "" if store is None else getattr(store.recipe, what)
+        if store is not None and before and os.path.realpath(store.located(before)) == os.path.realpath(given):
+            return before
+        if os.path.isabs(given) or not os.path.exists(given):
+            return given
+        return os.path.relpath(os.path.realpath(given), os.path.realpath(self.folder))
+
+
+def _seeds(seeds: int | Sequence[int] | None) -> tuple[int, ...]:
+    if seeds is None:
+        return ()
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found:
+        raise ConfigError(f"expected 1 seed or more, got {seeds}")
+    return found
+
+
+def _merged(values: Iterator[Sequence[Any]] | Any) -> tuple[Any, ...]:
+    """All values of several requests, each once, in order."""
+    return tuple(dict.fromkeys(value for own in values for value in own))
+
+
+def _hash_of_pipeline(pipe: Any, call_kwargs: Mapping[str, Any]) -> str:
+    """Of a pipeline's networks, the configs of all its components, and what it is called with."""
+    modules = {name: part.state_dict() for name, part in pipe.components.items() if hasattr(part, "state_dict")}
+    digest = blake2b(state_fingerprint(modules).encode(), digest_size=16)
+    for name, part in sorted(pipe.components.items()):
+        config = getattr(part, "config", None)
+        if isinstance(config, Mapping):  # but for versions and paths, as of files
+            told = sorted(str(item) for item in config.items() if not item[0].startswith("_"))
+            digest.update(f"{name} {type(part).__name__} {told}".encode())
+        digest.update(_adapters(part).encode())
+    for name, value in sorted(call_kwargs.items()):
+        digest.update(f"{name}=".encode() + _content(value))
+    return digest.hexdigest()
+
+
+def _adapters(part: Any) -> str:
+    """Which LoRAs of a network are active, and how strong: their state dict doesn't tell."""
+    layers = [own for own in part.named_modules() if hasattr(own[1], "scaling")] if hasattr(part, "modules") else []
+    return repr(
+        [
+            (name, sorted(layer.scaling.items()), list(layer.active_adapters), layer.disable_adapters)
+            for name, layer in layers
+            if isinstance(layer.scaling, Mapping) and hasattr(layer, "active_adapters")
+        ]
+    )
+
+
+def _content(value: Any) -> bytes:
+    """An argument of a pipeline, by content: equal ones have equal bytes, and others don't."""
+    if isinstance(value, Mapping):
+        parts = [_content(item) for item in sorted(value.items())]
+    elif isinstance(value, list | tuple):
+        parts = [_content(item) for item in value]
+    elif hasattr(value, "detach"):
+        tensor = value.detach().cpu().contiguous()
+        parts = [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor.float().numpy().tobytes()]
+    elif hasattr(value, "tobytes"):
+        shape = [getattr(value, name, None) for name in ("mode", "size", "shape", "dtype")]
+        parts = [repr(shape).encode(), value.tobytes()]
+    else:
+        parts = [repr(value).encode()]
+    kind = type(value).__name__.encode()
+    return b"".join(len(part).to_bytes(8, "little") + part for part in (kind, *parts))
+
+
+def _hash_of(anchor: Any) -> str:
+    """Of an anchor in hand: a network, a pipeline, or a mapping of several."""
+    if isinstance(anchor, Mapping):
+        parts = {str(name): _hash_of(own) for name, own in anchor.items()}
+        return blake2b(repr(sorted(parts.items())).encode(), digest_size=16).hexdigest()
+    if hasattr(anchor, "components"):
+        return _hash_of_pipeline(anchor, {})
+    if hasattr(anchor, "state_dict"):
+        return state_fingerprint({"": anchor.state_dict()})
+    return fingerprint(str(anchor)) or str(anchor)
+
+
+@contextmanager
+def _shown(progress: Progress | None, label: str, total: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+    """Progress as asked for, or a bar that works in notebooks too."""
+    if progress is not None:
+        yield progress
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=label, total=total(), unit="image") as bar:
+        yield lambda count: (bar.update(count), None)[1]

@@ -1,0 +1,411 @@
+"""A run folder: ``run.json``, ``requests.jsonl``, ``images/`` and append-only journals, from which all is rebuilt.
+
+An image is written before the line that names it, so that what a journal says exists, exists. Each shard writes a
+journal of its own; reading puts them together, and of several lines about one cell the last counts. Nothing is followed
+out of the folder.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from deradiff.errors import ConfigError, RunFolderError
+from deradiff.io import (
+    append_line,
+    check_inside,
+    cut_torn_line,
+    is_locked,
+    locked,
+    parse_object,
+    read_lines,
+    read_object,
+    regular_files,
+    write_errors,
+)
+from deradiff.runs.cells import WHOLE, Cell, Keys, Request, Shard, blocks, image_name, union, with_news
+from deradiff.runs.recipe import Recipe, check_same_recipe
+from deradiff.runs.records import CellsRecord, ScoreRecord, keys_of, parse_record
+
+Missing = Callable[[Iterable[Cell]], Iterator[Cell]]
+
+SCHEMA = 1
+RUN = "run.json"
+_IMAGE = re.compile(r"[0-9a-f]{32}\.png")
+_SETUP_SECONDS = 60  # to wait for another process that sets the folder up
+
+
+@dataclass(frozen=True)
+class Index:
+    """Some cells, such as those that are journalled: 8 bytes a cell.
+
+    Attributes:
+        hashes: ascending, the first 64 bits of their keys.
+    """
+
+    hashes: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, hashes: bytes | bytearray) -> "Index":
+        """An index of hashes (`first_bytes`) in any order, with repeats."""
+        return cls(np.sort(np.frombuffer(hashes, ">u8").astype(np.uint64)))
+
+    def holds(self, keys: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each key is among them."""
+        wanted = np.frombuffer(first_bytes(keys), ">u8").astype(np.uint64)
+        found = np.zeros(len(wanted), bool)
+        if len(self.hashes):
+            order = np.argsort(wanted)  # looked up one after another, they find their places in the cache
+            places = np.searchsorted(self.hashes, wanted[order])
+            found[order] = self.hashes[np.minimum(places, len(self.hashes) - 1)] == wanted[order]
+        return found
+
+
+def first_bytes(keys: Sequence[str]) -> bytes:
+    """The first 8 bytes of each key."""
+    return bytes.fromhex("".join([key[:16] for key in keys]))
+
+
+@dataclass
+class Store:
+    """One run on disk.
+
+    Attributes:
+        folder: the run folder.
+        recipe: what all its cells share.
+        keys: of its cells.
+    """
+
+    folder: Path
+    recipe: Recipe
+    keys: Keys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.recipe.identity)
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a folder holds a run."""
+        return (folder / RUN).is_file()
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """The run in a folder.
+
+        Raises:
+            RunFolderError: no run there, one of a newer version, or a damaged one.
+        """
+        if not cls.exists(folder):
+            raise RunFolderError(f"{folder} is no run folder: it has no {RUN}; make one with deradiff sweep")
+        check_inside(folder, folder / RUN)
+        told = read_object(folder / RUN, "the run file")
+        schema = told.get("schema")
+        if schema != SCHEMA:
+            newer = isinstance(schema, int) and schema > SCHEMA
+            remedy = "install a newer deradiff" if newer else "restore it, or give another --out"
+            raise RunFolderError(f"{folder / RUN} has schema {schema!r}; this version reads {SCHEMA}: {remedy}")
+        try:
+            return cls(folder, Recipe.model_validate(told.get("recipe")))
+        except ValidationError as error:
+            what = error.errors()[0]
+            place = ".".join(map(str, what["loc"]))
+            raise RunFolderError(
+                f"{folder / RUN} is damaged (recipe.{place}: {what['msg']}); restore it, or give another --out"
+            ) from error
+
+    @classmethod
+    def at(cls, folder: Path, recipe: Recipe) -> "Store":
+        """The run of a recipe in a folder, which need not exist; nothing is written before the first image is.
+
+        Raises:
+            RunFolderError: the folder holds a run of another recipe, a damaged one, or can't be a folder.
+        """
+        check_folder(folder)
+        if cls.exists(folder):
+            check_same_recipe(folder, cls.open(folder).recipe, recipe)
+        elif cls(folder, recipe).journals():
+            raise RunFolderError(f"{folder} has a journal but no {RUN} to read it by; give another --out")
+        return cls(folder, recipe)
+
+    def run_json(self) -> bytes:
+        """The content of ``run.json``."""
+        content = {"schema": SCHEMA, "recipe": self.recipe.model_dump(mode="json")}
+        return json.dumps(content, indent=1).encode() + b"\n"
+
+    def located(self, name: str) -> str:
+        """Where a model or anchor named in the recipe is: relative folders are meant from the run folder."""
+        beside = os.path.normpath(os.path.join(os.path.realpath(self.folder), name))  # the folder need not exist yet
+        return beside if name and not os.path.isabs(name) and os.path.exists(beside) else name
+
+    def image(self, cell: Cell) -> Path:
+        """The file of a cell's image."""
+        return self.folder / image_name(self.keys(cell))
+
+    def requests(self) -> list[Request]:
+        """All that was asked for so far, in order.
+
+        Raises:
+            RunFolderError: a line is damaged.
+        """
+        path = self.folder / "requests.jsonl"
+        if not path.exists():
+            return []
+        check_inside(self.folder, path)
+        found = []
+        for number, (_, line) in enumerate(read_lines(path), start=1):
+            where = f"{path}, line {number}"
+            try:
+                found.append(Request.of(**parse_object(line, where)))
+            except (ConfigError, TypeError) as error:
+                raise RunFolderError(f"{where}, is damaged ({error}); delete that line") from error
+        return found
+
+    def journals(self) -> list[Path]:
+        """The journals of cells."""
+        return regular_files(
+            self.folder, lambda name: name == "cells.jsonl" or (name.startswith("cells-") and name.endswith(".jsonl"))
+        )
+
+    def index(self) -> Index:
+        """The cells that are journalled by now.
+
+        Raises:
+            RunFolderError: a line is damaged; says which.
+        """
+        hashes = bytearray()
+        for path in self.journals():
+            for number, (_, line) in enumerate(read_lines(path), start=1):
+                hashes += first_bytes(keys_of(line, f"{path}, line {number}"))
+        return Index.of(hashes)
+
+    def records(self) -> Iterator[CellsRecord]:
+        """Every line of every journal, oldest first in each.
+
+        Raises:
+            RunFolderError: a line is damaged, or of another recipe.
+        """
+        for path in self.journals():
+            for number, (_, line) in enumerate(read_lines(path), start=1):
+                where = f"{path}, line {number}"
+                record = parse_record(CellsRecord, line, where)
+                if any(self.keys(cell) != key for cell, key in zip(record.values(), record.keys, strict=True)):
+                    raise RunFolderError(f"{where}, is of a run of another recipe; delete that line")
+                yield record
+
+    def scores(self) -> Iterator[ScoreRecord]:
+        """Every line of scores, oldest first.
+
+        Raises:
+            RunFolderError: a line is damaged.
+        """
+        path = self.folder / "rewards.jsonl"
+        if not path.exists():
+            return
+        check_inside(self.folder, path)
+        for number, (_, line) in enumerate(read_lines(path), start=1):
+            yield parse_record(ScoreRecord, line, f"{path}, line {number}")
+
+    def images_on_disk(self) -> Index:
+        """The cells that have an image file.
+
+        Raises:
+            RunFolderError: a folder of images is a link out of the run folder.
+        """
+        home, hashes = self.folder / "images", bytearray()
+        for place in sorted(home.iterdir()) if home.is_dir() else []:
+            check_inside(self.folder, place)
+            if place.is_dir():
+                with os.scandir(place) as entries:
+                    found = [entry for entry in entries if _IMAGE.fullmatch(entry.name)]
+                for entry in found:
+                    if entry.is_symlink():
+                        check_inside(self.folder, Path(entry.path))
+                hashes += first_bytes([entry.name for entry in found])
+        return Index.of(hashes)
+
+    @contextmanager
+    def writing(self, shard: Shard = WHOLE) -> Iterator["Writer"]:
+        """Hold the journal of shard k of n for this process: notes the recipe, cuts off a line torn by a crash.
+
+        Raises:
+            RunFolderError: another process samples these cells, or the folder can't be written.
+        """
+        index, shards = shard
+        name, ending = ("cells", "") if shards == 1 else (f"cells-{index + 1}-of-{shards}", f"-of-{shards}.lock")
+        with ExitStack() as stack:
+            with setup_lock(self.folder):
+                # shards of another number of shards, or a run without shards, would sample some of the same cells
+                for lock in self.folder.glob(".cells*.lock"):
+                    if (not ending or not lock.name.endswith(ending)) and is_locked(lock):
+                        raise RunFolderError(
+                            f"another process writes to {self.folder}; wait for it, or give another --out"
+                        )
+                writer = stack.enter_context(_holding(self.folder, name))
+                written = Store.open(self.folder).recipe if self.exists(self.folder) else None
+                if written is not None:
+                    check_same_recipe(self.folder, written, self.recipe)
+                if written != self.recipe:  # such as the model's new place
+                    writer.save(self.folder / RUN, self.run_json())
+            yield writer
+
+    @contextmanager
+    def scoring(self) -> Iterator["Writer"]:
+        """Hold the scores for this process.
+
+        Raises:
+            RunFolderError: another process scores this run, or the folder can't be written.
+        """
+        with _holding(self.folder, "rewards") as writer:
+            yield writer
+
+    def add_request(self, request: Request) -> None:
+        """Note what is asked for, unless it was asked for already.
+
+        Raises:
+            RunFolderError: it can't be written.
+        """
+        with setup_lock(self.folder), write_errors(self.folder):
+            path = self.folder / "requests.jsonl"
+            check_inside(self.folder, path)
+            cut_torn_line(path)
+            if request not in self.requests():
+                append_line(path, request.model_dump_json().encode())
+
+
+class Writer:
+    """What holds a journal of a run folder and may write there; several threads may save at once.
+
+    A file is written under ``.NAME.parts/`` first, which only the holder of the journal's lock touches, so that what a
+    killed process left there is thrown away when the next one is done.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.path = folder, folder / f"{name}.jsonl"
+        self.parts = folder / f".{name}.parts"
+
+    def save(self, path: Path, content: bytes) -> str:
+        """Write a file whole or not at all; returns its sha256.
+
+        Raises:
+            RunFolderError: the disk is full, the file can't be written, or it would lie outside the folder.
+        """
+        with write_errors(self.folder):
+            check_inside(self.folder, path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.parts / path.name
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        return sha256(content).hexdigest()
+
+    def append(self, record: CellsRecord | ScoreRecord) -> None:
+        """Add a line, on disk before this returns.
+
+        Raises:
+            RunFolderError: the disk is full, or can't be written.
+        """
+        with write_errors(self.folder):
+            append_line(self.path, record.model_dump_json().encode())
+
+
+@contextmanager
+def _holding(folder: Path, name: str) -> Iterator[Writer]:
+    """Hold one journal of a folder for this process; makes the folder."""
+    writer = Writer(folder, name)
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (writer.path, writer.parts):
+        check_inside(folder, path)
+    with locked(folder / f".{name}.lock"):
+        with write_errors(folder):
+            shutil.rmtree(writer.parts, ignore_errors=True)  # what a killed process left; it may hold links
+            writer.parts.mkdir(exist_ok=True)
+            cut_torn_line(writer.path)
+        try:
+            yield writer
+        finally:
+            shutil.rmtree(writer.parts, ignore_errors=True)
+
+
+@contextmanager
+def setup_lock(folder: Path) -> Iterator[None]:
+    """Inside the block no other process sets the folder up."""
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", timeout=_SETUP_SECONDS):
+        yield
+
+
+def check_folder(folder: Path) -> None:
+    """Raise RunFolderError where a folder can't be, because a file is in its way."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise RunFolderError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
+
+
+def missing_cells(store: Store, cells: Iterable[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
+    """The cells that are not journalled, or whose image has gone, in their order; looked at in bounded memory."""
+    chunk: list[Cell] = []
+    for cell in cells:
+        chunk.append(cell)
+        if len(chunk) == _CHUNK:
+            yield from _missing(store, chunk, index, on_disk)
+            chunk = []
+    yield from _missing(store, chunk, index, on_disk)
+
+
+_CHUNK = 1024
+
+
+def _missing(store: Store, cells: list[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
+    keys = [store.keys(cell) for cell in cells]
+    there = index.holds(keys) & on_disk.holds(keys)
+    yield from (cell for cell, found in zip(cells, there, strict=True) if not found)
+
+
+def missing_of(store: Store) -> Missing:
+    """Picks from cells those that are not journalled, or whose image has gone.
+
+    Raises:
+        RunFolderError: a journal is damaged.
+    """
+    index, on_disk = store.index(), store.images_on_disk()
+    return partial(missing_cells, store, index=index, on_disk=on_disk)
+
+
+def cells_of_shard(recipe: Recipe, requests: Sequence[Request], shard: Shard = WHOLE) -> Iterator[Cell]:
+    """The cells of some requests that are shard k of n's, each once."""
+    return (cell for block in shard_blocks(recipe, requests, shard) for cell in block)
+
+
+def shard_blocks(recipe: Recipe, requests: Sequence[Request], shard: Shard = WHOLE) -> Iterator[list[Cell]]:
+    """The blocks of some requests that are shard k of n's, whatever is there of them; each cell in one.
+
+    Where an image depends on the lams that are computed beside it, a block holds (prompt, seed) pairs at all lams of
+    their request, but for cells of earlier requests.
+    """
+    if not recipe.depends_on_lams:
+        yield from blocks(union(requests), recipe.batch_size, shard)
+        return
+    pairs = max(1, recipe.batch_size // 2) if recipe.policy == "adaptive" else 1
+    for request, is_new in with_news(requests):
+        for block in blocks(request.cells(), pairs * len(request.lams), shard):
+            if own := list(filter(is_new, block)):
+                yield own
+
+
+def is_complete(store: Store, requests: Sequence[Request], shard: Shard = WHOLE) -> bool:
+    """Whether no image of some requests is missing; stops at the first that is."""
+    return next(missing_of(store)(cells_of_shard(store.recipe, requests, shard)), None) is None

@@ -1,0 +1,114 @@
+"""A search over a run: samples and scores what is missing of each block, in the run's own folder."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from deradiff.analysis.criteria import Criteria
+from deradiff.errors import ConfigError
+from deradiff.results import Results
+from deradiff.rewards import load_reward, reward_name
+from deradiff.rewards.group_metrics import GroupMetric
+from deradiff.runs.cells import Request
+from deradiff.runs.results import load_results
+from deradiff.runs.run import Run
+from deradiff.runs.scoring import score
+from deradiff.search.acquisition import SampleBlock
+from deradiff.search.search import SearchResult, check_start, search
+from deradiff.search.settings import Settings, grid_of
+from deradiff.search.state import SearchState, read_state, write_state
+
+
+def search_run(
+    run: Run,
+    settings: Settings,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    guidance: float | None = None,
+    rewards: Sequence[str] = (),
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda line: None,
+) -> SearchResult:
+    """Find lam in a run with few images, counting those that it has already.
+
+    Args:
+        run: to sample into.
+        settings: the question.
+        prompts: two or more.
+        seeds: of a prompt, at most.
+        guidance: at which to sample.
+        rewards: more to score, as ``load_reward`` takes them, which the hacking alarm watches.
+        device: where scorers run.
+        report: called with a line about each block before it is sampled.
+
+    Raises:
+        ConfigError: a single prompt, fewer images allowed than the initial design takes, or a reward that compares
+            images with each other.
+        RewardError: an unknown reward.
+        RunFolderError: the folder can't be written.
+    """
+    names = rewards_to_score(settings.criteria, rewards)
+    if read_state(run.folder) is not None:  # a block that a stopped search began is finished, as if it hadn't stopped
+        run.sample_requests(run.store.requests()[-1:], progress=lambda count: None)
+    guidances = {guidance for record in run.store.records() for _, _, guidance, _ in record.cells}
+    earlier = load_results(run.store, guidance) if guidance in guidances else None
+    axes = _axes(settings, prompts, seeds, earlier)
+    check_start(settings, len(axes[0]), axes[2])
+
+    state = SearchState(max_lam=settings.max_lam, prompts=tuple(axes[0]), seeds=tuple(axes[1]))
+    with run.sampler() as sampler:
+
+        def sample(block: SampleBlock) -> Results:
+            (request,) = run.requests(
+                [axes[0][at] for at in block.prompts],
+                [axes[1][at] for at in block.seeds],
+                [axes[2][at] for at in block.lams],
+                [guidance],
+            )
+            if missing := run.cost([request]).missing:
+                report(_line(request, missing))
+            run.sample_requests([request], sampler=sampler, progress=lambda count: None)
+            write_state(run.folder, state)
+            for name in names:
+                score(run.store, name, device=device)
+            return load_results(run.store, guidance).on_axes(*axes, map(reward_name, names))
+
+        return search(settings, axes[2], len(axes[0]), sample)
+
+
+def rewards_to_score(criteria: Criteria, more: Sequence[str] = ()) -> list[str]:
+    """What to score: more rewards, as ``load_reward`` takes them, and those asked about that aren't among them.
+
+    Raises:
+        ConfigError: one that compares images with each other.
+        RewardError: an unknown one.
+    """
+    names = [*more, *(name for name in criteria.rewards if name not in map(reward_name, more))]
+    for name in names:
+        if isinstance(load_reward(name), GroupMetric):
+            raise ConfigError(
+                f"{name} compares images with each other, and a search samples few of them; use deradiff sweep"
+            )
+    return names
+
+
+def _axes(
+    settings: Settings, prompts: Sequence[str], seeds: Sequence[int], earlier: Results | None
+) -> tuple[list[str], list[int], list[float]]:
+    """Prompts and seeds, those that were sampled already first; the grid, with the lams that were."""
+    if earlier is None:
+        return list(prompts), list(seeds), list(settings.grid)
+    sampled = np.array(earlier.images != "") | np.any([np.isfinite(table) for table in earlier.scores.values()], axis=0)
+    counts = dict(zip(earlier.prompts, sampled.sum(axis=(1, 2)).tolist(), strict=True))
+    of_seeds = dict(zip(earlier.seeds, sampled.sum(axis=(0, 2)).tolist(), strict=True))
+    return (
+        sorted(prompts, key=lambda prompt: -counts.get(prompt, 0)),
+        sorted(seeds, key=lambda seed: -of_seeds.get(seed, 0)),
+        list(grid_of(settings.max_lam, earlier.lams)),
+    )
+
+
+def _line(request: Request, missing: int) -> str:
+    lams, seeds = ", ".join(f"{lam:g}" for lam in request.lams), len(request.seeds)
+    return f"lam {lams}, {len(request.prompts)} prompts x {seeds} seed{'s' * (seeds > 1)}: {missing} images to sample"

@@ -1,0 +1,90 @@
+"""What a search keeps in a run folder, and a run's scores on the grid that a search chooses from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deradiff.analysis.criteria import Criteria
+from deradiff.errors import RunFolderError, problems
+from deradiff.io import check_inside, read_object, write_whole
+from deradiff.results import Results
+from deradiff.search.search import SearchResult, estimate_lam, search_result
+from deradiff.search.settings import grid_of
+
+NAME = "search.json"
+SCHEMA = 1
+
+
+class SearchState(BaseModel):
+    """``search.json``: that a run was searched, and how far.
+
+    Attributes:
+        schema_version: of this file.
+        max_lam: the largest lam looked at.
+        prompts: in the order in which the search takes them.
+        seeds: likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    max_lam: float
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def read_state(folder: Path) -> SearchState | None:
+    """What the last search of a run noted; None where it was never searched.
+
+    Raises:
+        RunFolderError: the file is damaged, or of a newer version.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    check_inside(folder, path)
+    fields = read_object(path, "the search file")
+    try:
+        state = SearchState.model_validate(fields)
+    except ValidationError as error:
+        raise RunFolderError(f"{path} is damaged ({problems(error.errors())}); delete it, and search again") from error
+    if state.schema_version != SCHEMA:
+        raise RunFolderError(
+            f"{path} has schema {state.schema_version}; this version reads {SCHEMA}: install a newer deradiff"
+        )
+    return state
+
+
+def write_state(folder: Path, state: SearchState) -> None:
+    """Note a search.
+
+    Raises:
+        RunFolderError: it can't be written.
+    """
+    write_whole(folder / NAME, json.dumps(state.model_dump()).encode() + b"\n")
+
+
+def answer_from(results: Results, state: SearchState, criteria: Criteria) -> SearchResult:
+    """What a surrogate fitted to a run's scores answers; nothing is sampled.
+
+    Raises:
+        ResultsError: what was sampled can't answer the question.
+    """
+    within = [index for index, lam in enumerate(results.lams) if 0 <= lam <= state.max_lam]
+    table = results.scored(criteria.objectives[0])[:, :, within]
+    others = [prompt for prompt, rows in zip(results.prompts, table, strict=True) if np.isfinite(rows).any()]
+    prompts = list(dict.fromkeys([*state.prompts, *others]))
+    seeds = list(dict.fromkeys([*state.seeds, *results.seeds]))
+    lams = grid_of(state.max_lam, results.lams)
+    known = results.on_axes(prompts, seeds, lams, _complete(results, criteria))
+    return search_result(known, criteria, estimate_lam(known, criteria), "")
+
+
+def _complete(results: Results, criteria: Criteria) -> list[str]:
+    """The rewards asked about, and others that all the same images have scores of."""
+    asked = list(criteria.rewards)
+    scored = np.all([np.isfinite(results.scored(name)) for name in asked], axis=0)
+    others = [name for name in results.scores if name not in asked]
+    return asked + [name for name in others if np.array_equal(np.isfinite(results.scores[name]), scored)]

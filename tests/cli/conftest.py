@@ -1,0 +1,3 @@
+"""What the command line shares with other rooms' tests."""
+
+from tests.search.conftest import quick as quick
