@@ -11,7 +11,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from deradiff.align.settings import Settings
-from deradiff.anchor.adapters import adapter_names, switched
+from deradiff.anchor.adapters import adapter_names, toggled
+from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
 
 NAME = "deradiff"
@@ -29,6 +30,7 @@ class Policy:
     def __init__(self, denoiser: nn.Module, settings: Settings) -> None:
         self.denoiser: Any = denoiser
         self.config = None if settings.full else _add_lora(self.denoiser, settings)
+        self.tree = ModuleTree(denoiser)
         self.frozen = copy.deepcopy(denoiser).requires_grad_(False) if settings.full else None
         if settings.full:
             self.denoiser.requires_grad_(True).float()
@@ -45,7 +47,8 @@ class Policy:
             if self.frozen is not None:
                 yield self.frozen
                 return
-            with switched(self.denoiser, on=[], off=[NAME]):
+            self.tree.refresh()
+            with toggled(self.tree, on=[], off=[NAME]):
                 yield self.denoiser
 
     def state(self) -> dict[str, Tensor]:

@@ -4,16 +4,18 @@ PEFT keeps the active adapters on every layer.  Its own ``set_adapter`` also fli
 set here directly and put back in ``finally``.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import RealignError
 
-_NOTES = ("peft_config", "_hf_peft_config_loaded")  # where a network notes which adapters it has
+_METADATA = ("peft_config", "_hf_peft_config_loaded")  # where a network notes which adapters it has
+_ACTIVE, _DISABLED, _UNSET = "_active_adapter", "_disable_adapters", object()
 
 
 def adapter_layers(denoiser: nn.Module, name: str | None = None) -> list[BaseTunerLayer]:
@@ -40,39 +42,59 @@ def refuse_fused(denoiser: nn.Module) -> None:
         raise RealignError(f"the LoRA {', '.join(fused)} is fused into the weights; call pipe.unfuse_lora() first")
 
 
-def refuse_others(denoiser: nn.Module, names: Collection[str]) -> None:
+def check_no_others(tree: ModuleTree, names: Collection[str]) -> None:
     """Raise RealignError where other adapters are active too, for PEFT routes a row through one adapter only."""
-    others = sorted(active_adapters(denoiser) - set(names))
+    others = {
+        name
+        for layer, available in tree.adapter_layers
+        if not layer._disable_adapters
+        for name in _active(layer)
+        if name not in names and name in available
+    }
     if others:
-        raise RealignError(f"mode='batch' leaves no room for the active LoRA {', '.join(others)}; use mode='switch'")
+        raise RealignError(
+            f"mode='batch' leaves no room for the active LoRA {', '.join(sorted(others))}; use mode='switch'"
+        )
 
 
 @contextmanager
-def switched(denoiser: nn.Module, *, on: Collection[str], off: Collection[str]) -> Iterator[None]:
+def toggled(tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> Iterator[None]:
     """Inside the block adapters ``on`` take part and ``off`` don't; all others stay as they are.
 
     Raises:
         RealignError: one of them has been unloaded.
     """
-    gone = sorted({*on, *off} - set(adapter_names(denoiser)))
-    if gone:
+    named, there = {*on, *off}, getattr(tree.denoiser, "peft_config", {})
+    if gone := sorted(name for name in named if name not in there):
         raise RealignError(f"the LoRA {', '.join(gone)} has been unloaded; call handle.remove() and realign again")
-    saved = [(layer, layer._active_adapter, layer._disable_adapters) for layer in adapter_layers(denoiser)]
+    saved: list[tuple[dict[str, Any], Any, Any]] = []
     try:
-        for layer, _, disabled in saved:
-            kept = [] if disabled else [name for name in layer.active_adapters if name not in {*on, *off}]
-            layer._active_adapter = kept + [name for name in on if name in layer._all_available_adapter_names()]
-            layer._disable_adapters = not layer._active_adapter
+        # through vars(): nn.Module's own __setattr__ is ten times as slow, and these are no modules or parameters
+        for layer, available in tree.adapter_layers:
+            state = vars(layer)
+            saved.append((state, state.get(_ACTIVE, _UNSET), state.get(_DISABLED, _UNSET)))
+            kept = [] if layer._disable_adapters else [name for name in _active(layer) if name not in named]
+            kept += [name for name in on if name in available]
+            state[_ACTIVE], state[_DISABLED] = kept, not kept
         yield
     finally:
-        for layer, active, disabled in saved:
-            layer._active_adapter, layer._disable_adapters = active, disabled
+        for state, active, disabled in saved:
+            state[_ACTIVE], state[_DISABLED] = active, disabled
+            if active is _UNSET or disabled is _UNSET:
+                for name in [name for name in (_ACTIVE, _DISABLED) if state[name] is _UNSET]:
+                    del state[name]
+
+
+def _active(layer: BaseTunerLayer) -> Sequence[str]:
+    """As PEFT's property, without its cost."""
+    active = layer._active_adapter
+    return [active] if isinstance(active, str) else active
 
 
 @contextmanager
-def scaled(denoiser: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
+def scaled(tree: ModuleTree, scales: Mapping[str, float]) -> Iterator[None]:
     """Inside the block each named adapter's update is multiplied by its scale."""
-    layers: list[Any] = adapter_layers(denoiser)
+    layers: list[Any] = [layer for layer, _ in tree.adapter_layers]
     saved = [(layer.scaling, n, layer.scaling[n]) for n in scales for layer in layers if n in layer.scaling]
     try:
         for scaling, name, value in saved:
@@ -97,15 +119,15 @@ def unchanged_otherwise(denoiser: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def notes(denoiser: nn.Module) -> dict[str, Any]:
-    """What a network says of its adapters, for :func:`take_out`."""
-    return {key: value for key, value in vars(denoiser).items() if key in _NOTES}
+def peft_metadata(denoiser: nn.Module) -> dict[str, Any]:
+    """What a network says of its adapters, for :func:`remove_adapter`."""
+    return {key: value for key, value in vars(denoiser).items() if key in _METADATA}
 
 
-def take_out(denoiser: nn.Module, name: str, before: Mapping[str, Any]) -> None:
+def remove_adapter(denoiser: nn.Module, name: str, before: Mapping[str, Any]) -> None:
     """Delete an adapter, if it is there still; layers that held no other one give way to the original ones.
 
-    ``before`` are the denoiser's notes from before the adapter came.
+    ``before`` are the denoiser's metadata from before the adapter came.
     """
     for layer in adapter_layers(denoiser, name):
         if name in layer.merged_adapters:
@@ -119,6 +141,6 @@ def take_out(denoiser: nn.Module, name: str, before: Mapping[str, Any]) -> None:
             parent, _, key = path.rpartition(".")
             setattr(denoiser.get_submodule(parent), key, layer.get_base_layer())
     if not adapter_names(denoiser):
-        for key in _NOTES:
+        for key in _METADATA:
             vars(denoiser).pop(key, None)
         vars(denoiser).update(before)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from deradiff.anchor.lend import weights_of
+from deradiff.anchor.module_tree import weights_of
 from deradiff.errors import AnchorError
 
 # Config entries that say where a model came from, or which image size it defaults to, but not what it computes.

@@ -13,9 +13,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from deradiff.anchor.adapters import adapter_layers, adapter_names, notes, take_out, unchanged_otherwise
+from deradiff.anchor.adapters import adapter_layers, adapter_names, peft_metadata, remove_adapter, unchanged_otherwise
 from deradiff.anchor.check import check_same_network, check_same_schedule
-from deradiff.anchor.lend import weights_of
+from deradiff.anchor.module_tree import weights_of
 from deradiff.anchor.source import Kind, Source
 from deradiff.errors import AnchorError
 
@@ -91,7 +91,7 @@ def load_lora(name: str, pipe: Any, denoiser: nn.Module, source: Source, compone
         AnchorError: it doesn't fit the denoiser, or aligns another part of the pipeline too.
     """
     adapter = next(_fresh_names)
-    undo = partial(take_out, denoiser, adapter, notes(denoiser))
+    undo = partial(remove_adapter, denoiser, adapter, peft_metadata(denoiser))
     with unchanged_otherwise(denoiser):
         try:
             _read_lora(pipe, denoiser, source, component, adapter)
@@ -139,7 +139,7 @@ def _only_errors(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def as_network(anchor: Anchor, denoiser: nn.Module) -> Anchor:
+def merge_adapter(anchor: Anchor, denoiser: nn.Module) -> Anchor:
     """A LoRA anchor as a network of its own: a copy of the denoiser with the LoRA merged into its weights."""
     if anchor.adapter is None:
         return anchor

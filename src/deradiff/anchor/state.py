@@ -1,7 +1,7 @@
 """State that a denoiser writes and the pipeline hands back at the next call (key-value caches): one for each network.
 
 The pipeline holds one object and may change it between calls (its mode, its position, cleared).  Model 0 works on that
-object; every other model on a twin: the same structure around that model's own tensors.
+object; every other model on a fork: the same structure around that model's own tensors.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _NAMES = ("kv_cache", "kv_caches")
 
 
-def walk(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+def iter_tensors(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
     """Every tensor reachable through containers and attributes, in a fixed order."""
     seen = set() if seen is None else seen
     if id(value) in seen:
@@ -24,12 +24,12 @@ def walk(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from walk(item, seen)
+            yield from iter_tensors(item, seen)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from walk(item, seen)
+            yield from iter_tensors(item, seen)
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
-        yield from walk(vars(value), seen)
+        yield from iter_tensors(vars(value), seen)
 
 
 def state_in(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,27 +47,27 @@ def is_state(value: Any) -> bool:
     return value is not None and not isinstance(value, Tensor | list | tuple | str | int | float)
 
 
-class Twins:
+class StateCache:
     """The tensors of models 1..K for every state object seen in this run."""
 
     def __init__(self) -> None:
         self._own: dict[tuple[int, int], list[Tensor]] = {}
         self._alive: list[Any] = []  # an id is only unique while its object lives
 
-    def of(self, state: Any, model: int) -> Any:
-        """A twin of ``state`` around the tensors of ``model``; call before model 0 writes into ``state``."""
-        current = list(walk(state))
+    def fork(self, state: Any, model: int) -> Any:
+        """A fork of ``state`` around the tensors of ``model``; call before model 0 writes into ``state``."""
+        current = list(iter_tensors(state))
         own = self._own.get((id(state), model))
         if own is None or len(own) != len(current):  # new, or cleared by the pipeline since
             own = [tensor.clone() for tensor in current]
         return copy.deepcopy(state, {id(tensor): mine for tensor, mine in zip(current, own, strict=True)})
 
-    def keep(self, state: Any, model: int, twin: Any) -> None:
+    def commit(self, state: Any, model: int, fork: Any) -> None:
         """Remember what ``model`` wrote: the pipeline will hand ``state`` back."""
-        self._own[id(state), model] = list(walk(twin))
+        self._own[id(state), model] = list(iter_tensors(fork))
         self._alive.append(state)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """The run ended."""
         self._own.clear()
         self._alive.clear()

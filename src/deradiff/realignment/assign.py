@@ -9,8 +9,8 @@ from torch import nn
 
 from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.check import check_same_network
-from deradiff.anchor.lend import unwrapped
 from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_module, load_lora, load_network
+from deradiff.anchor.module_tree import unwrapped
 from deradiff.anchor.source import Kind, find
 from deradiff.errors import AnchorError, DeradiffError
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from deradiff.anchor.adapters import refuse_fused
-from deradiff.anchor.batch import MixedBatch
-from deradiff.anchor.weights import Interpolated
+from deradiff.anchor.ensembles import BatchedAdapters, Interpolated
 from deradiff.errors import RealignError
 from deradiff.paths import Observer, Paths
 from deradiff.realignment.correct import cautions, checked_count, walked
@@ -19,7 +18,7 @@ from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
-from deradiff.realignment.rows import check_count, run_of
+from deradiff.realignment.rows import Run, check_count, run_of
 from deradiff.reuse import Budget, Grid, Policy
 
 logger = logging.getLogger("deradiff")
@@ -156,6 +155,8 @@ class Handle:
 
     def remove(self) -> None:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
+        for hook in self._hooks:
+            hook.models.on_run_end()
         self._undo.close()
         self._removed = True
 
@@ -183,17 +184,28 @@ class Handle:
         run = replace(run_of(call, args, kwargs), particles=self.particles)
         check_count(self._lams.count, run)
         pipe = getattr(call, "__self__", None)
-        batched = any(isinstance(hook.models, MixedBatch) for hook in self._hooks)
+        batched = any(isinstance(hook.models, BatchedAdapters) for hook in self._hooks)
         refuse_rows(pipe, self._lams.count, batched=batched, particles=self.particles)
         for hook in self._hooks:
             refuse_replaced(pipe, hook.component, hook.denoiser)
-            refuse_cache(hook.component, hook.denoiser)
+            hook.models.tree.refresh()
+            refuse_cache(hook.component, hook.models.tree)
             refuse_fused(hook.denoiser)
             hook.run = run
             if hook.grid is not None:
                 hook.grid.begin()
         self.paths = None
         try:
+            return self._run(call, args, kwargs, run)
+        finally:
+            for hook in self._hooks:
+                hook.run = None
+                hook.models.on_run_end()
+
+    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Any:
+        with ExitStack() as stack:
+            for hook in self._hooks:
+                stack.enter_context(hook.models.tree.running())
             if self.particles == 1 and not self._recording:
                 return call(*args, **kwargs)
             output, self.paths = walked(
@@ -201,10 +213,6 @@ class Handle:
             )
             self._caution(self.paths)
             return output
-        finally:
-            for hook in self._hooks:
-                hook.run = None
-                hook.models.rest()
 
     def _caution(self, paths: Paths) -> None:
         """Tell what particles can't do here, once."""

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deradiff.anchor.ensembles import Interpolated, ModelEnsemble
 from deradiff.anchor.inputs import batch_rows, sample_of
-from deradiff.anchor.networks import Models
-from deradiff.anchor.weights import Interpolated
 from deradiff.errors import LamError
 from deradiff.paths import Observer, Step
 from deradiff.realignment.lams import Lams
@@ -29,7 +28,7 @@ class Hook:
         self,
         component: str,
         denoiser: nn.Module,
-        models: Models | Interpolated,
+        models: ModelEnsemble | Interpolated,
         anchors: list[str],
         scheduler: Callable[[], Any],
     ) -> None:
@@ -45,6 +44,7 @@ class Hook:
 
     def __call__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The denoiser's call, realigned."""
+        self.models.tree.refresh()
         if isinstance(self.models, Interpolated):
             return self.models.run(
                 call, args, kwargs, self.lams.scalars("mode='weights' mixes the weights of one network")
@@ -54,8 +54,8 @@ class Hook:
         lams = self._per_row(batch_rows(args, kwargs))
         which = list(range(len(self.anchors) + 1)) if self.observers else needed(lams)
         if len(which) > 1:
-            refuse_cache(self.component, self.denoiser)
-            refuse_stores(self.component, self.denoiser)
+            refuse_cache(self.component, self.models.tree)
+            refuse_stores(self.component, self.models.tree)
         outputs = self.models.run(call, args, kwargs, which)
         self.budget.calls += len(which) * self._rows_a_branch(batch_rows(args, kwargs))
         if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
@@ -68,8 +68,8 @@ class Hook:
     def _through(self, grid: Grid, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call with its rows taken apart, so that each goes only through the networks that it needs."""
         assert not isinstance(self.models, Interpolated)
-        refuse_cache(self.component, self.denoiser)
-        refuse_stores(self.component, self.denoiser)
+        refuse_cache(self.component, self.models.tree)
+        refuse_stores(self.component, self.models.tree)
         a_branch = self._rows_a_branch(batch_rows(args, kwargs))
         lam = self._per_row(a_branch)[0]
         cells = lam if isinstance(lam, Tensor) else torch.full((a_branch,), lam)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from deradiff.anchor.lend import unwrapped
+from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import LamError, RealignError
 
 # Pipelines in whose batches a row is a view, a frame, an ensemble member or a packed sequence, and not an image.
@@ -17,32 +17,24 @@ _ROWS_ARE_NOT_IMAGES = (
     "MiniMaxH3",
     "MinimaxH3",
 )
-# Attributes in which attention processors keep what they saw, for a later step or for a gradient.
-_STORES = ("attention_store", "attnstore", "attention_probs")
 
 
-def refuse_cache(component: str, denoiser: nn.Module) -> None:
+def refuse_cache(component: str, tree: ModuleTree) -> None:
     """Raise RealignError while a step cache is on: it would replay one model's activations in the other."""
-    registries: list[Any] = [
-        module._diffusers_hook for module in denoiser.modules() if hasattr(module, "_diffusers_hook")
-    ]
-    caches = sorted({type(h).__name__ for registry in registries for h in registry.hooks.values() if h._is_stateful})
-    if caches:
+    if caches := tree.step_caches:
         raise RealignError(
             f"{component} has a step cache enabled ({', '.join(caches)}), which would replay one model's activations "
             f"in the other; call pipe.{component}.disable_cache() first"
         )
 
 
-def refuse_stores(component: str, denoiser: nn.Module) -> None:
+def refuse_stores(component: str, tree: ModuleTree) -> None:
     """Raise RealignError where attention processors keep maps, which two models would overwrite for one another."""
-    for module in denoiser.modules():
-        processor = getattr(module, "processor", None)
-        if processor is not None and any(hasattr(processor, name) for name in _STORES):
-            raise RealignError(
-                f"{component} uses {type(processor).__name__}, which keeps attention maps between calls, so two models "
-                "can't share it; realign a pipeline without it, or use mode='weights'"
-            )
+    if stores := tree.map_stores:
+        raise RealignError(
+            f"{component} uses {', '.join(stores)}, which keeps attention maps between calls, so two models can't "
+            "share it; realign a pipeline without it, or use mode='weights'"
+        )
 
 
 def refuse_replaced(pipe: Any, component: str, denoiser: nn.Module) -> None:

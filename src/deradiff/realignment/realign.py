@@ -7,9 +7,9 @@ from typing import Any, get_args
 from torch import nn
 
 from deradiff.anchor.adapters import refuse_fused
-from deradiff.anchor.hold import Mode, hold
-from deradiff.anchor.lend import unwrapped
-from deradiff.anchor.load import Anchor, as_network
+from deradiff.anchor.ensembles import Mode, build_ensemble
+from deradiff.anchor.load import Anchor, merge_adapter
+from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import RealignError
 from deradiff.realignment.assign import AnchorGiven, attach_one, components_for, named, scheduler_of
 from deradiff.realignment.correct import checked_count
@@ -123,8 +123,8 @@ def _hook(
     for name, given in givens:
         anchors.append(attach_one(pipe, component, denoiser, name, given))
         stack.callback(anchors[-1].undo)
-    held = [as_network(anchor, denoiser) for anchor in anchors] if mode == "networks" else anchors
-    models = hold(component, denoiser, held, mode)
+    held = [merge_adapter(anchor, denoiser) for anchor in anchors] if mode == "networks" else anchors
+    models = build_ensemble(component, denoiser, held, mode)
     return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component)), anchors
 
 
@@ -133,5 +133,5 @@ def _refuse_unready(component: str, part: nn.Module, denoiser: nn.Module) -> Non
         raise RealignError(
             f"{component} is realigned already; call handle.remove() on the first handle, or set its lam"
         )
-    refuse_cache(component, denoiser)
+    refuse_cache(component, ModuleTree(denoiser))
     refuse_fused(denoiser)

@@ -8,7 +8,8 @@ The mixture is taken before classifier-free guidance: of each branch by itself.
 """
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,7 +36,12 @@ def learned(scheduler: Any) -> bool:
 
 def _arguments(scheduler: Any) -> Collection[str]:
     """What its variance depends on; solvers that keep the config entry but draw no noise have none."""
-    return inspect.signature(scheduler._get_variance).parameters if hasattr(scheduler, "_get_variance") else ()
+    return _parameters(type(scheduler)._get_variance) if hasattr(scheduler, "_get_variance") else ()
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
+    return inspect.signature(function).parameters
 
 
 def _latent_channels(scheduler: Any, sample: Tensor, prediction: Tensor) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deradiff.anchor.ensembles import ModelEnsemble
 from deradiff.anchor.inputs import batch_rows, sample_of, take_rows, tensors
-from deradiff.anchor.networks import Models
 from deradiff.errors import RealignError
 
 logger = logging.getLogger("deradiff")
@@ -50,7 +50,7 @@ class Calls:
         output: the last output of a network, whose structure others take.
     """
 
-    models: Models
+    models: ModelEnsemble
     call: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

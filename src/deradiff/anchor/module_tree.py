@@ -1,0 +1,124 @@
+"""The modules of a denoiser as realignment needs them: adapter layers, parameter slots, and what can't be shared.
+
+SDXL's UNet with a LoRA has 7,530 modules, and walking them takes as long as the network on a GPU. So they are looked
+through once a run of the pipeline; within a run a call only checks what a callback could have changed (`_marker`).
+"""
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+_WRAPPERS = ("_orig_mod.", "base_layer.")  # torch.compile's, PEFT's
+_HOOKS = "_diffusers_hook"  # where diffusers keeps a module's registry of hooks
+# Attributes in which attention processors keep what they saw, for a later step or for a gradient.
+_STORES = ("attention_store", "attnstore", "attention_probs")
+
+Slot = tuple[MutableMapping[str, Any], str]
+
+
+class ModuleTree:
+    """A denoiser and what a look through its modules finds.
+
+    Attributes:
+        denoiser: the network.
+        version: grows when the modules have changed.
+        adapter_layers: those of PEFT, each with the names of its adapters.
+        slots: where each parameter and buffer is kept: plain name -> (store, key).
+        step_caches: names of the step caches that are enabled (diffusers' stateful hooks).
+        map_stores: names of the attention processors that keep attention maps between calls.
+        streams_weights: whether layers fetch their weights themselves, by sequential or group offload.
+    """
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self.denoiser, self.version, self._running = denoiser, 0, False
+        self._walk()
+        self._inspect()
+
+    def refresh(self) -> None:
+        """Look through the modules again where they may have changed; call before anything else."""
+        if self._running and self._marker() == self._known:
+            return
+        if any(tuple(children.values()) != known for children, known in self._children):
+            self._walk()
+        self._inspect()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A run of the pipeline, within which only callbacks change the denoiser."""
+        self.refresh()
+        before, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = before
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers by plain name."""
+        return {name: store[key] for name, (store, key) in self.slots.items()}
+
+    def _walk(self) -> None:
+        modules = list(self.denoiser.modules())
+        self.version += 1
+        layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
+        self.adapter_layers = [(layer, frozenset(layer._all_available_adapter_names())) for layer in layers]
+        self.slots = parameter_slots(self.denoiser)
+        self._states: list[dict[str, Any]] = [vars(module) for module in modules]
+        self._stores = [module._parameters for module in modules if module._parameters]
+        self._children = [(own._modules, tuple(own._modules.values())) for own in modules if own._modules]
+        self._attention = [own for own in self._states if "processor" in own or "processor" in own["_modules"]]
+        lists = [child for child in self.denoiser.children() if isinstance(child, nn.ModuleList)]
+        self._blocks = [vars(self.denoiser), *(vars(block) for own in lists for block in own)]
+
+    def _inspect(self) -> None:
+        """What can change on the same modules."""
+        registries = [state[_HOOKS] for state in self._states if _HOOKS in state]
+        self.step_caches = sorted(
+            {type(hook).__name__ for own in registries for hook in own.hooks.values() if hook._is_stateful}
+        )
+        processors = [
+            own["processor"] if "processor" in own else own["_modules"]["processor"] for own in self._attention
+        ]
+        self.map_stores = sorted(
+            {type(own).__name__ for own in processors if any(hasattr(own, name) for name in _STORES)}
+        )
+        meta = any(value.is_meta for store in self._stores for value in store.values() if value is not None)
+        self.streams_weights = meta or (bool(registries) and _is_group_offload_enabled(self.denoiser))
+        self._known = self._marker()
+
+    def _marker(self) -> tuple[Any, ...]:
+        """What a callback changes that loads or unloads an adapter, or turns a step cache on or off."""
+        adapters: dict[str, Any] = getattr(self.denoiser, "peft_config", {})
+        hooks = [tuple(state[_HOOKS].hooks.values()) for state in self._blocks if _HOOKS in state]
+        return tuple(adapters), tuple(adapters.values()), hooks
+
+
+def parameter_slots(module: nn.Module) -> dict[str, Slot]:
+    """Where each parameter and buffer of a network is kept: plain name -> (store, key)."""
+    return {
+        plain_name(f"{prefix}.{key}" if prefix else key): (store, key)
+        for prefix, own in module.named_modules()
+        for store in (own._parameters, own._buffers)
+        for key, value in store.items()
+        if value is not None
+    }
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters and buffers by plain name."""
+    return {name: store[key] for name, (store, key) in parameter_slots(module).items()}
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside ``torch.compile(network)``, or the network itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def plain_name(name: str) -> str:
+    """A weight's name without what wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
