@@ -30,7 +30,7 @@ from tqdm import tqdm
 from truths import Truth
 
 SEARCHES = 60
-ALARM_PROMPTS, ENOUGH = (10, 16, 32, 100), 32  # from which groups of a tenth are rarely missed altogether
+ALARM_PROMPTS, ENOUGH = (10, 16, 32), 32  # from which groups of a tenth are rarely missed altogether
 PILOTS = (
     Truth("gaussian", "linear", "alike", 0.2, 1),
     Truth("exponential", "quadratic", "exponential", 0.2, 4),
@@ -153,13 +153,16 @@ def main() -> None:
     for name, part in parts.items():
         if options.only in (None, name):
             found |= part(options.quick)
-    headline = {key: value for key, value in found.items() if not isinstance(value, list)}
+            options.json.write_text(json.dumps(_headline_first(found), indent=1) + "\n", encoding="utf-8")
     table = Table("figure", "measured")
-    for key, value in headline.items():
-        table.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))
+    for key, value in found.items():
+        if not isinstance(value, list):
+            table.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))
     Console().print(table)
-    details = {key: value for key, value in found.items() if isinstance(value, list)}
-    options.json.write_text(json.dumps({**headline, **details}, indent=1) + "\n", encoding="utf-8")
+
+
+def _headline_first(found: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(found.items(), key=lambda item: isinstance(item[1], list)))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ class Results:
 
     def missing_scores_message(self, reward: str) -> str:
         """What to say of a reward that some images have no score of yet."""
-        missing = f"{self.unscored[reward]} of {np.prod(self.shape)} images have no score of {reward}"
+        count = np.count_nonzero(self.images != "") or np.prod(self.shape)  # a table from elsewhere names no files
+        missing = f"{self.unscored[reward]} of {count} images have no score of {reward}"
         return f"{missing}; score the run again: deradiff score RUN --rewards {reward}"
 
     def image(self, prompt: int, seed: int, lam: int) -> Path:

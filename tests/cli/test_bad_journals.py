@@ -215,6 +215,15 @@ def test_a_reward_scored_in_part_is_noted_where_another_is_asked_for(tmp_path: P
     assert said[-1].startswith("recommended lam: ")
 
 
+def test_a_table_with_gaps_counts_images_and_not_places(tmp_path: Path) -> None:
+    """Two prompts at three lams, and a third at lam = 0 alone: 14 images in a table of 18."""
+    store = scored(tmp_path / "run")
+    more = painted(tmp_path / "run", prompts=["three"], seeds=[0, 1], lams=[0])
+    assert len(journalled_images(more)) == 14
+    said = here("recommend", str(store.folder), *ASKED, code=2).stderr
+    assert "2 of 14 images have no score of proxy" in said
+
+
 def test_an_objective_that_is_the_same_at_every_lam_leaves_the_reference_and_says_why(tmp_path: Path) -> None:
     equal(scored(tmp_path / "run"))
     said = here("recommend", str(tmp_path / "run"), "--objective", "flat").stdout.splitlines()

@@ -226,3 +226,4 @@ def test_the_pipeline_s_own_guidance_stands_beside_others(tmp_path: Path) -> Non
     alone = here("recommend", str(run), "--objective", REWARD, "--guidance", "3").stdout
     assert alone.splitlines()[-1] == both.splitlines()[-1]
     assert "8 of the 8 images" in here("export", str(run), "--out", str(tmp_path / "t.csv")).stdout
+    assert cells(listed(run, "--lams", "0.5")) == {(p, 0, g, 0.5) for p in (ONE, TWO) for g in (None, 3.0)}

@@ -8,8 +8,9 @@ from typing import Any
 import optuna
 import pyarrow.csv as pacsv
 import pytest
-from tests.cli.shell import here
+from tests.cli.shell import as_typed, here
 from tests.runs.subject import contents, images, stamps
+from tests.search.subject import stopping_after
 
 from deradiff import testbed
 from deradiff.runs.results import load_results
@@ -60,6 +61,22 @@ def test_the_same_command_again_samples_nothing_and_answers_the_same(whole: tupl
     assert "to sample" not in again
     assert again[again.index("stopped: ") :] == printed[printed.index("stopped: ") :]
     assert contents(run) == before
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("batches", [2, 4, 6], ids=lambda count: f"after {count} batches")
+def test_a_stopped_search_goes_on_by_the_same_command(whole: tuple[Path, str], tmp_path: Path, batches: int) -> None:
+    """It was to use all seeds, whatever it got to: amid its first block, and amid others."""
+    run = tmp_path / "run"
+    with stopping_after(batches):
+        here(*WORDS, "--out", str(run), code=130)
+    before = stamps(run)
+    assert 0 < len(before) < len(images(whole[0]))
+    again = here(*WORDS, "--out", str(run)).stdout
+    assert before.items() <= stamps(run).items()
+    assert last(again) == last(whole[1])
+    assert images(run) == images(whole[0])
+    assert "of the images asked for aren't there yet" not in again
 
 
 @pytest.mark.usefixtures("quick")
@@ -123,6 +140,23 @@ def test_a_sweep_of_a_searched_folder_grows_it_and_answers_from_all(whole: tuple
     assert f"{len(images(run))} images, " in printed
     assert "of a grid of 34 lams" in printed
     assert last(printed) == last(here("recommend", str(run), *ASKED).stdout)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_search_advises_costs_what_it_says(whole: tuple[Path, str]) -> None:
+    """A strict guard, so that more prompts are asked for."""
+    run, _ = whole
+    found = []
+    for margin in (1, 2, 3, 5, 8, 10, 15, 20, 30):
+        printed = here("recommend", str(run), "--objective", "warmth", "--guard", f"faithfulness:-{margin}%").stdout
+        found += re.findall(r"^(\d+) more prompts, .*: (deradiff sweep .*# ([\d,]+) images.*)$", printed, re.MULTILINE)
+    assert found
+    for more, command, count in found:
+        words = as_typed(command)
+        place = words.index("--prompts")
+        prompts = [word for number in range(int(more)) for word in ("--prompt", f"a further one, {number}")]
+        rest = here(*words[:place], *prompts, *words[place + 2 :], "--list").stdout
+        assert len(rest.splitlines()) == int(count.replace(",", ""))
 
 
 @pytest.mark.parametrize(

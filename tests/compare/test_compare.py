@@ -134,6 +134,31 @@ def test_an_arm_that_was_grown_by_hand_is_compared_as_before(
     assert {arm.folder: stamps(folder / arm.folder) for arm in comparison().arms()} == drawn
 
 
+def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[Path, Table], tmp_path: Path) -> None:
+    folder = shutil.copytree(done[0], tmp_path / "run")
+    drawn = images(folder)
+    both = compare(folder, comparison(), pipe, ["faithfulness", *REWARDS], locate)
+    assert [table.reward for table in both] == ["faithfulness", "warmth"]
+    assert both[1].rows == done[1].rows
+    assert images(folder) == drawn
+    models = "beta0.05-seed0, beta0.05-seed1, beta0.1-seed0"
+    changed: list[tuple[dict[str, Any], str]] = [
+        ({"steps": 3}, "another comparison .*steps"),
+        ({"seeds": [0]}, "another comparison .*seeds"),
+        (
+            {"scratch": [aligned(ANCHOR), aligned(WEAKER)]},
+            f"another comparison .scratch.* {models}.* now beta0.05-seed0",
+        ),
+        ({"schedulers": [None, "DDIMScheduler"]}, "another comparison .schedulers"),
+    ]
+    for changes, expected in changed:
+        with pytest.raises(RunFolderError, match=expected):
+            compare(folder, comparison(**changes), pipe, REWARDS, locate)
+    (folder / "compare.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"compare\.json is damaged"):
+        compare(folder, comparison(), pipe, REWARDS, locate)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

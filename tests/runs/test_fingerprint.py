@@ -30,7 +30,7 @@ def model(tmp_path: Path, models: tuple[str, str]) -> Path:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DERADIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    return tmp_path / "cache" / "hashes.json"
+    return tmp_path / "cache" / "hashes-1.json"
 
 
 def saved_otherwise(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_file_is_hashed_once(model: Path, monkeypatch: pytest.MonkeyPatch, cac
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": 1}'])
 def test_a_damaged_cache_costs_time_alone(model: Path, content: bytes, cache: Path, tmp_path: Path) -> None:
     before = fingerprint(str(model))
-    found = [cache, tmp_path / "xdg" / "deradiff" / "hashes.json"]
+    found = [cache, tmp_path / "xdg" / "deradiff" / "hashes-1.json"]
     for path in found:
         write_whole(path, content)
     assert fingerprint(str(model)) == before

@@ -1,6 +1,7 @@
 """What a path or hub id holds: a pipeline, one network, or a LoRA; recognised without loading it."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -60,7 +61,7 @@ def find(given: str | Path, components: list[str]) -> Source:
     """
     if not str(given).strip():
         raise AnchorError("the anchor is an empty text; give a folder, a .safetensors file, a hub id or a loaded LoRA")
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))  # leaves ~nobody as it is, where pathlib raises
     if not path.exists():
         path = _from_hub(str(given), components)
     return _recognise_file(path) if path.is_file() else _recognise_folder(path, components)

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard
     from deradiff.analysis.recommend import Recommendation
-    from deradiff.results import Results
-    from deradiff.runs.store import Store
+    from deradiff.runs.cells import Request
+    from deradiff.runs.run import Run
 
 
-def commands(answer: "Recommendation", results: "Results", run: Path) -> Iterator[tuple[str, str]]:
+def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]]:
     """What each is for, and the command."""
-    from deradiff.runs.store import Store
+    from deradiff.runs.run import Run
 
-    store = Store.open(run)
-    common = f"deradiff sweep --out {shlex.quote(str(run))}"
+    run = Run(folder)
+    if not run.store.requests():  # the file was lost: what a sweep would ask for can't be told
+        return
+    common = f"deradiff sweep --out {shlex.quote(str(folder))}"
     scoring = _scoring(answer)
     if answer.suggested_lams:
         lams = ",".join(f"{lam:g}" for lam in answer.suggested_lams)
-        cost = _cost(store, results, lams=answer.suggested_lams)
+        cost = _cost(run, run.requests(lams=answer.suggested_lams))
         yield "More lams", f"{common} --lams {lams} {scoring}{cost}"
     if answer.settled_by is not None and answer.settled_by[1] > answer.prompts:
         more = answer.settled_by[1] - answer.prompts
-        cost = _cost(store, results, prompts=more)
+        cost = _cost(run, run.requests([f"prompt {number} of more.txt" for number in range(more)]))
         yield f"{more} more prompts, one a line of more.txt", f"{common} --prompts more.txt {scoring}{cost}"
 
 
@@ -46,18 +48,10 @@ def format_guard(guard: "Guard") -> str:
     return f"{guard.reward}:{'±' if guard.both else '-'}{share}"
 
 
-def _cost(store: "Store", results: "Results", *, lams: Sequence[float] = (), prompts: int = 0) -> str:
+def _cost(run: "Run", requests: "Sequence[Request]") -> str:
     """Images and time of a command, from what the run has recorded."""
     from deradiff.cli.running import duration
-    from deradiff.runs.costs import recorded_rates
 
-    count, seeds, _ = results.shape
-    sampled = lams or results.lams
-    guidances = len({guidance for request in store.requests() for guidance in request.guidances})
-    images = (prompts or count) * seeds * len(sampled) * guidances
-    rates = recorded_rates(store)
-    text = f"  # {images:,} images"
-    if rates is None:
-        return text
-    nfe = sum(store.recipe.nfe(lam) for lam in sampled) / len(sampled) * images * rates.nfe_share
-    return f"{text}, about {duration(nfe * rates.seconds_per_nfe)} here"
+    cost = run.cost(requests)
+    text = f"  # {cost.missing:,} images"
+    return text if cost.seconds is None else f"{text}, about {duration(cost.seconds)} here"

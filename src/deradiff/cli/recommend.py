@@ -89,7 +89,7 @@ def print_recommendation(
         typer.echo(f"Hacking alarm: {silent}")
     for warning in messages.warnings(answer):
         typer.echo(f"Note: {warning}")
-    for what, command in commands(answer, results, run):
+    for what, command in commands(answer, run):
         typer.echo(f"{what}: {command}")
     typer.echo(f"recommended {messages.headline(answer, at)}")
 

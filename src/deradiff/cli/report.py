@@ -149,10 +149,11 @@ def study(
 def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
     from deradiff.runs.legacy import open_run_folder
-    from deradiff.runs.results import guidances_of, load_results
+    from deradiff.runs.results import guidances_of, journalled_images, load_results
 
     store = open_run_folder(run)
-    guidances = guidances_of(store)
+    images = journalled_images(store)
+    guidances = guidances_of(store, images)
     for own in guidances if guidance is None else [guidance]:
         name = "the default guidance" if own is None else f"guidance {own:g}"
-        yield name if len(guidances) > 1 else None, load_results(store, own)
+        yield name if len(guidances) > 1 else None, load_results(store, own, images=images)

@@ -135,7 +135,7 @@ def what_it_took(run: "Run") -> str:
         checking += sum(check.nfe for check in record.info.spot_checks)
     if images == 0:  # more shards than blocks
         return "no images for this shard: there are more shards than blocks"
-    recipe = run.recipe
+    recipe, nfe = run.recipe, nfe + checking
     took = f"{images:,} images in {run.folder}: {nfe:,} NFE, {nfe / max(1, published):.0%} of the naive cost"
     if recipe.particles > 1:
         took += f"\n{recipe.particles} particles an image multiply the NFE at lams between 0 and 1"
@@ -172,9 +172,10 @@ def _rewards_of(run: "Run") -> list[str]:
 
 def _unscored(run: "Run") -> list[str]:
     """The rewards that some images have no score of yet."""
-    from deradiff.runs.results import guidances_of, load_results
+    from deradiff.runs.results import guidances_of, journalled_images, load_results
 
-    tables = [load_results(run.store, guidance) for guidance in guidances_of(run.store)]
+    images = journalled_images(run.store)
+    tables = [load_results(run.store, own, images=images) for own in guidances_of(run.store, images)]
     return list(dict.fromkeys(name for table in tables for name in table.unscored))
 
 

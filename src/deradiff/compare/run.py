@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from pydantic import ValidationError
@@ -104,8 +105,12 @@ class Runs:
         before, now = _settings_of(_read(self._settings)), _settings_of(self.comparison)
         for name, own in now.items():
             if before[name] != own:
-                shown = f"{name}: {reprlib.repr(before[name])}; now {reprlib.repr(own)}"
+                shown = f"{name}: {_shown(before[name])}; now {_shown(own)}"
                 raise RunFolderError(f"{self.folder} holds another comparison ({shown}); give another --out")
+
+
+def _shown(value: object) -> str:
+    return shorten(value, 200) if isinstance(value, str) else reprlib.repr(value)
 
 
 def _settings_of(comparison: Comparison) -> dict[str, Any]:

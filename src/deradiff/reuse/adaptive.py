@@ -34,7 +34,7 @@ class Adaptive:
     """Networks run at some steps, and at these for the lams that others don't predict well.
 
     Args:
-        tolerance: mean relative error of final latents that is aimed at; measure it (``--quality``), as it depends on
+        tolerance: mean relative error of final latents that is aimed at; measure it (spot checks do), as it depends on
             anchor and prompt.
 
     Raises:

@@ -12,9 +12,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
-
 from deradiff.errors import DeradiffError, RunFolderError
 from deradiff.io import parse_object, read_object, write_whole
 from deradiff.runs.recipe import Recipe
@@ -23,6 +20,7 @@ from deradiff.testbed import resolve_anchor, resolve_model
 _CONFIGS = ("config.json", "scheduler_config.json", "model_index.json", "adapter_config.json")
 _WEIGHTS, _VARIANTS = ".safetensors", (".fp16.", ".bf16.", ".non_ema.")
 _BLOCK = 1 << 22
+_CACHE = "hashes-1.json"  # another number for every change of how files are hashed
 _LARGEST_HEADER = 100 << 20  # bytes, safetensors' own limit
 
 
@@ -87,9 +85,15 @@ def _local(name: str) -> Path | None:
     if not name.strip():
         return None
     try:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # leaves ~nobody as it is, where pathlib raises
         if path.exists():
             return path
+    except OSError:  # too long for a path: there is nothing to hash
+        return None
+    from huggingface_hub import snapshot_download  # takes a quarter of a second
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
         return Path(snapshot_download(name, local_files_only=True))
     except (OSError, ValueError, HfHubHTTPError):  # not in the local cache, or no hub id: there is nothing to hash
         return None
@@ -110,13 +114,24 @@ def _files(folder: Path, parts: tuple[str, ...] | None) -> list[Path]:
     return found
 
 
+def _cache_file() -> Path | None:
+    if given := os.environ.get("DERADIFF_CACHE"):
+        return Path(given) / _CACHE
+    try:
+        return Path.home() / ".cache" / "deradiff" / _CACHE
+    except RuntimeError:  # a user without a home, as in some containers: nothing is kept
+        return None
+
+
 class _Known:
     """Hashes of files, in the user's cache."""
 
     def __init__(self) -> None:
-        self._path = Path(os.environ.get("DERADIFF_CACHE") or Path.home() / ".cache" / "deradiff") / "hashes.json"
+        self._path = _cache_file()
+        self._hashes: dict[str, Any] = {}
         try:
-            self._hashes = read_object(self._path, "the cache of hashes") if self._path.exists() else {}
+            if self._path is not None and self._path.exists():
+                self._hashes = read_object(self._path, "the cache of hashes")
         except DeradiffError:  # a damaged cache is made anew
             self._hashes = {}
         self._changed = False
@@ -136,7 +151,7 @@ class _Known:
 
     def save(self) -> None:
         """Keep what was hashed; a cache that can't be written costs time alone."""
-        if self._changed:
+        if self._changed and self._path is not None:
             try:
                 write_whole(self._path, json.dumps(self._hashes).encode())
             except DeradiffError:

@@ -74,19 +74,26 @@ def _on_disk(store: Store, images: list[Image]) -> Image:
     return next((image for image in reversed(images) if image.sha256 == digest), images[-1])
 
 
-def load_results(store: Store, guidance: float | None = None, *, partly: bool = False) -> Results:
+def load_results(
+    store: Store,
+    guidance: float | None = None,
+    *,
+    partly: bool = False,
+    images: Mapping[Cell, Image] | None = None,
+) -> Results:
     """The images of one guidance as a table: prompts and seeds sorted, nan and "" where nothing is.
 
     Args:
         store: of the run.
         guidance: one of the run's; None is the only one, or among several the pipeline's default.
         partly: keep rewards that some images have no score of yet, nan there, instead of leaving them out.
+        images: of `journalled_images`, where they are at hand.
 
     Raises:
         RunFolderError: no image yet; a damaged line; a recorded score that is not finite; or no guidance of the run,
             which are then listed.
     """
-    images = journalled_images(store)
+    images = journalled_images(store) if images is None else images
     if not images:
         raise RunFolderError(f"{store.folder} has no images yet; run the same deradiff sweep or search again")
     chosen = _guidance({cell.guidance for cell in images}, guidance)
@@ -116,14 +123,14 @@ def load_results(store: Store, guidance: float | None = None, *, partly: bool = 
     )
 
 
-def guidances_of(store: Store) -> list[float | None]:
+def guidances_of(store: Store, images: Iterable[Cell]) -> list[float | None]:
     """The guidances that have images; where there is no image yet, those that were asked for.
 
     Raises:
-        RunFolderError: a line is damaged.
+        RunFolderError: a line of requests is damaged.
     """
     asked = {guidance for request in store.requests() for guidance in request.guidances}
-    there = {guidance for record in store.records() for _, _, guidance, _ in record.cells}
+    there = {cell.guidance for cell in images}
     return sorted(there or asked, key=lambda guidance: (guidance is not None, guidance or 0.0))
 
 

@@ -119,15 +119,18 @@ class Run:
             raise ConfigError(f"expected a list of prompts, got {prompts!r}; put it into one")
         if prompts is None and not earlier:
             raise ConfigError("no prompts: a new run needs some")
+        own = _merged(request.guidances for request in earlier) or (None,)
+        named = tuple(guidance for guidance in own if guidance is not None)
+        # the pipeline's default has no number, so it can't stand beside others in one request
+        groups = [(None,), named] if named and None in own else [own]
         return [
             Request.of(
-                prompts=tuple(prompts) if prompts is not None else _merged(own.prompts for own in earlier),
-                seeds=_seeds(seeds) or _merged(own.seeds for own in earlier) or tuple(range(SEEDS)),
-                lams=tuple(lams) if lams is not None else _merged(own.lams for own in earlier) or LAMS,
-                guidances=tuple(guidances)
-                if guidances is not None
-                else _merged(own.guidances for own in earlier) or (None,),
+                prompts=tuple(prompts) if prompts is not None else _merged(request.prompts for request in earlier),
+                seeds=_seeds(seeds) or _merged(request.seeds for request in earlier) or tuple(range(SEEDS)),
+                lams=tuple(lams) if lams is not None else _merged(request.lams for request in earlier) or LAMS,
+                guidances=group,
             )
+            for group in (groups if guidances is None else [tuple(guidances)])
         ]
 
     def sample_requests(

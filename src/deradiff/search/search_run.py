@@ -1,6 +1,7 @@
 """A search over a run: samples and scores what is missing of each block, in the run's own folder."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from deradiff.search.acquisition import SampleBlock
 from deradiff.search.search import SearchResult, check_start, search
 from deradiff.search.settings import Settings, grid_of
 from deradiff.search.state import SearchState, read_state, write_state
+
+T = TypeVar("T")
 
 
 def search_run(
@@ -49,7 +52,9 @@ def search_run(
         RunFolderError: the folder can't be written.
     """
     names = rewards_to_score(settings.criteria, rewards)
-    if read_state(run.folder) is not None:  # a block that a stopped search began is finished, as if it hadn't stopped
+    state = read_state(run.folder)
+    if state is not None:  # a block that a stopped search began is finished, as if it hadn't stopped
+        prompts, seeds = _in_order(prompts, state.prompts), _in_order(seeds, state.seeds)
         run.sample_requests(run.store.requests()[-1:], progress=lambda count: None)
     guidances = {guidance for record in run.store.records() for _, _, guidance, _ in record.cells}
     earlier = load_results(run.store, guidance) if guidance in guidances else None
@@ -68,8 +73,8 @@ def search_run(
             )
             if missing := run.cost([request]).missing:
                 report(_line(request, missing))
+            write_state(run.folder, state)  # before sampling: stopped there, it goes on with the same prompts and seeds
             run.sample_requests([request], sampler=sampler, progress=lambda count: None)
-            write_state(run.folder, state)
             for name in names:
                 score(run.store, name, device=device)
             return load_results(run.store, guidance).on_axes(*axes, map(reward_name, names))
@@ -107,6 +112,11 @@ def _axes(
         sorted(seeds, key=lambda seed: -of_seeds.get(seed, 0)),
         list(grid_of(settings.max_lam, earlier.lams)),
     )
+
+
+def _in_order(values: Sequence[T], order: Sequence[T]) -> list[T]:
+    """Values that were taken before in the order that they were taken in, and then the others."""
+    return [*(value for value in order if value in values), *(value for value in values if value not in order)]
 
 
 def _line(request: Request, missing: int) -> str:
