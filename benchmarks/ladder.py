@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from deradiff import testbed
-from deradiff.align import Pairs, Settings, align, self_label
+from deradiff.align import Pairs, Settings, align
+from deradiff.align.self_label import self_label
 from deradiff.cli.common import progress
 
 LADDER = Path(__file__).parent / "ladder"

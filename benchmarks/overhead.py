@@ -117,10 +117,10 @@ def medians(calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> di
 def measure(name: str) -> dict[str, float]:
     """All figures of one module tree."""
     found: dict[str, float] = {}
-    for ensemble, mode, anchor in (
-        ("toggle", "switch", "anchor"),
-        ("batched", "batch", "anchor"),
-        ("separate", "networks", None),
+    for ensemble, anchor in (
+        ("toggle", "anchor"),
+        ("batched", "anchor"),
+        ("separate", None),
     ):
         torch.manual_seed(0)
         denoiser, inputs = TREES[name]()
@@ -128,23 +128,23 @@ def measure(name: str) -> dict[str, float]:
         if anchor is not None:
             with_lora(denoiser)
         found |= {
-            f"{key}_{name}_{ensemble}": value for key, value in _overheads(denoiser, inputs, mode, anchor or other)
+            f"{key}_{name}_{ensemble}": value for key, value in _overheads(denoiser, inputs, ensemble, anchor or other)
         }
         found[f"modules_{name}_{ensemble}"] = sum(1 for _ in denoiser.modules())
     return found
 
 
-def _overheads(denoiser: Any, inputs: dict[str, Any], mode: str, anchor: Any) -> Iterator[tuple[str, float]]:
+def _overheads(denoiser: Any, inputs: dict[str, Any], ensemble: str, anchor: Any) -> Iterator[tuple[str, float]]:
     plain = type(denoiser).__call__
     with (
-        deradiff.realign(pipeline_around(denoiser), anchor, 0.5, component="unet", mode=mode) as handle,
+        deradiff.realign(pipeline_around(denoiser), anchor, 0.5, component="unet", ensemble=ensemble) as handle,
         _running(handle),
     ):
 
         def realigned(lam: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
             return lambda: setattr(handle, "lam", lam), lambda: denoiser(**inputs)
 
-        needed = _needed(plain, denoiser, inputs, mode)
+        needed = _needed(plain, denoiser, inputs, ensemble)
         taken = medians({**needed, "realigned": realigned(0.5), "lams": realigned([0.25, 0.5])})
     total = sum(taken[name] for name in needed)
     yield "overhead_ms", taken["realigned"] - total
@@ -159,7 +159,7 @@ def _running(handle: Any) -> Any:
 
 
 def _needed(
-    plain: Callable[..., Any], denoiser: Any, inputs: dict[str, Any], mode: str
+    plain: Callable[..., Any], denoiser: Any, inputs: dict[str, Any], ensemble: str
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """The calls that no realignment can do without."""
     layers = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
@@ -167,7 +167,7 @@ def _needed(
     def adapters(on: bool) -> Callable[[], Any]:
         return lambda: [vars(own).update(_active_adapter=["anchor"], _disable_adapters=not on) for own in layers]
 
-    if mode == "batch":
+    if ensemble == "batched":
         return {"stacked": (adapters(True), _Routed(plain, denoiser, inputs))}
     return {
         "reference": (adapters(False), lambda: plain(denoiser, **inputs)),

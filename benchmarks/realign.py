@@ -1,4 +1,4 @@
-"""What a realigned image costs: seconds per image of the embedded pipeline, plain and in every mode.
+"""What a realigned image costs: seconds per image of the embedded pipeline, plain and held in every way.
 
     python benchmarks/realign.py [--json FILE]
 
@@ -20,13 +20,13 @@ import deradiff
 from deradiff import testbed
 
 IMAGES, STEPS = 16, 10
-CASES: dict[str, tuple[str, float]] = {
-    "switch, lam 0": ("switch", 0.0),
-    "switch, lam 1": ("switch", 1.0),
-    "switch, lam 0.5": ("switch", 0.5),
-    "batch, lam 0.5": ("batch", 0.5),
-    "networks, lam 0.5": ("networks", 0.5),
-    "weights, lam 0.5": ("weights", 0.5),
+CASES: dict[str, tuple[dict[str, Any], float]] = {
+    "toggle, lam 0": ({"ensemble": "toggle"}, 0.0),
+    "toggle, lam 1": ({"ensemble": "toggle"}, 1.0),
+    "toggle, lam 0.5": ({"ensemble": "toggle"}, 0.5),
+    "batched, lam 0.5": ({"ensemble": "batched"}, 0.5),
+    "separate, lam 0.5": ({"ensemble": "separate"}, 0.5),
+    "weights, lam 0.5": ({"policy": deradiff.Weights()}, 0.5),
 }
 
 
@@ -44,9 +44,9 @@ def sample(pipe: Any) -> float:
     return (time.perf_counter() - start) / IMAGES
 
 
-def realigned(pipe: Any, mode: Any, lam: float) -> float:
+def realigned(pipe: Any, settings: dict[str, Any], lam: float) -> float:
     """Seconds per image, attaching not counted."""
-    with deradiff.realign(pipe, testbed.anchor_path(), lam, mode=mode):
+    with deradiff.realign(pipe, testbed.anchor_path(), lam, **settings):
         return sample(pipe)
 
 
@@ -54,7 +54,7 @@ def measure(repeats: int) -> dict[str, float]:
     """Median seconds per image of each case."""
     pipe = testbed.load_pipeline()
     cases: dict[str, Callable[[], float]] = {"plain reference": lambda: sample(pipe)}
-    cases |= {name: lambda m=mode, v=lam: realigned(pipe, m, v) for name, (mode, lam) in CASES.items()}
+    cases |= {name: lambda own=settings, v=lam: realigned(pipe, own, v) for name, (settings, lam) in CASES.items()}
     sample(pipe)
     seconds = {name: [] for name in cases}
     for _ in range(repeats):

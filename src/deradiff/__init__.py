@@ -6,31 +6,62 @@ torch and diffusers are imported at first use, so that ``import deradiff`` is in
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from deradiff.errors import AlignError as AlignError
 from deradiff.errors import AnchorError as AnchorError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
 from deradiff.errors import LamError as LamError
 from deradiff.errors import RealignError as RealignError
+from deradiff.errors import ResultsError as ResultsError
+from deradiff.errors import RewardError as RewardError
 from deradiff.errors import RunFolderError as RunFolderError
+from deradiff.errors import ScheduleError as ScheduleError
+from deradiff.errors import TableError as TableError
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard as Guard
     from deradiff.analysis.recommend import recommend as recommend
+    from deradiff.compat import register_scheduler as register_scheduler
     from deradiff.realignment import Handle as Handle
+    from deradiff.realignment import handle_of as handle_of
     from deradiff.realignment import realign as realign
     from deradiff.report.page import write_report as write_report
     from deradiff.results import Results as Results
     from deradiff.reuse import Adaptive as Adaptive
     from deradiff.reuse import Exact as Exact
     from deradiff.reuse import Reuse as Reuse
+    from deradiff.reuse import Weights as Weights
+    from deradiff.rewards import load_reward as load_reward
+    from deradiff.rewards.scorer import Scorer as Scorer
     from deradiff.runs.recipe import Recipe as Recipe
     from deradiff.runs.run import Run as Run
 
-__version__ = "0.1.0"
+_LAZY = {
+    "Adaptive": "deradiff.reuse",
+    "Exact": "deradiff.reuse",
+    "Guard": "deradiff.analysis.criteria",
+    "Handle": "deradiff.realignment",
+    "Recipe": "deradiff.runs.recipe",
+    "Results": "deradiff.results",
+    "Reuse": "deradiff.reuse",
+    "Run": "deradiff.runs.run",
+    "Scorer": "deradiff.rewards.scorer",
+    "Weights": "deradiff.reuse",
+    "handle_of": "deradiff.realignment",
+    "load_reward": "deradiff.rewards",
+    "realign": "deradiff.realignment",
+    "recommend": "deradiff.analysis.recommend",
+    "register_scheduler": "deradiff.compat",
+    "write_report": "deradiff.report.page",
+}
+
+__version__ = version("deradiff")
 __all__ = [
     "Adaptive",
+    "AlignError",
     "AnchorError",
     "ConfigError",
     "DeradiffError",
@@ -41,34 +72,29 @@ __all__ = [
     "RealignError",
     "Recipe",
     "Results",
+    "ResultsError",
     "Reuse",
+    "RewardError",
     "Run",
     "RunFolderError",
+    "ScheduleError",
+    "Scorer",
+    "TableError",
+    "Weights",
+    "handle_of",
+    "load_reward",
     "realign",
     "recommend",
+    "register_scheduler",
     "write_report",
 ]
 
-_HOMES = {
-    "Adaptive": "deradiff.reuse",
-    "Exact": "deradiff.reuse",
-    "Guard": "deradiff.analysis.criteria",
-    "Handle": "deradiff.realignment",
-    "Recipe": "deradiff.runs.recipe",
-    "Results": "deradiff.results",
-    "Reuse": "deradiff.reuse",
-    "Run": "deradiff.runs.run",
-    "realign": "deradiff.realignment",
-    "recommend": "deradiff.analysis.recommend",
-    "write_report": "deradiff.report.page",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'deradiff' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return [*__all__, "__version__"]

@@ -129,26 +129,6 @@ def geometric_mixture(
     return mean, variance
 
 
-def log_normaliser(
-    mean_ref: Tensor,
-    variance_ref: Tensor,
-    mean_aligned: Tensor,
-    variance_aligned: Tensor,
-    lam: float | Tensor,
-    dim: int | tuple[int, ...] | None = None,
-) -> Tensor:
-    """``log ∫ N_ref^(1-lam) N_aligned^lam dx``, summed over the dimensions ``dim`` (None: over all).
-
-    With equal variances it is ``-½ lam (1 - lam) (mean_aligned - mean_ref)² / variance``, the factor that
-    normalising each step by itself drops. Arguments and errors as `geometric_mixture`.
-    """
-    mean, variance = geometric_mixture(mean_ref, variance_ref, mean_aligned, variance_aligned, lam)
-    weight = over_trailing(torch.as_tensor(lam, dtype=mean.dtype), mean).to(mean.device)
-    spread = torch.lerp(variance_ref.log(), variance_aligned.log(), weight) - variance.log()
-    distance = (mean_aligned - mean_ref).square() * variance / (variance_ref * variance_aligned)
-    return (-0.5 * (spread + weight * (1 - weight) * distance)).sum(dim)
-
-
 def max_lam(variance_ref: Tensor, variance_aligned: Tensor) -> float:
     """Supremum of the lams whose geometric mixture exists: ``inf`` unless an aligned variance is larger."""
     wider = variance_aligned / (variance_aligned - variance_ref)
@@ -160,18 +140,6 @@ def lam_from_beta(anchor_beta: float, beta: float) -> float:
     """The lam at which an anchor of ``anchor_beta`` stands for one aligned at ``beta`` (inf gives 0)."""
     _check_positive(anchor_beta=anchor_beta, beta=beta)
     return anchor_beta / beta
-
-
-def beta_from_lam(anchor_beta: float, lam: float) -> float:
-    """The KL strength ``anchor_beta / lam`` that a lam stands for: ``inf`` at lam = 0.
-
-    Raises:
-        LamError: lam is negative (no KL strength) or not finite, or ``anchor_beta`` is not positive.
-    """
-    _check_positive(anchor_beta=anchor_beta)
-    if not 0 <= lam < math.inf:
-        raise LamError(f"lam = {lam} stands for no KL strength: give a finite lam of 0 or more.")
-    return anchor_beta / lam if lam else math.inf
 
 
 def _check_positive(**betas: float) -> None:

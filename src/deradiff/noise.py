@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deradiff.compat import scheduler_traits
 from deradiff.errors import ScheduleError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
@@ -57,6 +58,8 @@ def is_flow(scheduler: Any) -> bool:
     Raises:
         ScheduleError: they are neither that nor variance preserving.
     """
+    if (traits := scheduler_traits(scheduler)).noise_levels is not None:
+        return traits.flow
     if _option(scheduler, "sigma_data") is not None:
         raise _unreadable(scheduler, "it preconditions the network itself (sigma_data, the EDM family)")
     if hasattr(scheduler, "alphas_cumprod") or _is_continuous(scheduler):
@@ -72,19 +75,13 @@ def is_stochastic(scheduler: Any) -> bool:
 
     DDIM counts as deterministic, its default; noise that a pipeline asks of a step (``eta``) isn't known here.
     """
-    name, kind = type(scheduler).__name__, str(_option(scheduler, "algorithm_type") or "")
-    drawn = (
-        "Ancestral" in name
-        or name.startswith(("DDPM", "LCM", "TCD", "UnCLIP"))
-        or "SDE" in name
-        or kind.startswith("sde")
-    )
-    return drawn or bool(_option(scheduler, "stochastic_sampling"))
+    sde = str(_option(scheduler, "algorithm_type") or "").startswith("sde")
+    return scheduler_traits(scheduler).draws_noise or sde or bool(_option(scheduler, "stochastic_sampling"))
 
 
 def renoises(scheduler: Any) -> bool:
     """Whether steps put new noise on the predicted x_0, and keep nothing of x_t (LCM, stochastic flow matching)."""
-    return type(scheduler).__name__.startswith("LCM") or bool(_option(scheduler, "stochastic_sampling"))
+    return scheduler_traits(scheduler).renoises or bool(_option(scheduler, "stochastic_sampling"))
 
 
 def prediction_type(scheduler: Any) -> str:
@@ -111,6 +108,8 @@ def noise_levels(scheduler: Any) -> NoiseLevel:
     Raises:
         ScheduleError: no timesteps are set, or the schedule can't be read.
     """
+    if (registered := scheduler_traits(scheduler).noise_levels) is not None:
+        return registered(scheduler)
     timesteps, flow = _timesteps(scheduler), is_flow(scheduler)
     levels = _of_sigmas(scheduler, len(timesteps), flow) if hasattr(scheduler, "sigmas") else _of_table(scheduler)
     if levels.sigma[-1] > levels.sigma[0]:
@@ -142,19 +141,6 @@ def noise_at(scheduler: Any, timestep: Tensor | float) -> NoiseLevel:
     found = {t: _level_of(scheduler, levels, t, tolerance) for t in set(flat)}
     alpha, sigma = (torch.stack([getattr(found[t], scale) for t in flat]) for scale in ("alpha", "sigma"))
     return NoiseLevel(alpha.reshape(given.shape), sigma.reshape(given.shape))
-
-
-def lowest_noise(scheduler: Any) -> NoiseLevel:
-    """The smallest noise above zero, of training or at the timesteps set: stands in for sigma = 0.
-
-    Returns:
-        A level of shape (), float64. No level set has a smaller sigma but 0, so SNR still grows up to it.
-    """
-    visited = noise_levels(scheduler)
-    trained = training_level(scheduler, torch.tensor([1.0 if is_flow(scheduler) else 0.0]))
-    alpha, sigma = torch.cat([visited.alpha, trained.alpha]), torch.cat([visited.sigma, trained.sigma])
-    lowest = torch.where(sigma > 0, sigma, torch.inf).argmin()
-    return NoiseLevel(alpha[lowest], sigma[lowest])
 
 
 def _level_of(scheduler: Any, levels: NoiseLevel, timestep: float, tolerance: float) -> NoiseLevel:
@@ -223,11 +209,11 @@ def _of_sigmas(scheduler: Any, n: int, flow: bool) -> NoiseLevel:
 
 def _final_alpha_bar(scheduler: Any) -> Tensor:
     """alpha² after the last step along a table. Most stride along it; LCM ends clean, TCD at its first entry."""
-    name, clean = type(scheduler).__name__, torch.ones((), dtype=torch.float64)
-    if name == "LCMScheduler":
+    ends_at, clean = scheduler_traits(scheduler).ends_at, torch.ones((), dtype=torch.float64)
+    if ends_at == "clean":
         return clean
     table: Tensor = scheduler.alphas_cumprod.cpu().double()
-    if name == "TCDScheduler":
+    if ends_at == "first":
         return table[0]
     if not _has_custom_timesteps(scheduler):
         last = int(scheduler.timesteps[-1]) - _train_steps(scheduler) // scheduler.num_inference_steps

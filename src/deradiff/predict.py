@@ -107,6 +107,6 @@ def _source_determinant(level: NoiseLevel, form: str) -> Tensor:
         silent = "alpha = 0" if form == "epsilon" else "sigma = 0"
         raise ScheduleError(
             f"At {silent} a prediction of form {form!r} determines no other form: "
-            "leave that level out, or use the nearest level above it (`lowest_noise` for sigma)."
+            "leave that level out, or use the nearest level above it."
         )
     return determinant

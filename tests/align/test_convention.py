@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from deradiff.align import Convention, convention, convert_beta
-from deradiff.align.convention import PUBLISHED, kl_weight
+from deradiff.align import Convention, convert_beta
+from deradiff.align.convention import PUBLISHED, convention, kl_weight
 from deradiff.errors import AlignError
 
 ELEMENTS = 4 * 64 * 64

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import deradiff
 from deradiff import testbed
-from deradiff.align import Step, align, check
+from deradiff.align import Step, align
+from deradiff.align.check import check
 from deradiff.align.files import held
 from deradiff.anchor.source import card_of
 from deradiff.errors import AlignError, DeradiffError

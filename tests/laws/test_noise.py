@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deradiff.errors import ScheduleError
-from deradiff.noise import NoiseLevel, is_flow, lowest_noise, noise_at, noise_levels, prediction_type
+from deradiff.noise import NoiseLevel, is_flow, noise_at, noise_levels, prediction_type
 from deradiff.predict import convert
 
 from . import schedules
@@ -130,16 +130,6 @@ def test_off_the_set_timesteps_the_training_table_is_read(name: str) -> None:
         torch.testing.assert_close(level.alpha.square()[0], scheduler.alphas_cumprod[137:139].double())
         between = noise_at(scheduler, 137.5)
         assert level.sigma[0, 0] < between.sigma < level.sigma[0, 1]
-
-
-@every
-def test_the_lowest_noise_bounds_every_level_and_keeps_snr_finite(name: str) -> None:
-    scheduler = schedules.fresh(name)
-    levels, lowest = noise_levels(scheduler), lowest_noise(scheduler)
-    assert lowest.sigma > 0
-    assert lowest.log_snr.isfinite()
-    assert (levels.sigma[levels.sigma > 0] >= lowest.sigma).all()
-    assert (levels.log_snr.diff().nan_to_num(nan=0.0) >= -1e-5).all()
 
 
 def test_snr_at_the_ends() -> None:

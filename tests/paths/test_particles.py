@@ -97,7 +97,7 @@ def test_who_takes_over_takes_over_everything() -> None:
 
 
 def test_weighted_means_converge_as_one_over_the_root_of_the_particles() -> None:
-    pipe, handle = attached(0.5, "DDIMScheduler", all_particles=True)
+    pipe, handle = attached(0.5, "DDIMScheduler", return_all_particles=True)
     weights, means = exact(0.5).log_weights.softmax(0), exact(0.5).means[:, 0]
     counts, errors = [8, 32, 128], []
     for handle.particles in counts:
@@ -216,7 +216,7 @@ def test_each_image_has_its_own_lam_noise_and_survivors_in_any_batch() -> None:
 def test_all_particles_come_back_where_asked() -> None:
     pipe, handle = attached(0.5, particles=4)
     one = draw(pipe, 3)
-    handle.all_particles = True
+    handle.return_all_particles = True
     every = draw(pipe, 3)
     assert handle.paths is not None
     assert every.shape == (12, 1)
@@ -232,7 +232,7 @@ def test_particles_start_apart_and_generators_stay_as_they_were() -> None:
     assert len(noises.unique(dim=0)) == 4
     again = torch.stack([torch.randn(4, generator=generator) for generator in spawn(Generator().manual_seed(3), 3)])
     assert torch.equal(again, noises[1:])
-    pipe, handle = attached(0.5, "DDIMScheduler", particles=3, all_particles=True)
+    pipe, handle = attached(0.5, "DDIMScheduler", particles=3, return_all_particles=True)
     points = pipe(2, 4, generator=seeded(2)).images
     assert len(points.unique(dim=0)) == 6
     handle.particles = 1
@@ -257,8 +257,8 @@ def test_tuples_and_flags_are_chosen_from_as_images_are() -> None:
         ({"particles": 0}, "particles is 0; expected a whole number"),
         ({"particles": 2.5}, "particles is 2.5"),
         ({"particles": True}, "particles is True"),
-        ({"particles": 4, "policy": deradiff.Reuse(2)}, "leave mode='weights' and policy= out"),
-        ({"particles": 4, "mode": "weights"}, "leave mode='weights' and policy= out"),
+        ({"particles": 4, "policy": deradiff.Reuse(2)}, "leave policy= out"),
+        ({"particles": 4, "policy": deradiff.Weights()}, "leave policy= out"),
     ],
 )
 def test_what_particles_can_not_do_is_refused_and_nothing_is_attached(change: dict[str, Any], told: str) -> None:
@@ -298,10 +298,10 @@ def test_calls_that_particles_can_not_serve_are_refused_and_the_pipeline_goes_on
         settings = {"prompt": "a", "num_inference_steps": 2, "output_type": "latent"}
         with pytest.raises(deradiff.RealignError, match="1 images of 2 particles start from 2 noises of their own"):
             pipe(**settings, latents=torch.randn(1, 4, 8, 8))
-        handle.call_by(deradiff.Reuse(2))
+        handle.policy = deradiff.Reuse(2)
         with pytest.raises(deradiff.RealignError, match="leave policy= out"):
             pipe(**settings)
-        handle.call_by(deradiff.Exact())
+        handle.policy = deradiff.Exact()
         step = pipe.scheduler.step
         assert len(pipe(**settings).images) == 1
         assert pipe.scheduler.step == step

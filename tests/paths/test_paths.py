@@ -16,6 +16,7 @@ import deradiff
 from deradiff.noise import noise_levels
 from deradiff.paths import Paths, Step, Walk
 from deradiff.paths.transition import draws_posterior
+from deradiff.realignment import observing
 from deradiff.sampling import around_step
 
 STEPS = 4
@@ -73,7 +74,7 @@ def test_paths_tell_what_networks_and_sampler_did(lam: float, guidance: float, m
     monkeypatch.setattr(pipe, "prepare_latents", lambda *a, **k: starts.append(prepare(*a, **k)) or starts[-1])
     with deradiff.realign(pipe, anchor_of(pipe.unet), lam) as handle:
         by_hand = ByHand(pipe, guidance)
-        with handle.observing(by_hand), handle.recording():
+        with observing(handle, by_hand), handle.recording():
             generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
             pipe(**settings, generator=generators, callback_on_step_end=by_hand.keep)
     assert handle.paths is not None
@@ -225,7 +226,7 @@ def test_what_a_call_told_does_not_outlive_the_next() -> None:
             with contextlib.suppress(RuntimeError):
                 pipe(**settings, **spoil)
             assert handle.paths is None
-    for block in (handle.recording, lambda: handle.observing(print)):
+    for block in (handle.recording, lambda: observing(handle, print)):
         with pytest.raises(deradiff.RealignError, match="has been removed"), block():
             pass
 

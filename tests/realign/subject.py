@@ -14,6 +14,8 @@ from diffusers import DiffusionPipeline
 from tests.zoo import ZOO, Specimen, anchor_of
 from torch import Tensor, nn
 
+import deradiff
+
 torch.set_num_threads(1)
 
 
@@ -140,3 +142,8 @@ def _mix_first(reference: Any, aligned: Any, lam: float) -> Any:
 def near(value: Tensor, expected: Tensor, tolerance: float = 2e-4) -> bool:
     """Equal to the rounding of fp32 over a few steps of random networks."""
     return value.shape == expected.shape and bool((value - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def way_of(name: str) -> dict[str, Any]:
+    """What to realign with, so that models are held in an ensemble, or their weights interpolated."""
+    return {"policy": deradiff.Weights()} if name == "weights" else {"ensemble": name}

@@ -32,14 +32,14 @@ def lerp(reference: nn.Module, aligned: list[nn.Module], lams: list[float]) -> n
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "z_image", "wan_2_2"])
 def test_weights_are_those_of_a_pipeline_lerped_by_hand(name: str) -> None:
     it = subject(name)
-    with deradiff.realign(it.pipe, it.anchors, mode="weights") as handle:
+    with deradiff.realign(it.pipe, it.anchors, policy=deradiff.Weights()) as handle:
         mine = {}
         for lam in (0.5, 2.0, 0.0):
             handle.lam = lam
             mine[lam] = it.run()
         handle.lam = [0.5, 1.0]
         calls = count_calls(it)
-        with pytest.raises(LamError, match="weights"):
+        with pytest.raises(LamError, match="Weights"):
             it.run()
         assert calls == []
     for lam, run in mine.items():
@@ -75,9 +75,9 @@ def test_named_anchors_add_their_differences(kinds: str, tmp_path: Path) -> None
         givens[key] = given
     before = snapshot(it.pipe)
     reference, alone = tensor(it, *givens.values())  # one DDIM step is affine in the prediction
-    modes = ("auto", "batch", "networks") if kinds == "lora lora" else ("auto", "networks")
-    for mode in modes:
-        with deradiff.realign(it.pipe, givens, lam={"style": 0.5, "safety": 0.3}, mode=mode) as handle:
+    ensembles = ("auto", "batched", "separate") if kinds == "lora lora" else ("auto", "separate")
+    for ensemble in ensembles:
+        with deradiff.realign(it.pipe, givens, lam={"style": 0.5, "safety": 0.3}, ensemble=ensemble) as handle:
             assert handle.anchors == ("style", "safety")
             expected = reference + 0.5 * (alone[0] - reference) + 0.3 * (alone[1] - reference)
             assert near(it.run(num_inference_steps=1), expected)
@@ -98,7 +98,7 @@ def test_named_anchors_add_their_differences(kinds: str, tmp_path: Path) -> None
             assert handle.lam == {"style": 0.0, "safety": 1.0}
     assert difference(before, snapshot(it.pipe)) == []
     if kinds == "full full":
-        with deradiff.realign(it.pipe, givens, lam={"style": 0.5, "safety": 0.3}, mode="weights"):
+        with deradiff.realign(it.pipe, givens, lam={"style": 0.5, "safety": 0.3}, policy=deradiff.Weights()):
             mine = it.run()
         with replaced(it.pipe, {"unet": lerp(it.pipe.unet, list(givens.values()), [0.5, 0.3])}):
             assert near(mine, it.run())
@@ -132,3 +132,20 @@ def test_a_folder_of_a_whole_pipeline_realigns_both(tmp_path: Path) -> None:
         mine = it.run()
     with replaced(it.pipe, it.anchors):
         assert torch.equal(mine, it.run())
+
+
+@pytest.mark.parametrize(("share", "clear"), [(0.3, True), (0.4, False)])
+def test_an_anchor_between_two_denoisers_is_taken_where_it_is_twice_as_near_to_one(share: float, clear: bool) -> None:
+    """A share of the way from one to the other, it is share / (1 - share) times as far from the first."""
+    it = known("wan_2_2")
+    first, second = it.pipe.transformer, it.pipe.transformer_2
+    between = copy.deepcopy(first)
+    with torch.no_grad():
+        for own, other in zip(between.parameters(), second.parameters(), strict=True):
+            own.lerp_(other, share)
+    if clear:
+        with deradiff.realign(it.pipe, between) as handle:
+            assert handle.components == ("transformer",)
+    else:
+        with pytest.raises(AnchorError, match=r"as near to transformer as to transformer_2.*pass component="):
+            deradiff.realign(it.pipe, between)

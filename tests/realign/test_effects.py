@@ -9,8 +9,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 import deradiff
+from deradiff.realignment import observing
 
-from .subject import known, subject
+from .subject import known, subject, way_of
 from .trace import difference, snapshot
 
 
@@ -54,8 +55,8 @@ def test_the_anchor_given_is_left_as_it_was() -> None:
     aligned.conv_in.requires_grad_(False)
     it.pipe.components["vae"].aligned = aligned  # so that the snapshot sees it
     before = snapshot(it.pipe)
-    for mode in ("auto", "weights"):
-        with deradiff.realign(it.pipe, aligned, lam=0.5, mode=mode):
+    for way in ("auto", "weights"):
+        with deradiff.realign(it.pipe, aligned, lam=0.5, **way_of(way)):
             it.run()
         assert difference(before, snapshot(it.pipe)) == []
 
@@ -72,7 +73,7 @@ def test_a_scheduler_changed_under_way() -> None:
 def test_every_model_is_shown_to_an_observer() -> None:
     it, steps = known("sd"), []
     with deradiff.realign(it.pipe, it.anchors, lam=0.0) as handle:
-        with handle.observing(steps.append):
+        with observing(handle, steps.append):
             assert torch.equal(it.run(), it.plain)
         it.run()
     assert len(steps) == 2

@@ -13,6 +13,8 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 import deradiff
+from deradiff.anchor.ensembles import SwappedWeights
+from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import RealignError
 
 from .subject import known, near, sample, subject
@@ -120,3 +122,26 @@ def test_copies() -> None:
                 pickle.dumps(part)
         assert near(sample(it.specimen, copy.copy(it.pipe)), it.run())
     assert torch.equal(sample(it.specimen, copy.deepcopy(it.pipe)), it.plain)
+
+
+class Weight:
+    """A weight that knows where it is."""
+
+    def __init__(self, device: str) -> None:
+        self.data = torch.zeros(1, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+
+@pytest.mark.parametrize("offloaded", [True, False])
+def test_under_offload_an_anchors_weights_go_home_after_a_run(offloaded: bool) -> None:
+    """Home is the meta device here, and the CPU stands for the accelerator."""
+    it, weight = subject("sd"), Weight("meta")
+    if offloaded:
+        accelerate.cpu_offload_with_hook(it.pipe.unet, "cpu")
+    network = SwappedWeights(ModuleTree(it.pipe.unet), {"conv_in.weight": weight})  # pyright: ignore[reportArgumentType]
+    weight.data = torch.zeros(1)  # as a run leaves it
+    network.on_run_end()
+    assert weight.device.type == ("meta" if offloaded else "cpu")

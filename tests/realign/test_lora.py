@@ -15,7 +15,7 @@ import deradiff
 from deradiff.errors import RealignError
 
 from . import loras
-from .subject import known, near, subject
+from .subject import known, near, subject, way_of
 from .trace import difference, snapshot
 
 FAMILIES = {"sd": "unet", "sdxl": "unet", "flux": "transformer", "sd3": "transformer"}
@@ -40,7 +40,7 @@ def test_switch_batch_and_networks_agree_on_every_layer(name: str) -> None:
     off = it.run()
     denoiser.enable_adapters()
     before = snapshot(it.pipe)
-    with deradiff.realign(it.pipe, "aligned", component=part, mode="switch") as handle:
+    with deradiff.realign(it.pipe, "aligned", component=part, ensemble="toggle") as handle:
         results = {}
         for lam in (0.0, 0.5, 1.0):
             handle.lam = lam
@@ -49,9 +49,9 @@ def test_switch_batch_and_networks_agree_on_every_layer(name: str) -> None:
     assert near(off, it.plain)
     assert torch.equal(results[1.0], full)
     assert not near(results[0.5], full)
-    with deradiff.realign(it.pipe, "aligned", component=part, mode="networks"):
+    with deradiff.realign(it.pipe, "aligned", component=part, ensemble="separate"):
         assert near(it.run(), results[0.5])
-    with deradiff.realign(it.pipe, "aligned", component=part, mode="batch") as handle:
+    with deradiff.realign(it.pipe, "aligned", component=part, ensemble="batched") as handle:
         if name in NOT_IN_A_BATCH:
             with pytest.raises(RuntimeError):
                 it.run()
@@ -75,14 +75,14 @@ def test_a_saved_lora_is_found_in_its_folder_and_file_and_taken_off_again(name: 
     assert not torch.equal(full, it.plain)
     before = snapshot(it.pipe)
     for given in (tmp_path, str(tmp_path / "pytorch_lora_weights.safetensors")):
-        for mode in ("auto", "switch", "batch", "networks", "weights"):
-            with deradiff.realign(it.pipe, given, lam=1.0, mode=mode) as handle:
-                assert near(it.run(), full) if mode == "networks" else torch.equal(it.run(), full)
+        for way in ("auto", "toggle", "batched", "separate", "weights"):
+            with deradiff.realign(it.pipe, given, lam=1.0, **way_of(way)) as handle:
+                assert near(it.run(), full) if way == "separate" else torch.equal(it.run(), full)
                 handle.lam = 0.0
                 assert torch.equal(it.run(), it.plain)
             assert difference(before, snapshot(it.pipe)) == []
     other.pipe.set_adapters("own", 0.5)
-    with deradiff.realign(it.pipe, tmp_path, lam=0.5, mode="weights"):
+    with deradiff.realign(it.pipe, tmp_path, lam=0.5, policy=deradiff.Weights()):
         assert near(it.run(), other.run(), 1e-6)
 
 
@@ -112,8 +112,8 @@ def test_a_lora_beside_a_style_lora_that_stays_as_it_is(active: bool, targets: l
     other.pipe.load_lora_weights(tmp_path, adapter_name="own")
     other.pipe.set_adapters(["style", "own"] if active else ["own"], [0.6, 1.0] if active else [1.0])
     full, results = other.run(), []
-    for mode in ("switch", "networks", "weights"):
-        with deradiff.realign(it.pipe, tmp_path, lam=1.0, mode=mode) as handle:
+    for way in ("toggle", "separate", "weights"):
+        with deradiff.realign(it.pipe, tmp_path, lam=1.0, **way_of(way)) as handle:
             assert near(it.run(), full)
             handle.lam = 0.0
             assert torch.equal(it.run(), plain)
@@ -127,7 +127,7 @@ def test_a_mixed_batch_refuses_a_style_lora_that_becomes_active(tmp_path: Path) 
     it = subject("sd_with_style_lora")
     loras.save(known("sd").pipe, "unet", tmp_path)
     it.pipe.disable_lora()
-    with deradiff.realign(it.pipe, tmp_path, mode="batch"):
+    with deradiff.realign(it.pipe, tmp_path, ensemble="batched"):
         it.run()
         it.pipe.enable_lora()
         it.pipe.set_adapters(["style"])
@@ -140,8 +140,8 @@ def test_the_scale_of_a_call_and_a_disabled_lora_reach_every_mode() -> None:
     loras.add(it.pipe.unet, "own")
     scaled = it.run(cross_attention_kwargs={"scale": 0.3})
     it.pipe.disable_lora()
-    for mode in ("switch", "batch", "weights"):
-        with deradiff.realign(it.pipe, "own", lam=1.0, mode=mode):
+    for way in ("toggle", "batched", "weights"):
+        with deradiff.realign(it.pipe, "own", lam=1.0, **way_of(way)):
             assert near(it.run(cross_attention_kwargs={"scale": 0.3}), scaled)
     assert torch.equal(it.run(), it.plain)
 

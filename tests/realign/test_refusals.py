@@ -70,7 +70,7 @@ def test_not_a_pipeline_or_not_a_part_of_it() -> None:
     with pytest.raises(RealignError, match="transformer"):
         deradiff.realign(it.pipe, it.anchors["unet"], component="transformer")
     with pytest.raises(AnchorError, match="needs a LoRA"):
-        deradiff.realign(it.pipe, it.anchors, mode="batch")
+        deradiff.realign(it.pipe, it.anchors, ensemble="batched")
     assert torch.equal(it.run(), it.plain)
 
 
@@ -160,7 +160,7 @@ def test_a_removed_handle_says_so() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     it = known("sd")
     with pytest.raises(RealignError, match="expected one of auto"):
-        deradiff.realign(it.pipe, it.anchors, mode="both")  # pyright: ignore[reportArgumentType]
+        deradiff.realign(it.pipe, it.anchors, ensemble="both")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_second_handle_on_another_denoiser_of_the_pipe_is_refused() -> None:

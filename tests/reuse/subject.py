@@ -10,7 +10,7 @@ from tests.realign.subject import Subject
 from torch import Tensor
 
 import deradiff
-from deradiff.realignment import Handle
+from deradiff.realignment import Handle, sweeping
 from deradiff.reuse import Budget, Policy
 
 LAMS = (0.0, 0.5, 1.0)
@@ -49,7 +49,7 @@ def through(
 ) -> tuple[Tensor, Budget]:
     """A run with its networks called as a policy says, and what that took."""
     budget = Budget(limit=limit)
-    with handle.sweeping(lams, policy, budget):
+    with sweeping(handle, lams, policy, budget):
         return run(), budget
 
 

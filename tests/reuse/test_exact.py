@@ -9,6 +9,7 @@ from tests.realign.subject import known, near, replaced, subject
 
 import deradiff
 from deradiff.errors import RealignError
+from deradiff.realignment import sweeping
 from deradiff.reuse import Adaptive, Budget, Exact, Reuse
 
 from .subject import IMAGES, LAMS, attach, sweep, through
@@ -74,11 +75,11 @@ def test_guidance_may_have_one_scale_a_frame() -> None:
         assert near(through(handle, Exact(), lambda: sweep(it, (0.0, 1.5)), lams=2)[0], plain)
 
 
-@pytest.mark.parametrize("mode", ["switch", "batch"])
-def test_lora_anchors_go_through_it_too(mode: Any) -> None:
+@pytest.mark.parametrize("ensemble", ["toggle", "batched"])
+def test_lora_anchors_go_through_it_too(ensemble: Any) -> None:
     it = subject("sd")
     loras.add(it.pipe.unet, "mine")
-    with attach(it, anchors="mine", mode=mode) as handle:
+    with attach(it, anchors="mine", ensemble=ensemble) as handle:
         plain = sweep(it)
         got, budget = through(handle, Exact(), lambda: sweep(it))
         assert near(got, plain)
@@ -149,7 +150,7 @@ def test_a_sweep_gives_back_the_policy_and_the_budget_that_were_there() -> None:
         through(handle, Exact(), lambda: sweep(it))
         assert torch.equal(sweep(it, num_inference_steps=8), before)
         budget = Budget()
-        with handle.sweeping(3, Exact(), budget), handle.sweeping(3, Reuse(3), Budget()):
+        with sweeping(handle, 3, Exact(), budget), sweeping(handle, 3, Reuse(3), Budget()):
             sweep(it)
         assert budget.calls == 0
 
@@ -159,12 +160,15 @@ def test_several_anchors_and_mixed_weights_are_refused() -> None:
     both = {"a": it.anchors["unet"], "b": it.anchors["unet"]}
     with deradiff.realign(it.pipe, both, lam={"a": 0.5, "b": 0.5}) as handle:
         with pytest.raises(RealignError, match="one anchor"):
-            handle.call_by(Exact())
+            handle.policy = Exact()
         plain = it.run()
         with pytest.raises(RealignError, match="one anchor"):
             through(handle, Exact(), lambda: it.run())
         assert torch.equal(it.run(), plain)
-    for policy in (Exact(), Reuse()):
-        with pytest.raises(RealignError, match="no policy can save"):
-            deradiff.realign(it.pipe, it.anchors, mode="weights", policy=policy)
+    with deradiff.realign(it.pipe, it.anchors, policy=deradiff.Weights()) as handle:
+        for policy in (Exact(), Reuse()):
+            with pytest.raises(RealignError, match="no other policy can save"):
+                handle.policy = policy
+    with pytest.raises(RealignError, match="leave ensemble='toggle' out"):
+        deradiff.realign(it.pipe, it.anchors, ensemble="toggle", policy=deradiff.Weights())
     assert torch.equal(it.run(), it.plain)

@@ -1,8 +1,6 @@
 """Aligning a diffusion model to preferences: Diffusion-DPO on any pipeline that ``realign`` takes."""
 
-from deradiff.align.check import check as check
 from deradiff.align.convention import Convention as Convention
-from deradiff.align.convention import convention as convention
 from deradiff.align.convention import convert_beta as convert_beta
 from deradiff.align.loss import dpo_loss as dpo_loss
 from deradiff.align.loss import ipo_loss as ipo_loss
@@ -10,7 +8,6 @@ from deradiff.align.pairs import Pair as Pair
 from deradiff.align.pairs import Pairs as Pairs
 from deradiff.align.pairs import read_pairs as read_pairs
 from deradiff.align.pairs import write_pairs as write_pairs
-from deradiff.align.self_label import self_label as self_label
 from deradiff.align.settings import Settings as Settings
 from deradiff.align.trainer import align as align
 from deradiff.align.training import Step as Step
@@ -22,12 +19,9 @@ __all__ = [
     "Settings",
     "Step",
     "align",
-    "check",
-    "convention",
     "convert_beta",
     "dpo_loss",
     "ipo_loss",
     "read_pairs",
-    "self_label",
     "write_pairs",
 ]

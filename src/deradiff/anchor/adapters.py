@@ -53,7 +53,7 @@ def check_no_others(tree: ModuleTree, names: Collection[str]) -> None:
     }
     if others:
         raise RealignError(
-            f"mode='batch' leaves no room for the active LoRA {', '.join(sorted(others))}; use mode='switch'"
+            f"ensemble='batched' leaves no room for the active LoRA {', '.join(sorted(others))}; use ensemble='toggle'"
         )
 
 

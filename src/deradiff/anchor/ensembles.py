@@ -3,7 +3,8 @@
 - toggle: one network call a model, LoRA anchors switched on and off (`AdapterToggle`);
 - separate: one network call a model, a full anchor's weights swapped into the denoiser (`SwappedWeights`);
 - batched: all models in one call, each row of a mixed batch routed through its model's LoRA (`BatchedAdapters`);
-- interpolated: one network whose weights depend on lam (`InterpolatedAdapters`, `InterpolatedNetworks`).
+- interpolated: one network whose weights depend on lam (`InterpolatedAdapters`, `InterpolatedNetworks`), for the policy
+  that evaluates nothing else.
 
 In every ensemble the denoiser itself runs. So what a pipeline changes on it (attention processors, image-prompt layers,
 FreeU, a style LoRA, layer-skip hooks) holds for every model by construction.
@@ -27,10 +28,7 @@ from deradiff.errors import AnchorError, RealignError
 from deradiff.mixture import coefficients, combine
 
 Call = Callable[..., Any]
-Mode = Literal["auto", "networks", "switch", "batch", "weights"]
-
-# Networks on which tests hold that one mixed batch predicts what separate passes do; others mix rows, or refuse them.
-_BATCHED = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
+Ensemble = Literal["auto", "toggle", "separate", "batched"]
 
 
 class ModelEnsemble(Protocol):
@@ -59,27 +57,19 @@ class Network(Protocol):
         ...
 
 
-def build_ensemble(
-    component: str, denoiser: nn.Module, anchors: list[Anchor], mode: Mode
-) -> "ModelEnsemble | Interpolated":
-    """Hold the reference and its anchors in one of the ways of :data:`Mode`.
+def build_ensemble(component: str, denoiser: nn.Module, anchors: Sequence[Anchor], ensemble: Ensemble) -> ModelEnsemble:
+    """Hold the reference and its anchors in one of the ways of :data:`Ensemble`.
 
     Raises:
         AnchorError: the anchors can't be held so.
     """
     tree = ModuleTree(denoiser)
-    adapters = [anchor.adapter for anchor in anchors if anchor.adapter is not None]
-    modules = [anchor.module for anchor in anchors if anchor.module is not None]
-    if mode in ("switch", "batch") and modules:
-        raise AnchorError(f"mode={mode!r} needs a LoRA anchor, but the anchor of {component} is a full network")
-    if mode == "weights":
-        if modules and adapters:
-            raise AnchorError("mode='weights' takes anchors of one kind, got full networks and LoRAs together")
-        return InterpolatedNetworks(tree, modules) if modules else InterpolatedAdapters(tree, adapters)
-    reason = why_not_batchable(denoiser, adapters)
-    if mode == "batch" and reason:
-        raise AnchorError(f"mode='batch' can't be used: {reason}; use mode='switch'")
-    if mode == "batch" or (mode == "auto" and not modules and reason is None and prefers_batching(denoiser)):
+    adapters, modules = _kinds(anchors)
+    if ensemble in ("toggle", "batched") and modules:
+        raise AnchorError(f"ensemble={ensemble!r} needs a LoRA anchor, but the anchor of {component} is a full network")
+    if ensemble == "batched":
+        if reason := why_not_batchable(denoiser, adapters):
+            raise AnchorError(f"ensemble='batched' can't be used: {reason}; use ensemble='toggle'")
         return BatchedAdapters(tree, adapters)
     networks: list[Network] = [AdapterToggle(tree, on=[], off=adapters)]
     for anchor in anchors:
@@ -89,6 +79,25 @@ def build_ensemble(
             off = [name for name in adapters if name != anchor.adapter]
             networks.append(AdapterToggle(tree, on=[str(anchor.adapter)], off=off))
     return SequentialEnsemble(tree, networks)
+
+
+def build_interpolated(denoiser: nn.Module, anchors: Sequence[Anchor]) -> "Interpolated":
+    """One network at weights interpolated between the reference and its anchors.
+
+    Raises:
+        AnchorError: full networks and LoRAs together.
+    """
+    tree = ModuleTree(denoiser)
+    adapters, modules = _kinds(anchors)
+    if modules and adapters:
+        raise AnchorError("policy=Weights() takes anchors of one kind, got full networks and LoRAs together")
+    return InterpolatedNetworks(tree, modules) if modules else InterpolatedAdapters(tree, adapters)
+
+
+def _kinds(anchors: Sequence[Anchor]) -> tuple[list[str], list[nn.Module]]:
+    """Names of the LoRAs, and the full networks."""
+    adapters = [anchor.adapter for anchor in anchors if anchor.adapter is not None]
+    return adapters, [anchor.module for anchor in anchors if anchor.module is not None]
 
 
 class AdapterToggle:
@@ -241,7 +250,9 @@ class BatchedAdapters:
         fold frames into it still see the order they expect.
         """
         if has_state(kwargs):
-            raise RealignError("mode='batch' can't split a key-value cache between models; realign with mode='switch'")
+            raise RealignError(
+                "ensemble='batched' can't split a key-value cache between models; realign with ensemble='toggle'"
+            )
         rows, copies = batch_rows(args, kwargs), len(which)
         stacked_args, stacked_kwargs = stack_copies((args, kwargs), rows, copies)
         check_no_others(self.tree, self.names[1:])
@@ -280,8 +291,8 @@ class BatchedAdapters:
             routed = [name for _ in range(rows) for name in names for _ in range(size // stacked)]
         else:  # tokens of several rows, gathered by experts or laid end to end
             raise RealignError(
-                f"mode='batch' needs every layer to see each row of the batch, but {type(layer).__name__} got {size} "
-                f"for {stacked}; realign with mode='switch'"
+                f"ensemble='batched' needs every layer to see each row of the batch, but {type(layer).__name__} got "
+                f"{size} for {stacked}; realign with ensemble='toggle'"
             )
         return args, {**kwargs, "adapter_names": routed}
 
@@ -298,11 +309,6 @@ def why_not_batchable(denoiser: nn.Module, names: Sequence[str]) -> str | None:
             if getattr(layer, "lora_variant", {}).get(name):
                 return f"the adapter {name} is a LoRA variant (DoRA or kin), which can't be mixed in a batch"
     return None
-
-
-def prefers_batching(denoiser: nn.Module) -> bool:
-    """Whether one larger forward beats two, on accelerators, for networks that take any stack of rows."""
-    return next(denoiser.parameters()).device.type != "cpu" and type(denoiser).__name__ in _BATCHED
 
 
 class Interpolated(ABC):

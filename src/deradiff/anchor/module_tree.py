@@ -12,10 +12,9 @@ from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from deradiff.compat import ATTENTION_STORES, HOOK_REGISTRY
+
 _WRAPPERS = ("_orig_mod.", "base_layer.")  # torch.compile's, PEFT's
-_HOOKS = "_diffusers_hook"  # where diffusers keeps a module's registry of hooks
-# Attributes in which attention processors keep what they saw, for a later step or for a gradient.
-_STORES = ("attention_store", "attnstore", "attention_probs")
 
 Slot = tuple[MutableMapping[str, Any], str]
 
@@ -75,7 +74,7 @@ class ModuleTree:
 
     def _inspect(self) -> None:
         """What can change on the same modules."""
-        registries = [state[_HOOKS] for state in self._states if _HOOKS in state]
+        registries = [state[HOOK_REGISTRY] for state in self._states if HOOK_REGISTRY in state]
         self.step_caches = sorted(
             {type(hook).__name__ for own in registries for hook in own.hooks.values() if hook._is_stateful}
         )
@@ -83,7 +82,7 @@ class ModuleTree:
             own["processor"] if "processor" in own else own["_modules"]["processor"] for own in self._attention
         ]
         self.map_stores = sorted(
-            {type(own).__name__ for own in processors if any(hasattr(own, name) for name in _STORES)}
+            {type(own).__name__ for own in processors if any(hasattr(own, name) for name in ATTENTION_STORES)}
         )
         meta = any(value.is_meta for store in self._stores for value in store.values() if value is not None)
         self.streams_weights = meta or (bool(registries) and _is_group_offload_enabled(self.denoiser))
@@ -92,7 +91,7 @@ class ModuleTree:
     def _marker(self) -> tuple[Any, ...]:
         """What a callback changes that loads or unloads an adapter, or turns a step cache on or off."""
         adapters: dict[str, Any] = getattr(self.denoiser, "peft_config", {})
-        hooks = [tuple(state[_HOOKS].hooks.values()) for state in self._blocks if _HOOKS in state]
+        hooks = [tuple(state[HOOK_REGISTRY].hooks.values()) for state in self._blocks if HOOK_REGISTRY in state]
         return tuple(adapters), tuple(adapters.values()), hooks
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from deradiff.cli import align, compare, demo, generate, paths, recommend, report, rewards, search, sweep
+from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import DeradiffError
 
 _INTERRUPTED = 130  # exit code by Ctrl-C
@@ -36,8 +37,11 @@ app.command("rewards")(rewards.rewards)
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and exit code 2, a stop by Ctrl-C is told too."""
     sys.path.append(str(Path.cwd()))  # rewards named module:function may lie in the working folder
+    words, notes = in_todays_words(sys.argv[1:])
+    for note in notes:
+        sys.stderr.write(f"Note: {note}\n")
     try:
-        app()
+        app(words)
     except DeradiffError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(2)

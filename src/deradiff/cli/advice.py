@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deradiff.cli.common import duration
+
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard
     from deradiff.analysis.recommend import Recommendation
@@ -50,8 +52,6 @@ def format_guard(guard: "Guard") -> str:
 
 def _cost(run: "Run", requests: "Sequence[Request]") -> str:
     """Images and time of a command, from what the run has recorded."""
-    from deradiff.cli.running import duration
-
     cost = run.cost(requests)
     text = f"  # {cost.missing:,} images"
     return text if cost.seconds is None else f"{text}, about {duration(cost.seconds)} here"

@@ -96,7 +96,8 @@ def align(
     """
     from accelerate import PartialState
 
-    from deradiff.align import Settings, check
+    from deradiff.align import Settings
+    from deradiff.align.check import check
     from deradiff.cli.common import hush, own_guidance
     from deradiff.errors import AlignError
     from deradiff.runs.models import load_pipeline
@@ -166,7 +167,7 @@ def _refuse_unused(ctx: typer.Context, names: list[str]) -> None:
 
 
 def _own(pipe: Any, prompts: list[str], reward: "Reward", folder: Path, *, images: int, **settings: Any) -> "Pairs":
-    from deradiff.align import self_label
+    from deradiff.align.self_label import self_label
     from deradiff.cli.common import progress
 
     with progress("own samples", images * len(prompts)) as advance:

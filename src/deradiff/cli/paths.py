@@ -26,7 +26,7 @@ def reweight(
 
     from deradiff.analysis.reweight import reweight as told
     from deradiff.cli.parsing import parse_numbers
-    from deradiff.cli.report import tables
+    from deradiff.cli.recommend import tables
 
     wanted, used = parse_numbers(lams), None if sampled is None else parse_numbers(sampled)
     for at, results in tables(run, guidance):
@@ -55,7 +55,7 @@ def calibrate(
 ) -> None:
     """Estimate the beta that an anchor behaves like under a reward, from images of the reference (lam = 0)."""
     from deradiff.analysis.calibrate import calibrate as estimate
-    from deradiff.cli.report import tables
+    from deradiff.cli.recommend import tables
     from deradiff.runs.legacy import open_run_folder
 
     store = open_run_folder(run)

@@ -1,6 +1,6 @@
 """``deradiff recommend``: which lam to take, from a run on disk, without any model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,6 @@ def recommend(
     """Say which lam to take, what is shown to hold there, what isn't settled, and whether the objective is hacked."""
     from deradiff.analysis.recommend import recommend_for
     from deradiff.cli.parsing import parse_criteria
-    from deradiff.cli.report import tables
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
     for at, results in tables(run, guidance):
@@ -41,6 +40,19 @@ def recommend(
             print_recommendation(recommend_for(results, criteria), range(len(results.lams)), run, results, at)
         else:
             print_search(found, run)
+
+
+def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
+    """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import guidances_of, journalled_images, load_results
+
+    store = open_run_folder(run)
+    images = journalled_images(store)
+    guidances = guidances_of(store, images)
+    for own in guidances if guidance is None else [guidance]:
+        name = "the default guidance" if own is None else f"guidance {own:g}"
+        yield name if len(guidances) > 1 else None, load_results(store, own, images=images)
 
 
 def searched(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":

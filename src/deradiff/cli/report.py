@@ -1,6 +1,5 @@
 """``deradiff score``, ``report``, ``export``, ``merge`` and ``study``: from runs on disk, without any model."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget,
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Criteria
-    from deradiff.results import Results
 
 
 def score(
@@ -71,7 +69,7 @@ def report(
 def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -> None:
     """Write a run's report and print its answer."""
     from deradiff.analysis.recommend import recommend_for
-    from deradiff.cli.recommend import print_recommendation, print_search, searched
+    from deradiff.cli.recommend import print_recommendation, print_search, searched, tables
     from deradiff.report import write_report
 
     for at, results in tables(run, guidance):
@@ -144,16 +142,3 @@ def study(
     table, indices = (results, None) if found is None else (found.table, found.sampled_lams)
     count = write_study(table, criteria, out, indices=indices)
     typer.echo(f"{out}: the study {NAME!r} of {count} trials")
-
-
-def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
-    """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
-    from deradiff.runs.legacy import open_run_folder
-    from deradiff.runs.results import guidances_of, journalled_images, load_results
-
-    store = open_run_folder(run)
-    images = journalled_images(store)
-    guidances = guidances_of(store, images)
-    for own in guidances if guidance is None else [guidance]:
-        name = "the default guidance" if own is None else f"guidance {own:g}"
-        yield name if len(guidances) > 1 else None, load_results(store, own, images=images)

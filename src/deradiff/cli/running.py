@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from deradiff.cli.common import duration, size
+
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Criteria
     from deradiff.runs.cells import Request, Shard
@@ -89,22 +91,6 @@ def cost_line(cost: "Cost") -> str:
     if cost.seconds is None or cost.disk is None:
         return text
     return f"{text}, about {duration(cost.seconds)} and {size(cost.disk)} (measured on {cost.source})"
-
-
-def duration(seconds: float) -> str:
-    """A time in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """A number of bytes in words."""
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1000:.3g} TB"
 
 
 def print_cost(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:

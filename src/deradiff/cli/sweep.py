@@ -66,6 +66,14 @@ def sweep(
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
+    ensemble: Annotated[
+        Literal["auto", "toggle", "separate", "batched"],
+        typer.Option(
+            metavar="ENSEMBLE",
+            help="How the models are held: toggle, separate, batched; default: by the anchor.",
+            rich_help_panel=CALLS,
+        ),
+    ] = "auto",
     policy: Annotated[
         Literal["exact", "reuse", "adaptive", "weights"],
         typer.Option(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deradiff.compat import scheduler_traits
 from deradiff.divergence import q_increment
 from deradiff.noise import NoiseLevel, is_flow, noise_at, noise_levels
 from deradiff.predict import convert, convert_difference
@@ -79,14 +80,10 @@ def draws_posterior(scheduler: Any, eta: float) -> bool:
 
     True of Euler-ancestral, DDPM with the posterior's variance, DDIM at eta = 1, and first-order SDE-DPM-Solver.
     """
-    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    config = getattr(scheduler, "config", {})
     if config.get("thresholding") or config.get("clip_sample"):
         return False
-    if name == "DDPMScheduler":
-        return str(config.get("variance_type")).startswith("fixed_small")
-    if name == "DPMSolverMultistepScheduler":
-        return str(config.get("algorithm_type")).startswith("sde") and config.get("solver_order") == 1
-    return name == "EulerAncestralDiscreteScheduler" or (name == "DDIMScheduler" and eta == 1)
+    return scheduler_traits(scheduler).draws_posterior(config, eta)
 
 
 def drawn(scheduler: Any, transition: Transition, output: Tensor, x_t: Tensor, x_s: Tensor) -> Tensor | None:

@@ -2,5 +2,8 @@
 
 from deradiff.paths import Paths as Paths
 from deradiff.paths import Step as Step
+from deradiff.realignment.api import realign as realign
 from deradiff.realignment.handle import Handle as Handle
-from deradiff.realignment.realign import realign as realign
+from deradiff.realignment.handle import handle_of as handle_of
+from deradiff.realignment.handle import observing as observing
+from deradiff.realignment.handle import sweeping as sweeping

@@ -4,22 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from deradiff.compat import DENOISERS
 from deradiff.errors import RealignError
-
-# The names under which all pipelines of diffusers keep what they call at every step.
-NAMES = (
-    "unet",
-    "transformer",
-    "transformer_2",
-    "prior",
-    "prior_prior",
-    "decoder",
-    "unconditional_transformer",
-    "image_unet",
-    "text_unet",
-    "super_res_first",
-    "super_res_last",
-)
 
 
 def denoisers(pipe: Any) -> dict[str, nn.Module]:
@@ -31,7 +17,7 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     components = getattr(pipe, "components", None)
     if not isinstance(components, dict):
         raise RealignError(f"expected a diffusers pipeline, got {type(pipe).__name__}")
-    found = {name: part for name, part in components.items() if name in NAMES and isinstance(part, nn.Module)}
+    found = {name: part for name, part in components.items() if name in DENOISERS and isinstance(part, nn.Module)}
     if not found:
         raise RealignError(
             f"{type(pipe).__name__} has no denoiser among its components {sorted(components)}; if one of them is "

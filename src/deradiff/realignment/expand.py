@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from deradiff.compat import SHARE_PICTURES, is_kind
 from deradiff.errors import RealignError
 from deradiff.realignment.rows import REPEATS, Run
 
@@ -16,7 +17,6 @@ from deradiff.realignment.rows import REPEATS, Run
 _OF_A_PROMPT = ("prompt", "embed", "image", "mask", "video", "class_labels", "prior_token")
 _ADAPTER = "ip_adapter"
 # pipelines in which a list of pictures is what all prompts are given
-_SHARE_PICTURES = ("Flux2", "QwenImageEditPlus", "OmniGen")
 _TEXTS = ("prompt", "negative_prompt")  # how the names of those begin that may be strings
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -36,7 +36,7 @@ def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     _refuse_latents(given, run)
     changed: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
     pipe = getattr(call, "__self__", None)
-    shared = type(pipe).__name__.startswith(_SHARE_PICTURES)
+    shared = is_kind(pipe, SHARE_PICTURES)
     if not _repeats_itself(given, taken, run, shared=shared):
         nets = any(hasattr(part, "nets") for part in getattr(pipe, "components", {}).values())
         changed = _repeated(given, taken, run, nets=nets)

@@ -1,9 +1,10 @@
 """What the user holds of a realigned pipeline: changes lam on the fly, and takes everything off again."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,11 +16,11 @@ from deradiff.errors import RealignError
 from deradiff.paths import Observer, Paths
 from deradiff.realignment.correct import cautions, checked_count, walked
 from deradiff.realignment.hook import Hook
-from deradiff.realignment.intercept import Call
+from deradiff.realignment.intercept import Call, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
 from deradiff.realignment.rows import Run, check_count, run_of
-from deradiff.reuse import Budget, Grid, Policy
+from deradiff.reuse import Budget, Exact, Grid, Policy, Weights
 
 logger = logging.getLogger("deradiff")
 
@@ -30,20 +31,34 @@ class Handle:
     Attributes:
         components: names of the denoisers that are realigned.
         anchors: names of the anchors; ``("aligned",)`` where there is one.
-        cards: by anchor, what it says of itself (beta, its convention, seed); empty where it says nothing.
-        all_particles: whether a call returns all K particles of an image, side by side, or one drawn by weight.
-        paths: what the last call tells of its images, where it was recorded or had particles.
+        return_all_particles: whether a call returns all K particles of an image, side by side, or one drawn by weight.
+        paths: statistics of the last call's trajectories, where it was recorded or had particles.
     """
 
-    def __init__(self, pipe: Any, hooks: list[Hook], cards: dict[str, Any]) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_hooks",
+        "_lams",
+        "_particles",
+        "_pipe",
+        "_recording",
+        "_removed",
+        "_undo",
+        "_warned",
+        "anchors",
+        "components",
+        "paths",
+        "return_all_particles",
+    )  # a misspelled attribute raises
+
+    def __init__(self, pipe: Any, hooks: list[Hook]) -> None:
         self._pipe, self._hooks, self._undo, self._removed = pipe, hooks, ExitStack(), False
         self.components = tuple(hook.component for hook in hooks)
         self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
-        self.cards = cards
-        self.all_particles = False
+        self.return_all_particles = False
         self.paths: Paths | None = None
         self._particles, self._recording = 1, False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def particles(self) -> int:
@@ -56,7 +71,7 @@ class Handle:
 
     @particles.setter
     def particles(self, given: int) -> None:
-        self._refuse_removed()
+        self._check_attached()
         self._particles = checked_count(given)
 
     @property
@@ -70,28 +85,11 @@ class Handle:
 
     @lam.setter
     def lam(self, given: LamGiven) -> None:
-        self._refuse_removed()
+        self._check_attached()
         self._lams = Lams.of(given, self.anchors)
         for hook in self._hooks:
             own = tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors)
             hook.lams = Lams(own)
-
-    @contextmanager
-    def observing(self, observer: Observer) -> Iterator[None]:
-        """Inside the block ``observer`` is told of every call of a denoiser, for which all models run.
-
-        Raises:
-            RealignError: the weights are mixed (``mode="weights"``), so there are no single predictions.
-        """
-        self._refuse_removed()
-        self._refuse_weights()
-        for hook in self._hooks:
-            hook.observers.append(observer)
-        try:
-            yield
-        finally:
-            for hook in self._hooks:
-                hook.observers.remove(observer)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -102,56 +100,38 @@ class Handle:
         Raises:
             RealignError: the handle was removed, or mixes weights, so that there are no two predictions.
         """
-        self._refuse_removed()
-        self._refuse_weights()
+        self._check_attached()
+        _check_two_models(self._hooks)
         before, self._recording = self._recording, True
         try:
             yield
         finally:
             self._recording = before
 
-    @contextmanager
-    def sweeping(self, lams: int, policy: Policy, budget: Budget) -> Iterator[None]:
-        """Inside the block the rows of a batch are images x lams, and networks are called as a policy says.
+    @property
+    def policy(self) -> Policy | Weights:
+        """How predictions are evaluated (docs/performance.md).
 
-        Args:
-            lams: how many rows each image has, side by side, equal but for lam.
-            policy: how networks are called.
-            budget: rows at once; counts the network calls.
-
-        Raises:
-            RealignError: several anchors, or mixed weights.
+        Raises (when set):
+            RealignError: no policy; several anchors; `Weights`, which is chosen when a pipeline is realigned, or any
+                other after it.
         """
-        before = [(hook.grid, hook.lams_an_image, hook.budget) for hook in self._hooks]
-        self.call_by(policy)
-        for hook in self._hooks:
-            hook.lams_an_image, hook.budget = lams, budget
-        try:
-            yield
-        finally:
-            for hook, own in zip(self._hooks, before, strict=True):
-                hook.grid, hook.lams_an_image, hook.budget = own
-
-    def call_by(self, policy: Policy) -> None:
-        """Call the networks as a policy says, from now on.
-
-        Raises:
-            RealignError: no policy, several anchors, or mixed weights.
-        """
-        self._refuse_removed()
-        if isinstance(policy, type) or not hasattr(policy, "line"):
-            raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            raise RealignError("mode='weights' runs one network a step, which no policy can save; leave it out")
+            return Weights()
+        grid = self._hooks[0].grid
+        return Exact() if grid is None else grid.policy
+
+    @policy.setter
+    def policy(self, policy: Policy | Weights) -> None:
+        self._check_attached()
+        if isinstance(policy, type | Weights) or not hasattr(policy, "line"):
+            raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
+        if isinstance(self.policy, Weights):
+            raise RealignError("policy=Weights() runs one network a step, of which no other policy can save any")
         if several := [hook.component for hook in self._hooks if len(hook.anchors) > 1]:
             raise RealignError(f"a policy takes one anchor a denoiser, but {several[0]} has several; leave it out")
         for hook in self._hooks:
-            hook.grid = Grid(policy, hook.scheduler, self._guidance)
-
-    def _guidance(self) -> float | None:
-        if not getattr(self._pipe, "do_classifier_free_guidance", False):
-            return None
-        return float(torch.as_tensor(self._pipe.guidance_scale).double().mean())  # some have one a frame
+            hook.grid = Grid(policy, hook.scheduler, partial(_guidance_of, self._pipe))
 
     def remove(self) -> None:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
@@ -160,16 +140,12 @@ class Handle:
         self._undo.close()
         self._removed = True
 
-    def _refuse_weights(self) -> None:
-        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            raise RealignError("mode='weights' runs one network, so there is nothing to observe; use another mode")
-
-    def _refuse_removed(self) -> None:
+    def _check_attached(self) -> None:
         if self._removed:
             raise RealignError("this handle has been removed, so the pipeline is plain; call deradiff.realign again")
 
     def __enter__(self) -> "Handle":
-        self._refuse_removed()
+        self._check_attached()
         return self
 
     def __exit__(
@@ -209,7 +185,7 @@ class Handle:
             if self.particles == 1 and not self._recording:
                 return call(*args, **kwargs)
             output, self.paths = walked(
-                self._hooks, self.observing, call, args, kwargs, run, keep_all=self.all_particles
+                self._hooks, partial(observing, self), call, args, kwargs, run, keep_all=self.return_all_particles
             )
             self._caution(self.paths)
             return output
@@ -218,7 +194,78 @@ class Handle:
         """Tell what particles can't do here, once."""
         if self.particles > 1:
             lams = [lam for values in self._lams.values for lam in values]
-            for told in cautions(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
-                if told not in self._told:
-                    logger.warning("particles: %s", told)
-                    self._told.add(told)
+            for warning in cautions(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
+                if warning not in self._warned:
+                    logger.warning("particles: %s", warning)
+                    self._warned.add(warning)
+
+
+def _guidance_of(pipe: Any) -> float | None:
+    if not getattr(pipe, "do_classifier_free_guidance", False):
+        return None
+    return float(torch.as_tensor(pipe.guidance_scale).double().mean())  # some have one a frame
+
+
+def _check_two_models(hooks: Sequence[Hook]) -> None:
+    if any(isinstance(hook.models, Interpolated) for hook in hooks):
+        raise RealignError("policy=Weights() runs one network, so there are no two models to observe")
+
+
+def handle_of(pipe: Any) -> Handle:
+    """The handle of a realigned pipeline, where it wasn't kept.
+
+    Raises:
+        RealignError: the pipeline is not realigned.
+    """
+    handle = owner_of(pipe)
+    if not isinstance(handle, Handle):
+        raise RealignError(f"this {type(pipe).__name__} is not realigned; call deradiff.realign(pipe, aligned)")
+    return handle
+
+
+# What other rooms do with a handle, and its user doesn't.
+
+
+@contextmanager
+def observing(handle: Handle, observer: Observer) -> Iterator[None]:
+    """Inside the block ``observer`` is called with every `Step` of a denoiser, for which all models run.
+
+    Raises:
+        RealignError: the handle was removed, or interpolates weights, so that there are no single predictions.
+    """
+    handle._check_attached()
+    hooks = handle._hooks
+    _check_two_models(hooks)
+    for hook in hooks:
+        hook.observers.append(observer)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.observers.remove(observer)
+
+
+@contextmanager
+def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Iterator[None]:
+    """Inside the block the rows of a batch are images x lams, and predictions are evaluated by a policy.
+
+    Args:
+        handle: of the pipeline.
+        lams: how many rows each image has, side by side, equal but for lam.
+        policy: how predictions are evaluated.
+        budget: rows at once; counts network function evaluations.
+
+    Raises:
+        RealignError: several anchors, or interpolated weights.
+    """
+    handle._check_attached()
+    hooks = handle._hooks
+    before = [(hook.grid, hook.lams_an_image, hook.budget) for hook in hooks]
+    handle.policy = policy
+    for hook in hooks:
+        hook.lams_an_image, hook.budget = lams, budget
+    try:
+        yield
+    finally:
+        for hook, state in zip(hooks, before, strict=True):
+            hook.grid, hook.lams_an_image, hook.budget = state

@@ -47,7 +47,7 @@ class Hook:
         self.models.tree.refresh()
         if isinstance(self.models, Interpolated):
             return self.models.run(
-                call, args, kwargs, self.lams.scalars("mode='weights' mixes the weights of one network")
+                call, args, kwargs, self.lams.scalars("policy=Weights() mixes the weights of one network")
             )
         if self.grid is not None and self.grid.takes(args, kwargs, learns_variance=learned(self.scheduler())):
             return self._through(self.grid, call, args, kwargs)

@@ -5,18 +5,8 @@ from typing import Any
 from torch import nn
 
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
+from deradiff.compat import ROWS_ARE_NOT_IMAGES, is_kind
 from deradiff.errors import LamError, RealignError
-
-# Pipelines in whose batches a row is a view, a frame, an ensemble member or a packed sequence, and not an image.
-_ROWS_ARE_NOT_IMAGES = (
-    "StableDiffusionPanorama",
-    "TextToVideoZero",
-    "Marigold",
-    "CycleDiffusion",
-    "Cosmos3",
-    "MiniMaxH3",
-    "MinimaxH3",
-)
 
 
 def refuse_cache(component: str, tree: ModuleTree) -> None:
@@ -33,7 +23,7 @@ def refuse_stores(component: str, tree: ModuleTree) -> None:
     if stores := tree.map_stores:
         raise RealignError(
             f"{component} uses {', '.join(stores)}, which keeps attention maps between calls, so two models can't "
-            "share it; realign a pipeline without it, or use mode='weights'"
+            "share it; realign a pipeline without it, or use policy=Weights()"
         )
 
 
@@ -50,10 +40,12 @@ def refuse_rows(pipe: Any, lams: int, *, batched: bool, particles: int) -> None:
         LamError: several lams.
         RealignError: particles; or a mixed batch, in which frames or views of one model would meet those of another.
     """
+    if not is_kind(pipe, ROWS_ARE_NOT_IMAGES):
+        return
     name = type(pipe).__name__
-    if batched and name.startswith(_ROWS_ARE_NOT_IMAGES):
-        raise RealignError(f"the rows of {name}'s batches belong together; realign with mode='switch'")
-    if particles > 1 and name.startswith(_ROWS_ARE_NOT_IMAGES):
+    if batched:
+        raise RealignError(f"the rows of {name}'s batches belong together; realign with ensemble='toggle'")
+    if particles > 1:
         raise RealignError(f"the rows of {name}'s batches are not images, so it takes no particles")
-    if lams > 1 and name.startswith(_ROWS_ARE_NOT_IMAGES):
+    if lams > 1:
         raise LamError(f"the rows of {name}'s batches are not images, so it takes one lam for all, got {lams}")

@@ -6,3 +6,4 @@ from deradiff.reuse.grid import Grid as Grid
 from deradiff.reuse.policy import Exact as Exact
 from deradiff.reuse.policy import Policy as Policy
 from deradiff.reuse.policy import Reuse as Reuse
+from deradiff.reuse.policy import Weights as Weights

@@ -128,6 +128,14 @@ class Reuse:
         return step
 
 
+@dataclass(frozen=True)
+class Weights:
+    """One network a step, at weights interpolated between the models: another method, and a strong baseline.
+
+    It is chosen when a pipeline is realigned; no other policy can follow.
+    """
+
+
 def _refreshed(calls: Calls, moment: Moment, trail: Trail, clock: Clock, level: NoiseLevel) -> Predicted:
     pair = predictions(calls, *weighty(calls, moment), shared=moment.shared)
     inside = (calls.lams != 0) & (calls.lams != 1)

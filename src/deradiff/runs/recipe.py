@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from deradiff.errors import ConfigError, RunFolderError, problems
 
+Ensemble = Literal["auto", "toggle", "separate", "batched"]  # as `deradiff.realign` takes them
 Policy = Literal["exact", "reuse", "adaptive", "weights"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -32,6 +33,7 @@ class Recipe(BaseModel):
         dtype: of the weights.
         batch_size: images through a network at once. Part of the recipe, because other sizes round differently: a
             network always sees this many rows, so an image doesn't depend on what is sampled beside it.
+        ensemble: how the models are held, as `deradiff.realign` takes it.
         policy: how predictions are evaluated: ``exact``, or with fewer network calls ``reuse``, ``adaptive``,
             ``weights``.
         refresh: of the policy ``reuse``, every how many steps the anchor is computed.
@@ -54,6 +56,7 @@ class Recipe(BaseModel):
     width: int | None = Field(default=None, ge=8, multiple_of=8)
     dtype: Dtype = "float32"
     batch_size: int = Field(default=8, ge=1)
+    ensemble: Ensemble = "auto"
     policy: Policy = "exact"
     refresh: int | None = Field(default=None, ge=1)
     target_error: float | None = Field(default=None, gt=0, lt=1)
@@ -71,6 +74,13 @@ class Recipe(BaseModel):
     def _particles(cls, value: int, info: ValidationInfo) -> int:
         if value > 1 and info.data.get("policy") != "exact":
             raise ValueError("needs both models at every step; choose policy='exact', or leave it out")
+        return value
+
+    @field_validator("policy")
+    @classmethod
+    def _policy(cls, value: Policy, info: ValidationInfo) -> Policy:
+        if value == "weights" and info.data.get("ensemble", "auto") != "auto":
+            raise ValueError("'weights' holds one network at interpolated weights; leave ensemble out")
         return value
 
     @field_validator("refresh", "target_error")
@@ -97,6 +107,8 @@ class Recipe(BaseModel):
     def identity(self) -> str:
         """All that an image depends on, as text; a model without a hash is known by its name."""
         settings = self.model_dump(exclude=_NOT_OF_AN_IMAGE)
+        if self.ensemble == "auto":  # which one that is depends on the anchor
+            del settings["ensemble"]
         settings["model_hash"] = self.model_hash or self.model
         settings["anchor_hash"] = self.anchor_hash or self.anchor
         return json.dumps(settings, sort_keys=True)

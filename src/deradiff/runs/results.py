@@ -258,5 +258,6 @@ def recipe_details(recipe: Recipe, guidance: float | None) -> dict[str, str]:
         "Guidance": DEFAULT if guidance is None else f"{guidance:g}",
         "Size": DEFAULT if recipe.height is None else f"{recipe.height} x {recipe.width}",
         "Policy": policy,
+        **({} if recipe.ensemble == "auto" else {"Ensemble": recipe.ensemble}),
         "Weights": recipe.dtype,
     }

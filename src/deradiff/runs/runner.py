@@ -10,6 +10,7 @@ from PIL import Image
 
 from deradiff.io import encode_png
 from deradiff.realignment import realign
+from deradiff.reuse import Weights
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
 from deradiff.runs.models import decoding_one_by_one, set_scheduler
@@ -32,12 +33,12 @@ def sampling(pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any]
         ConfigError: a setting the pipeline doesn't take.
         AnchorError: an anchor that doesn't fit it.
     """
-    mode = "weights" if recipe.policy == "weights" else "auto"
+    policy = Weights() if recipe.policy == "weights" else None  # others are chosen block by block
     with (
         _scheduler(pipe, recipe.scheduler),
         cached_text_encoders(pipe),
         decoding_one_by_one(pipe),
-        realign(pipe, anchor, 0.0, component=recipe.component, mode=mode) as handle,
+        realign(pipe, anchor, 0.0, component=recipe.component, ensemble=recipe.ensemble, policy=policy) as handle,
     ):
         yield Sampler(pipe, handle, recipe, call_kwargs)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deradiff.errors import RealignError
 from deradiff.paths.paths import columns
-from deradiff.realignment import Handle
+from deradiff.realignment import Handle, sweeping
 from deradiff.reuse import Adaptive, Budget, Exact, Policy, Reuse
 from deradiff.reuse.calls import free_memory, is_out_of_memory
 from deradiff.runs.cells import Cell, Request, Shard, blocks
@@ -120,7 +120,7 @@ class Sampler:
         tolerance, index = self.checks.tolerance, self.checks.select(len(cells))
         lams = len({cell.lam for cell in cells}) if recipe.depends_on_lams else 1
         with ExitStack() as stack:
-            stack.enter_context(self.handle.sweeping(lams, self._policy(tolerance), self.budget))
+            stack.enter_context(sweeping(self.handle, lams, self._policy(tolerance), self.budget))
             if recipe.diagnostics:
                 stack.enter_context(self.handle.recording())
             final = stack.enter_context(final_latents(self.pipe))
@@ -175,7 +175,7 @@ class Sampler:
     def _check(self, cells: list[Cell], index: int, final: Tensor) -> SpotCheck:
         """One image once more, exactly."""
         budget = Budget(limit=1)
-        with self.handle.sweeping(1, Exact(), budget), final_latents(self.pipe) as exact:
+        with sweeping(self.handle, 1, Exact(), budget), final_latents(self.pipe) as exact:
             self._call([cells[index]], {"output_type": "latent"})
         truth = exact()[0].float()
         error = (final[index].float() - truth).norm() / truth.norm()

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from deradiff.align import Settings, Step, align, self_label
+from deradiff.align import Settings, Step, align
+from deradiff.align.self_label import self_label
 from deradiff.testbed import prompts
 from deradiff.testbed.architecture import make_sampler, make_tokenizer
 from deradiff.testbed.judge import warmth

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from torch import nn
 
 from deradiff.anchor.adapters import refuse_fused
-from deradiff.anchor.ensembles import Mode, build_ensemble
+from deradiff.anchor.ensembles import Ensemble, build_ensemble, build_interpolated
 from deradiff.anchor.load import Anchor, merge_adapter
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import RealignError
@@ -19,7 +19,7 @@ from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamGiven, Lams
 from deradiff.realignment.limits import refuse_cache
-from deradiff.reuse import Exact, Policy
+from deradiff.reuse import Exact, Policy, Weights
 
 logger = logging.getLogger("deradiff")
 
@@ -30,10 +30,10 @@ def realign(
     lam: LamGiven = 0.5,
     *,
     component: str | None = None,
-    mode: Mode = "auto",
-    policy: Policy | None = None,
+    ensemble: Ensemble = "auto",
+    policy: Policy | Weights | None = None,
     particles: int = 1,
-    all_particles: bool = False,
+    return_all_particles: bool = False,
 ) -> Handle:
     """Realign a diffusers pipeline at sampling time between its own model and an aligned one.
 
@@ -48,15 +48,15 @@ def realign(
         lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates (a warning says that
             nothing bounds it); a float, or one per image or prompt.
         component: the denoiser, where it can't be told.
-        mode: how the models are held: ``"networks"`` as two sets of weights, ``"switch"`` a LoRA off and on,
-            ``"batch"`` both in a single forward, ``"weights"`` interpolated weights (one call a step, an
-            approximation); ``"auto"`` takes networks for full checkpoints, and for LoRAs switch, or batch on
-            accelerators for networks on which tests hold the two equal.
+        ensemble: how the models are held: ``"toggle"`` switches a LoRA off and on, ``"separate"`` keeps two sets of
+            weights, ``"batched"`` runs both models in one forward; ``"auto"`` takes toggle for LoRAs, and separate for
+            full checkpoints.
         policy: fewer network calls at a small error (docs/performance.md): ``Reuse(refresh=3)`` computes the anchor
-            at every third step, ``Adaptive(tolerance=0.01)`` both models at some; None calls every model at each step.
+            at every third step, ``Adaptive(tolerance=0.01)`` both models at some; ``Weights()`` runs one network at
+            interpolated weights (another method, a baseline); None calls every model at each step.
         particles: K particles an image, weighed and resampled, put back what mixing step by step leaves out (docs/
             exactness.md); K times the calls. With guidance the mixture is that of the two *guided* models.
-        all_particles: return all K of an image side by side, weighed in ``handle.paths.log_weights``, and not one
+        return_all_particles: return all K of an image side by side, weighed in ``handle.paths.log_weights``, not one
             drawn by weight.
 
     Returns:
@@ -64,8 +64,7 @@ def realign(
 
     Raises:
         AnchorError: an anchor that can't be read or doesn't fit; nothing stays attached.
-        RealignError: a pipeline already realigned, fused, cached, or without a denoiser; particles beside a policy or
-            ``mode="weights"``.
+        RealignError: a pipeline already realigned, fused, cached, or without a denoiser; particles beside a policy.
         LamError: a lam that isn't finite, or of the wrong count.
     """
     if owner_of(pipe):
@@ -76,13 +75,13 @@ def realign(
     found = {name: unwrapped(part) for name, part in parts.items()}
     for name, denoiser in found.items():
         _refuse_unready(name, parts[name], denoiser)
-    if mode not in get_args(Mode):
-        raise RealignError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
+    if ensemble not in get_args(Ensemble):
+        raise RealignError(f"ensemble is {ensemble!r}; expected one of {', '.join(get_args(Ensemble))}")
     checked_count(particles)
-    if particles > 1 and (mode == "weights" or policy not in (None, Exact())):
-        raise RealignError(
-            "particles need both models' predictions at every step; leave mode='weights' and policy= out"
-        )
+    if particles > 1 and policy not in (None, Exact()):
+        raise RealignError("particles need both models' predictions at every step; leave policy= out")
+    if isinstance(policy, Weights) and ensemble != "auto":
+        raise RealignError(f"policy=Weights() holds one network of mixed weights; leave ensemble={ensemble!r} out")
     entries = named(found, aligned)
     Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
     wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}
@@ -90,20 +89,18 @@ def realign(
         for target in [own] if own else components_for(found, given):
             wanted.setdefault(target, []).append((name, given))
     with ExitStack() as stack:
-        hooks, cards = [], {}
-        for target, givens in wanted.items():
-            hook, anchors = _hook(pipe, target, found[target], givens, mode, stack)
-            hooks.append(hook)
-            cards |= {anchor.name: dict(anchor.card) for anchor in anchors}
-        handle = Handle(pipe, hooks, cards)
-        handle.lam, handle.particles, handle.all_particles = lam, particles, all_particles
+        hooks = [
+            _hook(pipe, target, found[target], givens, ensemble, policy, stack) for target, givens in wanted.items()
+        ]
+        handle = Handle(pipe, hooks)
+        handle.lam, handle.particles, handle.return_all_particles = lam, particles, return_all_particles
         if any(one > 1 for row in Lams.of(lam, list(handle.anchors)).values for one in row):
             logger.warning(
                 "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
                 "beta at a lam below 1 is the surer way there (docs/exactness.md)"
             )
-        if policy is not None:
-            handle.call_by(policy)
+        if policy is not None and not isinstance(policy, Weights):
+            handle.policy = policy
         for hook in hooks:
             stack.callback(intercept(parts[hook.component], hook, handle))
         stack.callback(intercept(pipe, handle._call_pipeline, handle))
@@ -116,16 +113,20 @@ def _hook(
     component: str,
     denoiser: nn.Module,
     givens: list[tuple[str, AnchorGiven]],
-    mode: Mode,
+    ensemble: Ensemble,
+    policy: Policy | Weights | None,
     stack: ExitStack,
-) -> tuple[Hook, list[Anchor]]:
+) -> Hook:
     anchors: list[Anchor] = []
     for name, given in givens:
         anchors.append(attach_one(pipe, component, denoiser, name, given))
         stack.callback(anchors[-1].undo)
-    held = [merge_adapter(anchor, denoiser) for anchor in anchors] if mode == "networks" else anchors
-    models = build_ensemble(component, denoiser, held, mode)
-    return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component)), anchors
+    if isinstance(policy, Weights):
+        models = build_interpolated(denoiser, anchors)
+    else:
+        held = [merge_adapter(anchor, denoiser) for anchor in anchors] if ensemble == "separate" else anchors
+        models = build_ensemble(component, denoiser, held, ensemble)
+    return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component))
 
 
 def _refuse_unready(component: str, part: nn.Module, denoiser: nn.Module) -> None:

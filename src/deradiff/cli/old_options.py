@@ -1,0 +1,25 @@
+"""Options of version 0.1 in today's words; they go with the next release."""
+
+from collections.abc import Sequence
+
+_RENAMED = {"--mode": "--policy", "--quality": "--target-error", "--half": "--dtype float16"}
+_GONE = {"--resume": "the same command goes on by itself"}
+
+
+def in_todays_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line's words as they are now, and a note on each that was another."""
+    now: list[str] = []
+    notes: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in _GONE:
+            notes.append(f"{name} has gone: {_GONE[name]}")
+            continue
+        if name in _RENAMED:
+            notes.append(f"{name} is {_RENAMED[name]} now")
+            now += _RENAMED[name].split()
+            if equals:
+                now.append(value)
+        else:
+            now.append(word)
+    return now, notes

@@ -1,0 +1,124 @@
+"""What is known of diffusers' classes by name, against the diffusers that is installed and what its schedulers do."""
+
+import ast
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import pytest
+import torch
+from tests.laws import schedules
+
+import deradiff
+from deradiff import compat
+from deradiff.noise import NoiseLevel, is_flow, is_stochastic, noise_at, noise_levels, renoises
+from deradiff.paths.transition import draws_posterior
+
+
+def classes(folder: str, ending: str) -> Iterator[ast.ClassDef]:
+    """The public classes of diffusers' files, without importing them."""
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    for file in sorted((Path(spec.origin).parent / folder).rglob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name.endswith(ending):
+                yield node
+
+
+def arguments(kind: ast.ClassDef) -> set[str]:
+    """Of its ``__init__``; none where it has none of its own."""
+    inits = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    return {argument.arg for init in inits for argument in (*init.args.args, *init.args.kwonlyargs)}
+
+
+def test_every_scheduler_of_diffusers_is_known() -> None:
+    names = {kind.name for kind in classes("schedulers", "Scheduler")}
+    assert len(names) > 40
+    assert names - compat.known_schedulers() == set()
+
+
+def test_every_pipeline_has_a_denoiser_by_a_known_name() -> None:
+    pipelines = [kind for kind in classes("pipelines", "Pipeline") if arguments(kind)]
+    assert len(pipelines) > 200
+    assert {own.name for own in pipelines if not arguments(own) & {*compat.DENOISERS}} == {*compat.WITHOUT_DENOISER}
+
+
+@pytest.mark.parametrize("prefixes", [compat.ROWS_ARE_NOT_IMAGES, compat.SHARE_PICTURES])
+def test_every_name_of_a_pipeline_is_one_of_diffusers(prefixes: tuple[str, ...]) -> None:
+    names = [kind.name for folder in ("pipelines", "modular_pipelines") for kind in classes(folder, "Pipeline")]
+    assert [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)] == []
+
+
+@pytest.mark.parametrize("name", schedules.EVERY)
+def test_what_is_said_to_draw_noise_does(name: str) -> None:
+    """Steps from the same state, with torch's generator at two seeds: some draw in the middle alone."""
+    found = []
+    for seed in (0, 1):
+        scheduler = schedules.fresh(name)
+        sample = schedules.randn(1, 4, 8, 8)
+        torch.manual_seed(seed)
+        for timestep in schedules.timesteps_of(scheduler):
+            given = schedules.network_input(scheduler, sample, timestep)
+            sample = schedules.step(scheduler, 0.1 * given, timestep, sample)
+        found.append(sample)
+    assert is_stochastic(schedules.fresh(name)) == (not torch.equal(*found))
+
+
+@pytest.mark.parametrize("name", [name for name in schedules.EVERY if "LCM" in name or "stochastic" in name])
+def test_what_renoises_keeps_nothing_of_the_sample(name: str) -> None:
+    """At the same predicted x_0, samples that differ go on alike."""
+    assert renoises(schedules.fresh(name))
+
+
+def test_a_subclass_counts_as_its_parent() -> None:
+    class Mine(diffusers.DDIMScheduler):  # pyright: ignore[reportPrivateImportUsage]
+        pass
+
+    class Ours(diffusers.LCMScheduler):  # pyright: ignore[reportPrivateImportUsage]
+        pass
+
+    assert draws_posterior(Mine(clip_sample=False), 1.0)
+    assert not draws_posterior(Mine(clip_sample=False), 0.0)
+    assert not is_stochastic(Mine())
+    assert is_stochastic(Ours())
+    assert renoises(Ours())
+
+    class MarigoldOfMine:
+        pass
+
+    class Further(MarigoldOfMine):
+        pass
+
+    assert compat.is_kind(Further(), compat.ROWS_ARE_NOT_IMAGES)
+
+
+class Foreign:
+    """A scheduler that diffusers doesn't have: sigma falls from 0.9, and alpha² + sigma² = 1."""
+
+    config: ClassVar[dict[str, Any]] = {}
+    num_inference_steps = 3
+    timesteps = torch.tensor([900.0, 600.0, 300.0])
+
+
+def test_a_foreign_scheduler_is_taken_as_it_is_registered(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "deradiff"):
+        assert not is_stochastic(Foreign())
+        assert not is_stochastic(Foreign())
+    assert caplog.text.count("register_scheduler(Foreign") == 1
+
+    def levels(scheduler: Foreign) -> NoiseLevel:
+        sigma = torch.cat([scheduler.timesteps / 1000, torch.zeros(1)]).double()
+        return NoiseLevel((1 - sigma.square()).sqrt(), sigma)
+
+    deradiff.register_scheduler(Foreign, draws_noise=True, noise_levels=levels)
+    try:
+        assert is_stochastic(Foreign())
+        assert not is_flow(Foreign())
+        assert noise_levels(Foreign()).sigma.tolist() == pytest.approx([0.9, 0.6, 0.3, 0.0])
+        assert noise_at(Foreign(), 600.0).sigma.item() == pytest.approx(0.6)
+    finally:
+        compat._SCHEDULERS.pop("Foreign")
