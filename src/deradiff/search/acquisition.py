@@ -1,6 +1,6 @@
 """What to sample next: lams at which the answer could still lie, then more prompts and seeds around it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ class SampleBlock(NamedTuple):
     def images(self) -> int:
         """How many images."""
         return len(self.prompts) * len(self.seeds) * len(self.lams)
+
+
+Acquisition = Callable[[Bools, Sequence[float], int, Sequence[int]], SampleBlock | None]  # as `next_block`
 
 
 def initial_design(prompts: int, lams: Sequence[float]) -> SampleBlock:

@@ -18,6 +18,7 @@ from deradiff.analysis.statistics import win_rates
 from deradiff.errors import ConfigError, ResultsError
 from deradiff.results import Results, RewardInfo
 from deradiff.search.acquisition import (
+    Acquisition,
     SampleBlock,
     cut_to_budget,
     initial_design,
@@ -83,7 +84,13 @@ class SearchResult:
         return np.flatnonzero(known_images(self.sampled).any(axis=(0, 1))).tolist()
 
 
-def search(settings: Settings, lams: Sequence[float], prompts: int, sample: Sample) -> SearchResult:
+def search(
+    settings: Settings,
+    lams: Sequence[float],
+    prompts: int,
+    sample: Sample,
+    acquisition: Acquisition = next_block,
+) -> SearchResult:
     """Find lam.
 
     Args:
@@ -92,6 +99,7 @@ def search(settings: Settings, lams: Sequence[float], prompts: int, sample: Samp
         prompts: how many there are, 2 or more.
         sample: samples and scores what is missing of a block of indices of prompts, seeds and lams, and returns the
             scores of all that is sampled, for this question or earlier, on the whole grid, with gaps.
+        acquisition: says what to sample next, as `next_block` does.
 
     Raises:
         ConfigError: a single prompt, or fewer images allowed than the initial design takes.
@@ -102,7 +110,7 @@ def search(settings: Settings, lams: Sequence[float], prompts: int, sample: Samp
         known = sample(block)
     while True:
         estimate = estimate_lam(known, settings.criteria)
-        block = next_block(known_images(known), lams, estimate.index, estimate.spread)
+        block = acquisition(known_images(known), lams, estimate.index, estimate.spread)
         if block is not None and settings.max_images is not None:
             block = cut_to_budget(block, settings.max_images - int(known_images(known).sum()))
         stopped = _stop_reason(settings, estimate, known, block)
