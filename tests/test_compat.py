@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 import logging
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,15 +18,15 @@ from deradiff.noise import NoiseLevel, is_flow, is_stochastic, noise_at, noise_l
 from deradiff.paths.transition import draws_posterior
 
 
-def classes(folder: str, ending: str) -> Iterator[ast.ClassDef]:
-    """The public classes of diffusers' files, without importing them."""
+@cache
+def classes(folder: str, ending: str) -> list[ast.ClassDef]:
+    """The classes of diffusers' files, without importing them."""
     spec = importlib.util.find_spec("diffusers")
     assert spec is not None
     assert spec.origin is not None
-    for file in sorted((Path(spec.origin).parent / folder).rglob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and node.name.endswith(ending):
-                yield node
+    files = sorted((Path(spec.origin).parent / folder).rglob("*.py"))
+    nodes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
+    return [node for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith(ending)]
 
 
 def arguments(kind: ast.ClassDef) -> set[str]:

@@ -9,6 +9,7 @@ from deradiff.runs.recipe import Recipe, check_same_recipe
 
 GIVEN: dict[str, Any] = {"model": "m", "anchor": "a", "model_hash": "1", "anchor_hash": "2"}
 OTHERS: dict[str, Any] = {
+    "ensemble": "batched",
     "component": "unet",
     "scheduler": "DDIMScheduler",
     "steps": 3,
