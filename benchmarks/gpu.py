@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import deradiff
+from deradiff.acceleration import Budget
 from deradiff.realignment import sweeping
-from deradiff.reuse import Budget
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 LAMS = tuple(step / 4 for step in range(9))

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import deradiff
-from deradiff.anchor.inputs import stack_copies
+from deradiff.anchor.inputs import repeat_rows
 
 REPEATS, ROWS = 15, 2
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -179,7 +179,7 @@ class _Routed:
     """The stacked batch by PEFT's own means: hooks that stay on its layers, and one adapter name a row."""
 
     def __init__(self, plain: Callable[..., Any], denoiser: Any, inputs: dict[str, Any]) -> None:
-        self.plain, self.denoiser, self.inputs = plain, denoiser, stack_copies(inputs, ROWS, 2)
+        self.plain, self.denoiser, self.inputs = plain, denoiser, repeat_rows(inputs, ROWS, 2)
         self.names, self.on = ["__base__", "anchor"], False
         for module in denoiser.modules():
             if isinstance(module, BaseTunerLayer):

@@ -67,7 +67,7 @@ def conditions(pipe: Any, prompt: str, guided: bool, side: int) -> dict[str, Any
     return {"encoder_hidden_states": states, "added_cond_kwargs": added}
 
 
-class Calls:
+class BatchedCall:
     """How many images went through networks, all branches of guidance of one counted once."""
 
     def __init__(self, branches: int) -> None:
@@ -84,9 +84,9 @@ class Calls:
 
 
 @contextmanager
-def counting(networks: list[nn.Module], guidance: float) -> Iterator[Calls]:
+def counting(networks: list[nn.Module], guidance: float) -> Iterator[BatchedCall]:
     """Count the calls of networks within the block, whoever makes them."""
-    calls = Calls(2 if guidance > 1 else 1)
+    calls = BatchedCall(2 if guidance > 1 else 1)
     hooks = [network.register_forward_pre_hook(calls.see) for network in networks]
     try:
         yield calls

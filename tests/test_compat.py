@@ -15,7 +15,7 @@ from tests.laws import schedules
 import deradiff
 from deradiff import compat
 from deradiff.noise import NoiseLevel, is_flow, is_stochastic, noise_at, noise_levels, renoises
-from deradiff.paths.transition import draws_posterior
+from deradiff.trajectory.transition import draws_posterior
 
 
 @cache

@@ -16,10 +16,10 @@ from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 
 import deradiff
+from deradiff.acceleration.policies import Exact
 from deradiff.anchor.ensembles import AdapterToggle, SequentialEnsemble, build_ensemble
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree
-from deradiff.reuse.policy import Exact
 from deradiff.rewards import load_reward
 from deradiff.search.acquisition import SampleBlock, next_block
 from deradiff.testing import check_acquisition, check_ensemble, check_policy, check_reward, check_scheduler
@@ -74,13 +74,13 @@ def test_policies_of_ours_pass(policy: Any) -> None:
 class Lazy:
     """A tenth too little of everything."""
 
-    needs_clock: bool = False
+    needs_solver: bool = False
 
-    def line(self) -> Any:
-        exact = Exact().line()
+    def start(self) -> Any:
+        exact = Exact().start()
 
-        def step(calls: Any, moment: Any) -> Any:
-            predicted = exact(calls, moment)
+        def step(calls: Any, context: Any) -> Any:
+            predicted = exact(calls, context)
             return type(predicted)(mixture=predicted.mixture * 0.9)
 
         return step

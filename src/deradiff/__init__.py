@@ -22,6 +22,10 @@ from deradiff.errors import ScheduleError as ScheduleError
 from deradiff.errors import TableError as TableError
 
 if TYPE_CHECKING:
+    from deradiff.acceleration import Adaptive as Adaptive
+    from deradiff.acceleration import Exact as Exact
+    from deradiff.acceleration import Reuse as Reuse
+    from deradiff.acceleration import Weights as Weights
     from deradiff.analysis.criteria import Guard as Guard
     from deradiff.analysis.recommend import recommend as recommend
     from deradiff.compat import register_scheduler as register_scheduler
@@ -30,26 +34,22 @@ if TYPE_CHECKING:
     from deradiff.realignment import realign as realign
     from deradiff.report.page import write_report as write_report
     from deradiff.results import Results as Results
-    from deradiff.reuse import Adaptive as Adaptive
-    from deradiff.reuse import Exact as Exact
-    from deradiff.reuse import Reuse as Reuse
-    from deradiff.reuse import Weights as Weights
     from deradiff.rewards import load_reward as load_reward
     from deradiff.rewards.scorer import Scorer as Scorer
     from deradiff.runs.recipe import Recipe as Recipe
     from deradiff.runs.run import Run as Run
 
 _LAZY = {
-    "Adaptive": "deradiff.reuse",
-    "Exact": "deradiff.reuse",
+    "Adaptive": "deradiff.acceleration",
+    "Exact": "deradiff.acceleration",
     "Guard": "deradiff.analysis.criteria",
     "Handle": "deradiff.realignment",
     "Recipe": "deradiff.runs.recipe",
     "Results": "deradiff.results",
-    "Reuse": "deradiff.reuse",
+    "Reuse": "deradiff.acceleration",
     "Run": "deradiff.runs.run",
     "Scorer": "deradiff.rewards.scorer",
-    "Weights": "deradiff.reuse",
+    "Weights": "deradiff.acceleration",
     "handle_of": "deradiff.realignment",
     "load_reward": "deradiff.rewards",
     "realign": "deradiff.realignment",

@@ -1,7 +1,7 @@
 """How far realigned sampling goes from the reference, and weights between lams: scalars per image.
 
 Symbols: rho = log SNR; Δeps = aligned − reference at x_t, as predictions of eps; xi the noise that a stochastic step
-draws. Sums run over all but the first dimension, in float64.
+draws. PathStatistics run over all but the first dimension, in float64.
 
 In continuous time, over one path of the reverse SDE whose drift is mixed at lam,
 

@@ -55,7 +55,7 @@ class Results:
         unscored: reward name -> how many images have no score of it yet; such a reward is not among ``scores``.
         missing: how many images were asked for and are not there yet.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
-        paths: other trajectory statistics (`deradiff.paths.Paths`), name -> array (P, S, L), nan where unknown.
+        paths: other trajectory statistics (`deradiff.trajectory.Paths`), name -> array (P, S, L), nan where unknown.
         rewards: reward name -> what is known of its scale; `RewardInfo`'s defaults where a name is missing.
         anchor_beta: KL strength the anchor was aligned at, or None where its card does not say.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).

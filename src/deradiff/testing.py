@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deradiff.acceleration import Budget, Exact, Policy
 from deradiff.anchor.ensembles import ModelEnsemble
 from deradiff.noise import is_flow, is_stochastic, noise_levels
 from deradiff.realignment import realign, sweeping
-from deradiff.reuse import Budget, Exact, Policy
 from deradiff.rewards import Reward, scores
 from deradiff.search.acquisition import Acquisition, SampleBlock, initial_design
 from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline

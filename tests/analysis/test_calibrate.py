@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.paths.tables import gaussian
+from tests.trajectory.tables import gaussian
 
 from deradiff import testbed
 from deradiff.analysis.calibrate import calibrate

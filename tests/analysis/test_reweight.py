@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.paths.tables import gaussian
+from tests.trajectory.tables import gaussian
 
 from deradiff.analysis.curves import paired_curve
 from deradiff.analysis.reweight import reweight

@@ -28,14 +28,14 @@ def mistaken(*words: str, expected: str) -> None:
     assert "Error" in error
 
 
-class Told(NamedTuple):
+class CallBuffer(NamedTuple):
     """What a command printed."""
 
     stdout: str
     stderr: str
 
 
-def here(*words: str, code: int = 0) -> Told:
+def here(*words: str, code: int = 0) -> CallBuffer:
     """In this process: importing torch in another one takes seconds."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(common, "hush", lambda: None)  # it would last
@@ -43,11 +43,11 @@ def here(*words: str, code: int = 0) -> Told:
     error = done.exception
     if isinstance(error, DeradiffError):  # main() does so
         assert code == 2, error
-        return Told(done.stdout, f"Error: {error}\n")
+        return CallBuffer(done.stdout, f"Error: {error}\n")
     if error is not None and not isinstance(error, SystemExit):
         raise error
     assert done.exit_code == code, done.output
-    return Told(done.stdout, done.stderr)
+    return CallBuffer(done.stdout, done.stderr)
 
 
 def as_typed(command: str) -> list[str]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from deradiff import testbed
 from deradiff.anchor.source import card_of
 from deradiff.cli import app
-from deradiff.compare.aligned import Aligned, refuse_other_conventions
+from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.errors import DeradiffError
 from deradiff.runs.run import Run
 
@@ -39,7 +39,7 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
     convention = card_of(testbed.anchor_path())["beta_convention"]
     assert card["beta_convention"] == {name: pytest.approx(value) for name, value in convention.items()}
     comparable = [str(tmp_path / "anchor"), str(testbed.anchor_path())]
-    refuse_other_conventions([Aligned.read(name, name) for name in comparable])  # though another machine made one
+    check_conventions([Aligned.read(name, name) for name in comparable])  # though another machine made one
     assert (card["beta"], card["reward"], card["reference"]) == (0.1, "warmth", "embedded")
     sweep = (
         "--prompt",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from deradiff.compare.optimum import LEAST_ESS, SCRATCH, Optimum, Weighed, optimum
+from deradiff.compare.optimum import LEAST_ESS, SCRATCH, ImportanceWeights, Optimum, optimum
 
 RNG = np.random.default_rng(11)
 BETAS = (1.0, 2.0, 4.0)
@@ -14,7 +14,7 @@ BETAS = (1.0, 2.0, 4.0)
 def test_a_gaussian_is_tilted_as_known(beta: float) -> None:
     """N(0, 1) times exp(x / beta) is N(1 / beta, 1); the ESS of N samples tends to N exp(-1 / beta²)."""
     x = RNG.normal(size=(1, 200_000))
-    weighed = Weighed.of(x, beta)
+    weighed = ImportanceWeights.of(x, beta)
     assert weighed.mean(x) == pytest.approx(1 / beta, abs=0.02)
     assert weighed.mean(x**2) == pytest.approx(1 + 1 / beta**2, abs=0.05)
     assert weighed.ess / 200_000 == pytest.approx(np.exp(-1 / beta**2), abs=0.03)
@@ -22,15 +22,15 @@ def test_a_gaussian_is_tilted_as_known(beta: float) -> None:
 
 def test_weights_know_each_prompt_alone_and_no_zero_of_the_reward() -> None:
     x = RNG.normal(size=(3, 50))
-    shifted = Weighed.of(x + np.array([[0.0], [500.0], [-500.0]]), 0.5)
-    assert shifted.weights == pytest.approx(Weighed.of(x, 0.5).weights)
+    shifted = ImportanceWeights.of(x + np.array([[0.0], [500.0], [-500.0]]), 0.5)
+    assert shifted.weights == pytest.approx(ImportanceWeights.of(x, 0.5).weights)
     assert shifted.weights.sum(axis=1) == pytest.approx(1)
 
 
 def test_from_all_samples_alike_to_the_best_alone() -> None:
     x = RNG.normal(size=(4, 50))
-    assert Weighed.of(x, 1e6).ess == pytest.approx(50, rel=1e-3)
-    best = Weighed.of(x, 1e-3)
+    assert ImportanceWeights.of(x, 1e6).ess == pytest.approx(50, rel=1e-3)
+    best = ImportanceWeights.of(x, 1e-3)
     assert best.ess == pytest.approx(1, abs=1e-3)
     assert best.mean(x) == pytest.approx(x.max(axis=1))
 

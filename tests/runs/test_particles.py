@@ -8,8 +8,8 @@ import pyarrow.csv
 import pytest
 from tests.runs.subject import contents, finished, grown, recipe_of
 
-from deradiff.paths.paths import Sums
 from deradiff.runs.export import export
+from deradiff.trajectory.statistics import PathStatistics
 
 CHANGES: dict[str, Any] = {"steps": 4, "batch_size": 6, "particles": 3}
 LAMS = [0, 0.25, 0.5, 1]
@@ -49,7 +49,7 @@ def test_a_deleted_image_is_made_again_as_it_was(tmp_path: Path, models: tuple[s
 def test_everything_that_paths_tell_is_kept_and_exported(tmp_path: Path, models: tuple[str, str]) -> None:
     run = finished(tmp_path / "run", recipe_of(models, **CHANGES), lams=LAMS)
     results = run.results()
-    assert {*Sums.NAMES, "log_weight", "ess", "ancestors"} == {*results.paths, "path_kl"}
+    assert {*PathStatistics.NAMES, "log_weight", "ess", "ancestors"} == {*results.paths, "path_kl"}
     assert (results.paths["log_weight"][:, :, [0, 3]] == 0).all()
     assert results.path_kl is not None
     assert (results.path_kl[:, :, 0] == 0).all()

@@ -35,7 +35,7 @@ def settings(
     return Settings.of(**{"criteria": question, "interval_width": 1e-6, "max_images": 40, **wanted})
 
 
-def run_of(folder: Path, models: tuple[str, str], **changes: Any) -> Run:
+def infer_batch(folder: Path, models: tuple[str, str], **changes: Any) -> Run:
     return Run(folder, recipe_of(models, **{"batch_size": 4, **changes}))
 
 

@@ -13,9 +13,9 @@ from tests.search.subject import (
     PROMPTS,
     RED,
     find,
+    infer_batch,
     keys,
     known,
-    run_of,
     settings,
     stamps,
     stopping_after,
@@ -44,14 +44,14 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, quick: int, models: Models) -> Whole:
-    run = run_of(tmp_path_factory.mktemp("whole"), models)
+    run = infer_batch(tmp_path_factory.mktemp("whole"), models)
     return Whole(run, *find(run))
 
 
 @pytest.fixture
 def searched(whole: Whole, tmp_path: Path, models: Models) -> Run:
     """A copy of it."""
-    return run_of(Path(shutil.copytree(whole.run.folder, tmp_path / "searched")), models)
+    return infer_batch(Path(shutil.copytree(whole.run.folder, tmp_path / "searched")), models)
 
 
 def on_disk(run: Run) -> SearchResult:
@@ -94,14 +94,14 @@ def test_a_search_of_an_empty_folder_leaves_a_run_that_holds_what_it_sampled(who
 
 
 def test_the_same_search_elsewhere_answers_the_same(whole: Whole, tmp_path: Path, models: Models) -> None:
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     found, told = find(run)
     assert (answer(found), told, keys(run)) == (answer(whole.found), whole.told, keys(whole.run))
 
 
 def test_a_later_command_reads_the_same_answer_off_the_folder(whole: Whole, tmp_path: Path, models: Models) -> None:
     """Whether all prompts are in use, or some were never sampled."""
-    many = run_of(tmp_path, models, batch_size=16)
+    many = infer_batch(tmp_path, models, batch_size=16)
     more = [*PROMPTS, *(f"another {number}" for number in range(28))]
     some, _ = find(many, settings(max_images=100), prompts=more)
     assert known(some).any(axis=(1, 2)).sum() == 32
@@ -113,7 +113,7 @@ def test_a_later_command_reads_the_same_answer_off_the_folder(whole: Whole, tmp_
 
 
 def test_a_swept_folder_s_images_count_and_only_what_it_lacks_is_sampled(tmp_path: Path, models: Models) -> None:
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     sampled(run, PROMPTS, 2, [0, 0.3, 1])  # not scored
     before = stamps(run)
     found, told = find(run, settings(max_images=60))
@@ -131,7 +131,7 @@ def test_a_swept_folder_s_images_count_and_only_what_it_lacks_is_sampled(tmp_pat
 
 def test_prompts_and_seeds_that_were_swept_are_taken_first(tmp_path: Path, models: Models) -> None:
     """The last two prompts and the second seed: what is known of any lam is of the first prompts and seeds."""
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     sampled(run, PROMPTS[4:], [1], [0, 0.5, 1])
     before = stamps(run)
     found, told = find(run, settings(max_images=30))
@@ -147,7 +147,7 @@ def test_prompts_and_seeds_that_were_swept_are_taken_first(tmp_path: Path, model
 
 def test_what_was_swept_decides_as_what_a_search_sampled_itself(whole: Whole, tmp_path: Path, models: Models) -> None:
     """A search that finds all it would have sampled ends at once, on the same answer."""
-    swept = run_of(tmp_path, models)
+    swept = infer_batch(tmp_path, models)
     swept.sample_requests(whole.run.store.requests(), progress=quiet)
     found, told = find(swept)
     assert told == []
@@ -175,10 +175,10 @@ def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(
 ) -> None:
     """Of 11 batches: before the first, amid the first block of 5, after it, amid the second, and before the last."""
     with stopping_after(batches), pytest.raises(KeyboardInterrupt):
-        find(run_of(tmp_path, models))
-    before = stamps(run_of(tmp_path, models))
+        find(infer_batch(tmp_path, models))
+    before = stamps(infer_batch(tmp_path, models))
     assert len(before) < whole.found.images
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     again, _ = find(run)
     assert before.items() <= stamps(run).items()
     assert (answer(again), again.stopped) == (answer(whole.found), whole.found.stopped)
@@ -189,8 +189,8 @@ def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(
 def test_a_search_stopped_twice_goes_on_too(whole: Whole, tmp_path: Path, models: Models) -> None:
     for batches in (6, 1):
         with stopping_after(batches), pytest.raises(KeyboardInterrupt):
-            find(run_of(tmp_path, models))
-    run = run_of(tmp_path, models)
+            find(infer_batch(tmp_path, models))
+    run = infer_batch(tmp_path, models)
     again, _ = find(run)
     assert answer(again) == answer(whole.found)
     assert keys(run) == keys(whole.run)
@@ -210,11 +210,11 @@ def test_another_question_begins_with_what_is_there(whole: Whole, searched: Run)
 
 def test_max_images_is_kept(tmp_path: Path, models: Models) -> None:
     for most in (18, 25):
-        run = run_of(tmp_path / str(most), models)
+        run = infer_batch(tmp_path / str(most), models)
         found, _ = find(run, settings(max_images=most))
         assert len(stamps(run)) == found.images <= most
         assert f"{most} images allowed are used" in found.stopped
-    swept = run_of(tmp_path / "swept", models)
+    swept = infer_batch(tmp_path / "swept", models)
     sampled(swept, PROMPTS, 2, [0, 0.25, 0.5, 0.75, 1])
     found, told = find(swept, settings(max_images=20))  # more than is allowed was there
     assert told == []
@@ -226,7 +226,7 @@ def test_max_images_is_kept(tmp_path: Path, models: Models) -> None:
 def test_a_search_at_another_guidance_leaves_the_others_alone(
     tmp_path: Path, models: Models, swept: float | None, asked: float | None
 ) -> None:
-    run, alone = run_of(tmp_path / "both", models), run_of(tmp_path / "alone", models)
+    run, alone = infer_batch(tmp_path / "both", models), infer_batch(tmp_path / "alone", models)
     sampled(run, PROMPTS[:3], 1, [0, 1], [swept])
     before = stamps(run)
     found, told = find(run, settings(max_images=24), guidance=asked)
@@ -243,14 +243,14 @@ def test_what_is_asked_about_is_scored_beside_what_else_was_named(tmp_path: Path
     assert rewards_to_score(question, ["contrast", "warmth"]) == ["contrast", "warmth", "faithfulness"]
     with pytest.raises(ConfigError, match=r"diversity compares images with each other.*use deradiff sweep"):
         rewards_to_score(question, ["diversity"])
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     found, _ = find(run, settings(guards=(), max_images=24), rewards=["contrast"])
     assert set(found.recommendation.curves) == {RED, "contrast"}
     assert set(run.results().scores) == {RED, "contrast"}
 
 
 def test_what_a_run_has_beside_a_search_s_own_prompts_is_left_out_of_it(tmp_path: Path, models: Models) -> None:
-    run = run_of(tmp_path, models)
+    run = infer_batch(tmp_path, models)
     sampled(run, ["another"], 2, [0, 0.5, 1, 1.5])
     found, told = find(run, settings(max_images=24))
     assert "another" not in found.sampled.prompts
@@ -306,17 +306,17 @@ def test_mistakes_are_told_before_anything_is_sampled(tmp_path: Path, models: Mo
     ]
     for given, asked, told in mistakes:
         with pytest.raises(ConfigError, match=told):
-            find(run_of(tmp_path / "run", models), asked, **given)
+            find(infer_batch(tmp_path / "run", models), asked, **given)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_another_recipe_is_refused(searched: Run, models: Models) -> None:
     with pytest.raises(RunFolderError, match=r"another recipe \(steps was 2, now 3\)"):
-        run_of(searched.folder, models, steps=3)
+        infer_batch(searched.folder, models, steps=3)
 
 
 def test_a_kl_budget_needs_what_a_run_without_diagnostics_lacks(tmp_path: Path, models: Models) -> None:
-    run = run_of(tmp_path, models, diagnostics=False)
+    run = infer_batch(tmp_path, models, diagnostics=False)
     asked = settings().model_copy(update={"criteria": make_criteria(RED, kl_budget=1.0)})
     with pytest.raises(ResultsError, match="search with diagnostics"):
         search_run(run, asked, PROMPTS, [0])

@@ -25,7 +25,7 @@ def settings(guards: Sequence[Guard] = (GOLD,), **wanted: Any) -> Settings:
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, ...], x: Floats) -> Floats:
-    """Sums of a few waves of random size, 0 at lam = 0."""
+    """PathStatistics of a few waves of random size, 0 at lam = 0."""
     waves = np.stack([np.sin(np.pi * count * x) for count in (0.5, 1, 1.5)])
     return rng.normal(size=(*shape[:2], len(waves))) @ waves
 

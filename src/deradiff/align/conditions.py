@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deradiff.acceleration.cells import single
 from deradiff.anchor.inputs import batch_rows, map_tensors, sample_of
 from deradiff.errors import AlignError
 from deradiff.realignment.intercept import intercept
-from deradiff.reuse.calls import single
 
 _ROWS = 3  # of the captured call: tells what has one entry a row
 _TIMES = ("timestep", "timesteps", "t", "timestep_ratio")

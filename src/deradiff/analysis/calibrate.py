@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from deradiff.analysis.messages import FEW_PROMPTS
-from deradiff.analysis.reweight import obstacle
+from deradiff.analysis.reweight import unsupported_reason
 from deradiff.errors import ResultsError
 from deradiff.results import Results
 
@@ -90,7 +90,7 @@ def calibrate(results: Results, reward: str, nominal: float | None = None) -> Ca
     table = results.scored(reward)
     if 0 not in results.lams:
         raise ResultsError("images of the reference, lam = 0, are needed; sweep it too")
-    if reason := obstacle(results):
+    if reason := unsupported_reason(results):
         raise ResultsError(reason)
     place = results.lams.index(0)
     log_ratio, scores = results.paths["implicit_reward"][:, :, place], table[:, :, place]

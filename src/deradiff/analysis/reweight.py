@@ -71,10 +71,10 @@ def reweight(
 
     Prompts of which an image is missing or not scored at a lam that is used are left out.
     """
-    refuse_beyond(lams)
+    check_within(lams)
     results = without_gaps(results, reward, sampled)
     table = results.scored(reward)
-    if reason := obstacle(results):
+    if reason := unsupported_reason(results):
         raise ResultsError(reason)
     used = usable(results, sampled)
     places = [results.lams.index(lam) for lam in used]
@@ -120,7 +120,7 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
     return lam * log_ratio - np.logaddexp.reduce(drawn, axis=0)
 
 
-def obstacle(results: Results) -> str | None:
+def unsupported_reason(results: Results) -> str | None:
     """Why nothing of a sweep can be reweighted; None where something can."""
     if len(results.prompts) < 2:
         return "one prompt only: intervals need the spread between prompts; sweep more: --prompts MORE"
@@ -167,7 +167,7 @@ def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[fl
     plain = _plain(results)
     if sampled is None:
         return plain
-    refuse_beyond(sampled)
+    check_within(sampled)
     if missing := [lam for lam in sampled if lam not in results.lams]:
         raise ResultsError(f"lam = {missing[0]:g} was not swept; there are {list(results.lams)}")
     if moved := [lam for lam in sampled if lam not in plain]:
@@ -175,7 +175,7 @@ def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[fl
     return tuple(sampled)
 
 
-def refuse_beyond(lams: Sequence[float]) -> None:
+def check_within(lams: Sequence[float]) -> None:
     """Raise ResultsError for a lam beyond [0, 1]: path weights were measured to be wrong there."""
     if beyond := [lam for lam in lams if not 0 <= lam <= 1]:
         raise ResultsError(

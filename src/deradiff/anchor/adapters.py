@@ -35,7 +35,7 @@ def active_adapters(denoiser: nn.Module) -> set[str]:
     return {name for layer in layers for name in layer.active_adapters if name in layer._all_available_adapter_names()}
 
 
-def refuse_fused(denoiser: nn.Module) -> None:
+def check_not_fused(denoiser: nn.Module) -> None:
     """Raise RealignError where an adapter is merged into the weights, so that it can't be switched off."""
     fused = sorted({name for layer in adapter_layers(denoiser) for name in layer.merged_adapters})
     if fused:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from deradiff.anchor.adapters import active_adapters, adapter_layers, check_no_others, scaled, toggled
-from deradiff.anchor.inputs import batch_rows, fresh, stack_copies, take_copy, tensors
+from deradiff.anchor.inputs import batch_rows, fresh, repeat_rows, select_model, tensors
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree, weights_of
 from deradiff.anchor.state import StateCache, has_state, is_state, state_in
@@ -254,7 +254,7 @@ class BatchedAdapters:
                 "ensemble='batched' can't split a key-value cache between models; realign with ensemble='toggle'"
             )
         rows, copies = batch_rows(args, kwargs), len(which)
-        stacked_args, stacked_kwargs = stack_copies((args, kwargs), rows, copies)
+        stacked_args, stacked_kwargs = repeat_rows((args, kwargs), rows, copies)
         check_no_others(self.tree, self.names[1:])
         self._hook_layers()
         self._routes = rows, [self.names[index] for index in which]
@@ -263,7 +263,7 @@ class BatchedAdapters:
                 output = call(*stacked_args, **stacked_kwargs)
         finally:
             self._routes = None
-        return {index: take_copy(output, place, rows, copies) for place, index in enumerate(which)}
+        return {index: select_model(output, place, rows, copies) for place, index in enumerate(which)}
 
     def on_run_end(self) -> None:
         """Take the hooks off the layers."""

@@ -46,33 +46,33 @@ def batch_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     return len(sample_of(args, kwargs))
 
 
-def stack_copies(value: Any, rows: int, copies: int) -> Any:
+def repeat_rows(value: Any, rows: int, copies: int) -> Any:
     """Repeat whatever has one entry a row, copies side by side, so that one forward serves several models."""
     if isinstance(value, Tensor):
         return value.repeat_interleave(copies, 0) if value.ndim and value.shape[0] == rows else value
     if isinstance(value, list):
         if len(value) == rows and all(isinstance(item, Tensor) and item.shape[:1] != (rows,) for item in value):
             return [item for item in value for _ in range(copies)]
-        return [stack_copies(item, rows, copies) for item in value]
+        return [repeat_rows(item, rows, copies) for item in value]
     if type(value) is tuple:
-        return tuple(stack_copies(item, rows, copies) for item in value)
+        return tuple(repeat_rows(item, rows, copies) for item in value)
     if type(value) is dict:  # positions belong to tokens, however many there are
-        return {key: item if is_position(key) else stack_copies(item, rows, copies) for key, item in value.items()}
+        return {key: item if is_position(key) else repeat_rows(item, rows, copies) for key, item in value.items()}
     return value
 
 
-def take_rows(value: Any, rows: int, index: Tensor) -> Any:
+def select_rows(value: Any, rows: int, index: Tensor) -> Any:
     """Of whatever has one entry a row, those at ``index``, in that order; the rest as it is."""
     if isinstance(value, Tensor):
         return value[index.to(value.device)] if value.ndim and value.shape[0] == rows else value
     if isinstance(value, list):
         if len(value) == rows and all(isinstance(item, Tensor) and item.shape[:1] != (rows,) for item in value):
             return [value[row] for row in index.tolist()]
-        return [take_rows(item, rows, index) for item in value]
+        return [select_rows(item, rows, index) for item in value]
     if type(value) is tuple:
-        return tuple(take_rows(item, rows, index) for item in value)
+        return tuple(select_rows(item, rows, index) for item in value)
     if type(value) is dict:
-        return {key: item if is_position(key) else take_rows(item, rows, index) for key, item in value.items()}
+        return {key: item if is_position(key) else select_rows(item, rows, index) for key, item in value.items()}
     return value
 
 
@@ -81,17 +81,17 @@ def is_position(name: str) -> bool:
     return "rope" in name or "rotary" in name or name in ("img_ids", "txt_ids")
 
 
-def take_copy(value: Any, index: int, rows: int, copies: int) -> Any:
+def select_model(value: Any, index: int, rows: int, copies: int) -> Any:
     """The part of an output of stacked inputs that belongs to copy ``index``."""
     if isinstance(value, Tensor):
         return value[index::copies] if value.ndim and value.shape[0] == rows * copies else value
     if isinstance(value, list):
         if len(value) == rows * copies:
             return value[index::copies]
-        return [take_copy(item, index, rows, copies) for item in value]
+        return [select_model(item, index, rows, copies) for item in value]
     if type(value) is tuple:
-        return tuple(take_copy(item, index, rows, copies) for item in value)
+        return tuple(select_model(item, index, rows, copies) for item in value)
     if isinstance(value, Mapping):  # diffusers' output dataclasses
-        parts = {key: take_copy(item, index, rows, copies) for key, item in value.items()}
+        parts = {key: select_model(item, index, rows, copies) for key, item in value.items()}
         return type(value)(**parts)  # pyright: ignore[reportCallIssue]
     return value

@@ -73,7 +73,7 @@ def align(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of training and of own samples.", rich_help_panel=TRAINING)] = 0,
     guidance: Annotated[
-        float, typer.Option(help="Told to guidance-distilled models (FLUX).", rich_help_panel=TRAINING)
+        float, typer.Option(help="CallBuffer to guidance-distilled models (FLUX).", rich_help_panel=TRAINING)
     ] = 1.0,
     height: options.Height = None,
     width: options.Width = None,
@@ -108,7 +108,7 @@ def align(
         raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
     if sampling_guidance is not None and not isfinite(sampling_guidance):
         raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
-    _refuse_unused(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
+    _check_used(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
     settings = Settings.of(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps, pairs=pairs,
         draws=draws, accumulation=accumulation, learning_rate=learning_rate, full=full, rank=rank,
@@ -156,7 +156,7 @@ def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "R
     return texts, load_reward(reward)
 
 
-def _refuse_unused(ctx: typer.Context, names: list[str]) -> None:
+def _check_used(ctx: typer.Context, names: list[str]) -> None:
     """An option of the other source of preferences would be ignored."""
     from deradiff.errors import AlignError
 

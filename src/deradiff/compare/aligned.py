@@ -54,7 +54,7 @@ class Aligned(BaseModel):
         return f"beta{self.beta:g}-seed{self.seed}"
 
 
-def refuse_other_conventions(models: Sequence[Aligned]) -> None:
+def check_conventions(models: Sequence[Aligned]) -> None:
     """Refuse models whose betas don't mean the same.
 
     Raises:
@@ -71,7 +71,7 @@ def refuse_other_conventions(models: Sequence[Aligned]) -> None:
             )
 
 
-def refuse_other_units(model: Aligned, scheduler: Any) -> None:
+def check_units(model: Aligned, scheduler: Any) -> None:
     """Refuse a model whose beta isn't in units of the reward, as that of an optimum must be.
 
     Raises:

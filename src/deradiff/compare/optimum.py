@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from deradiff.analysis.statistics import mean_interval
-from deradiff.compare.statistics import Floats, Held
+from deradiff.compare.statistics import ArmDifference, Floats
 
 SCRATCH = "scratch"  # the arm of models aligned from scratch
 LEAST_ESS = 15
@@ -21,7 +21,7 @@ _LEAST_SHARE = 0.5  # of prompts that must reach it at a beta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighed:
+class ImportanceWeights:
     """Samples of the reference under one beta's weights.
 
     Attributes:
@@ -33,7 +33,7 @@ class Weighed:
     ess: Floats
 
     @classmethod
-    def of(cls, objective: Floats, beta: float) -> "Weighed":
+    def of(cls, objective: Floats, beta: float) -> "ImportanceWeights":
         """Weights exp(objective / beta) of samples (P, N) of the reference."""
         weights = softmax(objective / beta, axis=1)
         return cls(weights=weights, ess=1 / np.square(weights).sum(axis=1))
@@ -44,7 +44,7 @@ class Weighed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Held):
+class Row(ArmDifference):
     """An arm held against the optimum, prompt by prompt; the interval holds the optimum's Monte-Carlo error.
 
     Attributes:
@@ -104,7 +104,7 @@ def optimum(
         rewards: (P, N), what is compared: the objective or another reward of the same samples.
         arms: arm -> for each beta the same reward of its images, (P, S) or, for several models, (T, P, S).
     """
-    weighed = {beta: Weighed.of(scores, beta) for beta in betas}
+    weighed = {beta: ImportanceWeights.of(scores, beta) for beta in betas}
     enough = {beta: own.ess >= LEAST_ESS for beta, own in weighed.items()}
     kept = [beta for beta in betas if enough[beta].mean() >= _LEAST_SHARE]
     prompts = np.all([enough[beta] for beta in kept], axis=0) if kept else np.zeros(len(scores), dtype=bool)

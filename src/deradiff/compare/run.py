@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deradiff.compare.aligned import refuse_other_units
+from deradiff.compare.aligned import check_units
 from deradiff.compare.settings import Arm, Comparison
 from deradiff.errors import RunFolderError
 from deradiff.io import locked, read_object, write_errors, write_whole
@@ -80,7 +80,7 @@ class Runs:
         for scheduler in self.comparison.schedulers:
             check_scheduler(pipe, scheduler)
         if self.comparison.optimum:
-            refuse_other_units(self.comparison.anchors[0], pipe.scheduler)
+            check_units(self.comparison.anchors[0], pipe.scheduler)
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".compare.lock"):

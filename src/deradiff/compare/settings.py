@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from deradiff.compare.aligned import Aligned, refuse_other_conventions
+from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.compare.optimum import LEAST_ESS
 from deradiff.errors import ConfigError
 from deradiff.mixture import lam_from_beta
@@ -61,10 +61,10 @@ class Comparison(BaseModel):
             ConfigError: fewer than two betas or prompts, one thing given twice, betas of several conventions, too few
                 samples for an optimum, or a setting that no recipe takes.
         """
-        _refuse_twice([f"the scheduler {scheduler}" for scheduler in schedulers])
-        _refuse_twice([f"an anchor of {anchor}" for anchor in anchors])
-        _refuse_twice([f"a model from scratch of {model}" for model in scratch])
-        refuse_other_conventions([*anchors, *scratch])
+        _check_unique([f"the scheduler {scheduler}" for scheduler in schedulers])
+        _check_unique([f"an anchor of {anchor}" for anchor in anchors])
+        _check_unique([f"a model from scratch of {model}" for model in scratch])
+        check_conventions([*anchors, *scratch])
         betas = {model.beta for model in scratch}
         if len(betas) < 2:
             raise ConfigError(
@@ -134,6 +134,6 @@ def _lams(anchor: Aligned, betas: Iterable[float]) -> set[float]:
     return {lam_from_beta(anchor.beta, beta) for beta in betas}
 
 
-def _refuse_twice(given: list[str]) -> None:
+def _check_unique(given: list[str]) -> None:
     if twice := [what for what, count in Counter(given).items() if count > 1]:
         raise ConfigError(f"given twice: {', '.join(twice)}; leave one out")

@@ -66,7 +66,7 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class ArmDifference:
     """One arm at one beta, held against what it should be.
 
     Attributes:
@@ -85,7 +85,7 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Held):
+class Row(ArmDifference):
     """An arm held against models from scratch, in pairs of equal noise.
 
     Attributes:

@@ -6,20 +6,20 @@ from typing import Any, get_args
 
 from torch import nn
 
-from deradiff.anchor.adapters import refuse_fused
+from deradiff.acceleration import Exact, Policy, Weights
+from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import Ensemble, build_ensemble, build_interpolated
 from deradiff.anchor.load import Anchor, merge_adapter
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import RealignError
-from deradiff.realignment.assign import AnchorGiven, attach_one, components_for, named, scheduler_of
-from deradiff.realignment.correct import checked_count
+from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named, scheduler_of
+from deradiff.realignment.correct import check_particles
 from deradiff.realignment.denoisers import denoisers, pick
 from deradiff.realignment.handle import Handle
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import intercept, owner_of
-from deradiff.realignment.lams import LamGiven, Lams
-from deradiff.realignment.limits import refuse_cache
-from deradiff.reuse import Exact, Policy, Weights
+from deradiff.realignment.lams import LamLike, Lams
+from deradiff.realignment.limits import check_no_step_cache
 
 logger = logging.getLogger("deradiff")
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("deradiff")
 def realign(
     pipe: Any,
     aligned: Any,
-    lam: LamGiven = 0.5,
+    lam: LamLike = 0.5,
     *,
     component: str | None = None,
     ensemble: Ensemble = "auto",
@@ -74,17 +74,17 @@ def realign(
     parts = denoisers(pipe) if component is None else pick(pipe, component)
     found = {name: unwrapped(part) for name, part in parts.items()}
     for name, denoiser in found.items():
-        _refuse_unready(name, parts[name], denoiser)
+        _check_ready(name, parts[name], denoiser)
     if ensemble not in get_args(Ensemble):
         raise RealignError(f"ensemble is {ensemble!r}; expected one of {', '.join(get_args(Ensemble))}")
-    checked_count(particles)
+    check_particles(particles)
     if particles > 1 and policy not in (None, Exact()):
         raise RealignError("particles need both models' predictions at every step; leave policy= out")
     if isinstance(policy, Weights) and ensemble != "auto":
         raise RealignError(f"policy=Weights() holds one network of mixed weights; leave ensemble={ensemble!r} out")
     entries = named(found, aligned)
     Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
-    wanted: dict[str, list[tuple[str, AnchorGiven]]] = {}
+    wanted: dict[str, list[tuple[str, AnchorLike]]] = {}
     for name, own, given in entries:
         for target in [own] if own else components_for(found, given):
             wanted.setdefault(target, []).append((name, given))
@@ -112,14 +112,14 @@ def _hook(
     pipe: Any,
     component: str,
     denoiser: nn.Module,
-    givens: list[tuple[str, AnchorGiven]],
+    givens: list[tuple[str, AnchorLike]],
     ensemble: Ensemble,
     policy: Policy | Weights | None,
     stack: ExitStack,
 ) -> Hook:
     anchors: list[Anchor] = []
     for name, given in givens:
-        anchors.append(attach_one(pipe, component, denoiser, name, given))
+        anchors.append(load_anchor(pipe, component, denoiser, name, given))
         stack.callback(anchors[-1].undo)
     if isinstance(policy, Weights):
         models = build_interpolated(denoiser, anchors)
@@ -129,10 +129,10 @@ def _hook(
     return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component))
 
 
-def _refuse_unready(component: str, part: nn.Module, denoiser: nn.Module) -> None:
+def _check_ready(component: str, part: nn.Module, denoiser: nn.Module) -> None:
     if owner_of(part) or owner_of(denoiser):
         raise RealignError(
             f"{component} is realigned already; call handle.remove() on the first handle, or set its lam"
         )
-    refuse_cache(component, ModuleTree(denoiser))
-    refuse_fused(denoiser)
+    check_no_step_cache(component, ModuleTree(denoiser))
+    check_not_fused(denoiser)

@@ -17,16 +17,16 @@ from deradiff.errors import AnchorError, DeradiffError
 logger = logging.getLogger("deradiff")
 
 LONE = "aligned"  # the name of an anchor that comes alone
-AnchorGiven = nn.Module | str | Path
+AnchorLike = nn.Module | str | Path
 
 
-def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[str, str | None, AnchorGiven]]:
+def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[str, str | None, AnchorLike]]:
     """Read the user's ``aligned`` as a list of (anchor name, component or None, what was given).
 
     Raises:
         AnchorError: an empty mapping, or something that is no anchor.
     """
-    entries: list[tuple[str, str | None, AnchorGiven]]
+    entries: list[tuple[str, str | None, AnchorLike]]
     if not isinstance(aligned, Mapping):
         entries = [(LONE, None, aligned)]
     elif set(aligned) & set(pipe_denoisers):
@@ -49,7 +49,7 @@ def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[s
     return [(name, own, unwrapped(given) if isinstance(given, nn.Module) else given) for name, own, given in entries]
 
 
-def components_for(found: Mapping[str, nn.Module], given: AnchorGiven) -> list[str]:
+def components_for(found: Mapping[str, nn.Module], given: AnchorLike) -> list[str]:
     """The denoisers an anchor was made for.
 
     Raises:
@@ -98,7 +98,7 @@ def _closest(found: Mapping[str, nn.Module], module: nn.Module) -> str:
     return first
 
 
-def attach_one(pipe: Any, component: str, denoiser: nn.Module, name: str, given: AnchorGiven) -> Anchor:
+def load_anchor(pipe: Any, component: str, denoiser: nn.Module, name: str, given: AnchorLike) -> Anchor:
     """Load or hold one anchor of one denoiser.
 
     Raises:

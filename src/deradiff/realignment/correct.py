@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
+from deradiff.acceleration import Exact
 from deradiff.errors import RealignError
 from deradiff.noise import renoises
-from deradiff.paths import Observer, Paths, Walk
-from deradiff.realignment.expand import chosen, expanded, refuse_generators, survivors
+from deradiff.realignment.expand import check_generators, expanded, resampling_generators, select_rows
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call
-from deradiff.realignment.rows import Run
-from deradiff.reuse import Exact
+from deradiff.realignment.rows import BatchInfo
+from deradiff.trajectory import Observer, PathRecorder, Paths
 
 
-def checked_count(particles: Any) -> int:
+def check_particles(particles: Any) -> int:
     """K, validated.
 
     Raises:
@@ -28,13 +28,13 @@ def checked_count(particles: Any) -> int:
     return particles
 
 
-def walked(
+def run_with_particles(
     hooks: Sequence[Hook],
     observing: Callable[[Observer], AbstractContextManager[None]],
     call: Call,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    run: Run,
+    run: BatchInfo,
     *,
     keep_all: bool,
 ) -> tuple[Any, Paths]:
@@ -57,23 +57,23 @@ def walked(
     several = len(schedulers) > 1 or any(len(hook.anchors) > 1 for hook in hooks)
     many = run.particles > 1
     if many:
-        _refuse(hooks, run, several=several)
-        refuse_generators(given, run)
-        generators = survivors(given, run.images)
+        _check_supported(hooks, run, several=several)
+        check_generators(given, run)
+        generators = resampling_generators(given, run.images)
         args, kwargs = expanded(call, args, kwargs, run)
     else:
         generators = [torch.Generator()] * run.images
-    walk = Walk(generators, run.particles)
+    walk = PathRecorder(generators, run.particles)
     known = not several and None not in schedulers.values()
     if not known:
         walk.unknown = "it has several schedulers or several anchors, or none"
     with observing(walk.observe), walk.along(next(iter(schedulers.values()))) if known else nullcontext():
         output = call(*args, **kwargs)
     paths = walk.paths()
-    return chosen(output, run.rows, paths.rows) if many and not keep_all else output, paths
+    return select_rows(output, run.rows, paths.rows) if many and not keep_all else output, paths
 
 
-def cautions(lams: Sequence[float], scheduler: Any, *, stochastic: bool) -> list[str]:
+def particle_warnings(lams: Sequence[float], scheduler: Any, *, stochastic: bool) -> list[str]:
     """What a user of particles should know of the lams and the sampler in force."""
     told: list[str] = []
     if all(lam in (0, 1) for lam in lams):
@@ -96,10 +96,10 @@ def cautions(lams: Sequence[float], scheduler: Any, *, stochastic: bool) -> list
     return told
 
 
-def _refuse(hooks: Sequence[Hook], run: Run, *, several: bool) -> None:
+def _check_supported(hooks: Sequence[Hook], run: BatchInfo, *, several: bool) -> None:
     if several:
         raise RealignError("particles take one anchor and one scheduler; leave particles= out")
     if run.prompts is None:
         raise RealignError("the pipeline's arguments don't say how many images it makes; leave particles= out")
-    if any(hook.grid is not None and not isinstance(hook.grid.policy, Exact) for hook in hooks):
+    if any(hook.runner is not None and not isinstance(hook.runner.policy, Exact) for hook in hooks):
         raise RealignError("particles need the predictions of both models at every step; leave policy= out")

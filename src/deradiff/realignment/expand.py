@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from deradiff.compat import SHARE_PICTURES, is_kind
 from deradiff.errors import RealignError
-from deradiff.realignment.rows import REPEATS, Run
+from deradiff.realignment.rows import REPEATS, BatchInfo
 
 # parts of the names of arguments of which there is one a prompt
 _OF_A_PROMPT = ("prompt", "embed", "image", "mask", "video", "class_labels", "prior_token")
@@ -22,7 +22,7 @@ _TEXTS = ("prompt", "negative_prompt")  # how the names of those begin that may 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Arguments:
+def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: BatchInfo) -> Arguments:
     """The arguments of a call with ``run.particles`` rows an image, side by side.
 
     Of generators, one an image, the first particle takes the image's own and the others are seeded from its state.
@@ -33,7 +33,7 @@ def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     taken = inspect.signature(call).parameters
     given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
     positional = list(given)[: len(args)]
-    _refuse_latents(given, run)
+    _check_latents(given, run)
     changed: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
     pipe = getattr(call, "__self__", None)
     shared = is_kind(pipe, SHARE_PICTURES)
@@ -42,20 +42,20 @@ def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         changed = _repeated(given, taken, run, nets=nets)
     generator = given.get("generator")
     if isinstance(generator, list):
-        changed["generator"] = [one for own in generator for one in (own, *spawn(own, run.particles)[1:])]
+        changed["generator"] = [one for own in generator for one in (own, *fork_generators(own, run.particles)[1:])]
     args = tuple(changed.pop(name, given[name]) for name in positional)
     return args, {**kwargs, **changed}
 
 
-def survivors(given: Mapping[str, Any], images: int) -> list[Generator]:
+def resampling_generators(given: Mapping[str, Any], images: int) -> list[Generator]:
     """One generator an image, which draws who survives: seeded from its own where there is one."""
     generator = given.get("generator")
     if isinstance(generator, list):
-        return [spawn(own, 1)[0] for own in generator]
-    return spawn(generator, images)
+        return [fork_generators(own, 1)[0] for own in generator]
+    return fork_generators(generator, images)
 
 
-def spawn(generator: Generator | None, count: int) -> list[Generator]:
+def fork_generators(generator: Generator | None, count: int) -> list[Generator]:
     """Generators seeded from the state of one, which is left as it was; from the global one where there is none."""
     source = None if generator is None else generator.clone_state()
     device = None if generator is None else generator.device
@@ -63,7 +63,7 @@ def spawn(generator: Generator | None, count: int) -> list[Generator]:
     return [torch.Generator(device or "cpu").manual_seed(seed) for seed in seeds]
 
 
-def chosen(output: Any, rows: int, index: Tensor) -> Any:
+def select_rows(output: Any, rows: int, index: Tensor) -> Any:
     """A pipeline's output with some of its rows only: images, frames, flags, whatever has one entry a row."""
     if is_dataclass(output) and not isinstance(output, type):
         return replace(output, **{f.name: _take(getattr(output, f.name), rows, index) for f in fields(output)})
@@ -80,7 +80,7 @@ def _take(value: Any, rows: int, index: Tensor) -> Any:
     return value[index.numpy()] if isinstance(value, np.ndarray) else [value[row] for row in index.tolist()]
 
 
-def _repeats_itself(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run, *, shared: bool) -> bool:
+def _repeats_itself(given: Mapping[str, Any], taken: Mapping[str, Any], run: BatchInfo, *, shared: bool) -> bool:
     """Whether the pipeline can be trusted to repeat what it is given, side by side.
 
     Video pipelines seldom do, embeddings are often forgotten, and images of several prompts are tiled (A, B, A, B)
@@ -96,7 +96,7 @@ def _is_of_a_prompt(name: str) -> bool:
     return name not in REPEATS and any(part in name for part in _OF_A_PROMPT)
 
 
-def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run, *, nets: bool) -> dict[str, Any]:
+def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: BatchInfo, *, nets: bool) -> dict[str, Any]:
     """What there is one of per prompt, repeated for each row of that prompt."""
     times = run.repeats * run.particles
     changed: dict[str, Any] = {name: 1 for name in REPEATS if name in taken}
@@ -110,7 +110,7 @@ def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: Run, *, n
     return changed
 
 
-def _repeat(name: str, value: Any, run: Run, times: int) -> Any:
+def _repeat(name: str, value: Any, run: BatchInfo, times: int) -> Any:
     if isinstance(value, str):
         return [value] * (run.prompts or 1) * times if name.startswith(_TEXTS) else value
     if isinstance(value, Tensor):
@@ -124,7 +124,7 @@ def _repeat(name: str, value: Any, run: Run, times: int) -> Any:
     return [item for item in value for _ in range(times)] if len(value) == run.prompts else value
 
 
-def refuse_generators(given: Mapping[str, Any], run: Run) -> None:
+def check_generators(given: Mapping[str, Any], run: BatchInfo) -> None:
     """Raise RealignError for another number of generators than of images."""
     generator = given.get("generator")
     if isinstance(generator, tuple) or (isinstance(generator, list) and len(generator) != run.images):
@@ -134,7 +134,7 @@ def refuse_generators(given: Mapping[str, Any], run: Run) -> None:
         )
 
 
-def _refuse_latents(given: Mapping[str, Any], run: Run) -> None:
+def _check_latents(given: Mapping[str, Any], run: BatchInfo) -> None:
     latents = given.get("latents")
     if latents is not None and len(latents) != run.rows:
         raise RealignError(

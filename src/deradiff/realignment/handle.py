@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from deradiff.anchor.adapters import refuse_fused
+from deradiff.acceleration import Budget, Exact, Policy, PolicyRunner, Weights
+from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import BatchedAdapters, Interpolated
 from deradiff.errors import RealignError
-from deradiff.paths import Observer, Paths
-from deradiff.realignment.correct import cautions, checked_count, walked
+from deradiff.realignment.correct import check_particles, particle_warnings, run_with_particles
 from deradiff.realignment.hook import Hook
 from deradiff.realignment.intercept import Call, owner_of
-from deradiff.realignment.lams import LamGiven, Lams
-from deradiff.realignment.limits import refuse_cache, refuse_replaced, refuse_rows
-from deradiff.realignment.rows import Run, check_count, run_of
-from deradiff.reuse import Budget, Exact, Grid, Policy, Weights
+from deradiff.realignment.lams import LamLike, Lams
+from deradiff.realignment.limits import check_no_step_cache, check_rows_are_images, check_same_denoiser
+from deradiff.realignment.rows import BatchInfo, check_count, infer_batch
+from deradiff.trajectory import Observer, Paths
 
 logger = logging.getLogger("deradiff")
 
@@ -72,7 +72,7 @@ class Handle:
     @particles.setter
     def particles(self, given: int) -> None:
         self._check_attached()
-        self._particles = checked_count(given)
+        self._particles = check_particles(given)
 
     @property
     def lam(self) -> Any:
@@ -84,7 +84,7 @@ class Handle:
         return self._lams.given(self.anchors)
 
     @lam.setter
-    def lam(self, given: LamGiven) -> None:
+    def lam(self, given: LamLike) -> None:
         self._check_attached()
         self._lams = Lams.of(given, self.anchors)
         for hook in self._hooks:
@@ -118,20 +118,20 @@ class Handle:
         """
         if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
             return Weights()
-        grid = self._hooks[0].grid
-        return Exact() if grid is None else grid.policy
+        runner = self._hooks[0].runner
+        return Exact() if runner is None else runner.policy
 
     @policy.setter
     def policy(self, policy: Policy | Weights) -> None:
         self._check_attached()
-        if isinstance(policy, type | Weights) or not hasattr(policy, "line"):
+        if isinstance(policy, type | Weights) or not hasattr(policy, "start"):
             raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if isinstance(self.policy, Weights):
             raise RealignError("policy=Weights() runs one network a step, of which no other policy can save any")
         if several := [hook.component for hook in self._hooks if len(hook.anchors) > 1]:
             raise RealignError(f"a policy takes one anchor a denoiser, but {several[0]} has several; leave it out")
         for hook in self._hooks:
-            hook.grid = Grid(policy, hook.scheduler, partial(_guidance_of, self._pipe))
+            hook.runner = PolicyRunner(policy, hook.scheduler, partial(_guidance_of, self._pipe))
 
     def remove(self) -> None:
         """Take everything off: the pipeline is bit for bit what it was. May be called again."""
@@ -157,19 +157,19 @@ class Handle:
         return f"Handle(components={self.components}, anchors={self.anchors}, lam={self.lam})"
 
     def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = replace(run_of(call, args, kwargs), particles=self.particles)
+        run = replace(infer_batch(call, args, kwargs), particles=self.particles)
         check_count(self._lams.count, run)
         pipe = getattr(call, "__self__", None)
         batched = any(isinstance(hook.models, BatchedAdapters) for hook in self._hooks)
-        refuse_rows(pipe, self._lams.count, batched=batched, particles=self.particles)
+        check_rows_are_images(pipe, self._lams.count, batched=batched, particles=self.particles)
         for hook in self._hooks:
-            refuse_replaced(pipe, hook.component, hook.denoiser)
+            check_same_denoiser(pipe, hook.component, hook.denoiser)
             hook.models.tree.refresh()
-            refuse_cache(hook.component, hook.models.tree)
-            refuse_fused(hook.denoiser)
+            check_no_step_cache(hook.component, hook.models.tree)
+            check_not_fused(hook.denoiser)
             hook.run = run
-            if hook.grid is not None:
-                hook.grid.begin()
+            if hook.runner is not None:
+                hook.runner.begin()
         self.paths = None
         try:
             return self._run(call, args, kwargs, run)
@@ -178,13 +178,13 @@ class Handle:
                 hook.run = None
                 hook.models.on_run_end()
 
-    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run) -> Any:
+    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: BatchInfo) -> Any:
         with ExitStack() as stack:
             for hook in self._hooks:
                 stack.enter_context(hook.models.tree.running())
             if self.particles == 1 and not self._recording:
                 return call(*args, **kwargs)
-            output, self.paths = walked(
+            output, self.paths = run_with_particles(
                 self._hooks, partial(observing, self), call, args, kwargs, run, keep_all=self.return_all_particles
             )
             self._caution(self.paths)
@@ -194,7 +194,7 @@ class Handle:
         """Tell what particles can't do here, once."""
         if self.particles > 1:
             lams = [lam for values in self._lams.values for lam in values]
-            for warning in cautions(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
+            for warning in particle_warnings(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
                 if warning not in self._warned:
                     logger.warning("particles: %s", warning)
                     self._warned.add(warning)
@@ -228,7 +228,7 @@ def handle_of(pipe: Any) -> Handle:
 
 @contextmanager
 def observing(handle: Handle, observer: Observer) -> Iterator[None]:
-    """Inside the block ``observer`` is called with every `Step` of a denoiser, for which all models run.
+    """Inside the block ``observer`` is called with every `DenoiserCall` of a denoiser, for which all models run.
 
     Raises:
         RealignError: the handle was removed, or interpolates weights, so that there are no single predictions.
@@ -260,7 +260,7 @@ def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Itera
     """
     handle._check_attached()
     hooks = handle._hooks
-    before = [(hook.grid, hook.lams_an_image, hook.budget) for hook in hooks]
+    before = [(hook.runner, hook.lams_an_image, hook.budget) for hook in hooks]
     handle.policy = policy
     for hook in hooks:
         hook.lams_an_image, hook.budget = lams, budget
@@ -268,4 +268,4 @@ def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Itera
         yield
     finally:
         for hook, state in zip(hooks, before, strict=True):
-            hook.grid, hook.lams_an_image, hook.budget = state
+            hook.runner, hook.lams_an_image, hook.budget = state

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deradiff.acceleration import Budget, PolicyRunner
+from deradiff.acceleration.cells import BatchedCall
+from deradiff.acceleration.policies import Prediction
 from deradiff.anchor.ensembles import Interpolated, ModelEnsemble
 from deradiff.anchor.inputs import batch_rows, sample_of
 from deradiff.errors import LamError
-from deradiff.paths import Observer, Step
 from deradiff.realignment.lams import Lams
-from deradiff.realignment.limits import refuse_cache, refuse_stores
-from deradiff.realignment.outputs import Lam, mix, needed
-from deradiff.realignment.rows import Run, spread
+from deradiff.realignment.limits import check_no_attention_stores, check_no_step_cache
+from deradiff.realignment.outputs import Lam, active_models, mix
+from deradiff.realignment.rows import BatchInfo, expand_to_rows
 from deradiff.realignment.variance import applies, learned, mix_with_variance
-from deradiff.reuse import Budget, Grid
-from deradiff.reuse.calls import Calls
-from deradiff.reuse.policy import Predicted
+from deradiff.trajectory import DenoiserCall, Observer
 
 
 class Hook:
@@ -35,9 +35,9 @@ class Hook:
         self.component, self.denoiser, self.models, self.anchors = component, denoiser, models, anchors
         self.scheduler = scheduler
         self.lams = Lams(tuple((0.0,) for _ in anchors))
-        self.run: Run | None = None
+        self.run: BatchInfo | None = None
         self.observers: list[Observer] = []
-        self.grid: Grid | None = None
+        self.runner: PolicyRunner | None = None
         self.lams_an_image = 1
         self.output: Any = None  # the last of a network, whose structure answers without a network call take
         self.budget = Budget(limit=sys.maxsize)
@@ -49,31 +49,33 @@ class Hook:
             return self.models.run(
                 call, args, kwargs, self.lams.scalars("policy=Weights() mixes the weights of one network")
             )
-        if self.grid is not None and self.grid.takes(args, kwargs, learns_variance=learned(self.scheduler())):
-            return self._through(self.grid, call, args, kwargs)
+        if self.runner is not None and self.runner.takes(args, kwargs, learns_variance=learned(self.scheduler())):
+            return self._through(self.runner, call, args, kwargs)
         lams = self._per_row(batch_rows(args, kwargs))
-        which = list(range(len(self.anchors) + 1)) if self.observers else needed(lams)
+        which = list(range(len(self.anchors) + 1)) if self.observers else active_models(lams)
         if len(which) > 1:
-            refuse_cache(self.component, self.models.tree)
-            refuse_stores(self.component, self.models.tree)
+            check_no_step_cache(self.component, self.models.tree)
+            check_no_attention_stores(self.component, self.models.tree)
         outputs = self.models.run(call, args, kwargs, which)
         self.budget.calls += len(which) * self._rows_a_branch(batch_rows(args, kwargs))
-        if len(needed(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
+        if len(active_models(lams)) > 1 and self._learns_variance(args, kwargs, outputs):
             mixture = self._mix_learned(args, kwargs, outputs, lams)
         else:
             mixture = mix(outputs, lams)
-        self._tell(args, kwargs, outputs, mixture, lams, Predicted(mixture=mixture))
+        self._tell(args, kwargs, outputs, mixture, lams, Prediction(mixture=mixture))
         return mixture
 
-    def _through(self, grid: Grid, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _through(
+        self, runner: PolicyRunner, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """The call with its rows taken apart, so that each goes only through the networks that it needs."""
         assert not isinstance(self.models, Interpolated)
-        refuse_cache(self.component, self.models.tree)
-        refuse_stores(self.component, self.models.tree)
+        check_no_step_cache(self.component, self.models.tree)
+        check_no_attention_stores(self.component, self.models.tree)
         a_branch = self._rows_a_branch(batch_rows(args, kwargs))
         lam = self._per_row(a_branch)[0]
         cells = lam if isinstance(lam, Tensor) else torch.full((a_branch,), lam)
-        calls = Calls(
+        calls = BatchedCall(
             models=self.models,
             call=call,
             args=args,
@@ -82,11 +84,11 @@ class Hook:
             budget=self.budget,
             output=self.output,
         )
-        predicted = grid(calls, _timestep(args, kwargs), watched=bool(self.observers))
+        predicted = runner(calls, _timestep(args, kwargs), watched=bool(self.observers))
         self.output = calls.output
         mixture = calls.answer(predicted.mixture)
-        if predicted.pair is not None:
-            pair = dict(enumerate(calls.answer(one) for one in predicted.pair))
+        if predicted.models is not None:
+            pair = dict(enumerate(calls.answer(one) for one in predicted.models))
             self._tell(args, kwargs, pair, mixture, self._per_row(batch_rows(args, kwargs)), predicted)
         return mixture
 
@@ -103,25 +105,25 @@ class Hook:
         outputs: Mapping[int, Any],
         mixture: Any,
         lams: list[Lam],
-        predicted: Predicted,
+        predicted: Prediction,
     ) -> None:
         if self.observers:
-            step = Step(
+            step = DenoiserCall(
                 component=self.component,
                 sample=sample_of(args, kwargs),
                 timestep=_timestep(args, kwargs),
                 predictions=outputs,
                 mixture=mixture,
                 lams=lams,
-                span=predicted.span,
-                guessed=predicted.guessed,
+                steps_covered=predicted.steps_covered,
+                extrapolated=predicted.extrapolated,
             )
             for observer in self.observers:
                 observer(step)
 
     def _per_row(self, rows: int) -> list[Lam]:
         return [
-            values[0] if len(values) == 1 else spread(torch.tensor(values), rows, self.run)
+            values[0] if len(values) == 1 else expand_to_rows(torch.tensor(values), rows, self.run)
             for values in self.lams.values
         ]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from deradiff.errors import LamError
 
 LamRow = float | Sequence[float] | NDArray[Any] | Tensor
-LamGiven = LamRow | Mapping[str, LamRow]
+LamLike = LamRow | Mapping[str, LamRow]
 
 
 @dataclass(frozen=True)

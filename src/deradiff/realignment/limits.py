@@ -9,7 +9,7 @@ from deradiff.compat import ROWS_ARE_NOT_IMAGES, is_kind
 from deradiff.errors import LamError, RealignError
 
 
-def refuse_cache(component: str, tree: ModuleTree) -> None:
+def check_no_step_cache(component: str, tree: ModuleTree) -> None:
     """Raise RealignError while a step cache is on: it would replay one model's activations in the other."""
     if caches := tree.step_caches:
         raise RealignError(
@@ -18,7 +18,7 @@ def refuse_cache(component: str, tree: ModuleTree) -> None:
         )
 
 
-def refuse_stores(component: str, tree: ModuleTree) -> None:
+def check_no_attention_stores(component: str, tree: ModuleTree) -> None:
     """Raise RealignError where attention processors keep maps, which two models would overwrite for one another."""
     if stores := tree.map_stores:
         raise RealignError(
@@ -27,13 +27,13 @@ def refuse_stores(component: str, tree: ModuleTree) -> None:
         )
 
 
-def refuse_replaced(pipe: Any, component: str, denoiser: nn.Module) -> None:
+def check_same_denoiser(pipe: Any, component: str, denoiser: nn.Module) -> None:
     """Raise RealignError where the pipeline calls another network by now than the one that is realigned."""
     if unwrapped(getattr(pipe, component, denoiser)) is not denoiser:
         raise RealignError(f"pipe.{component} has been replaced; call handle.remove() and realign the pipe again")
 
 
-def refuse_rows(pipe: Any, lams: int, *, batched: bool, particles: int) -> None:
+def check_rows_are_images(pipe: Any, lams: int, *, batched: bool, particles: int) -> None:
     """Refuse one lam per image, particles, and a batch mixed of several models, where the batch's rows aren't images.
 
     Raises:

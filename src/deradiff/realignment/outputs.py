@@ -11,7 +11,7 @@ from deradiff.mixture import coefficients, combine
 Lam = float | Tensor
 
 
-def needed(lams: Sequence[Lam]) -> list[int]:
+def active_models(lams: Sequence[Lam]) -> list[int]:
     """The models that have weight in some row: 0 is the reference, 1..K the anchors."""
     return [index for index, weight in enumerate(coefficients(lams)) if _any(weight)]
 
@@ -24,14 +24,14 @@ def mix(outputs: Mapping[int, Any], lams: Sequence[Lam]) -> Any:
     """Mix the outputs of several models, ``ref + sum_k lam_k (aligned_k - ref)`` in every prediction they hold.
 
     Args:
-        outputs: by model; at least those that :func:`needed` names.
+        outputs: by model; at least those that :func:`active_models` names.
         lams: one an anchor, each a float or one value a row, shape (B,).
 
     Returns:
         An output of the same structure; a model that alone has weight comes back untouched.
     """
     weights = coefficients(lams)
-    asked = needed(lams)
+    asked = active_models(lams)
     if len(asked) == 1:
         return outputs[asked[0]]
     first = min(outputs)

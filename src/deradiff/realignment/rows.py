@@ -25,7 +25,7 @@ REPEATS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BatchInfo:
     """What one call of the pipeline said of its batch, prompts None where it didn't; and K particles an image."""
 
     prompts: int | None
@@ -43,7 +43,7 @@ class Run:
         return self.images * self.particles
 
 
-def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
+def infer_batch(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> BatchInfo:
     """Read prompts and images per prompt off the arguments of a pipeline's call."""
     try:
         given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
@@ -52,7 +52,7 @@ def run_of(call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run:
     given = {**given, **given.get("kwargs", {})}
     counts = (_count(name, given[name]) for name in _PER_PROMPT if given.get(name) is not None)
     repeats = next((int(given[name]) for name in REPEATS if given.get(name)), 1)
-    return Run(prompts=next((count for count in counts if count), None), repeats=repeats)
+    return BatchInfo(prompts=next((count for count in counts if count), None), repeats=repeats)
 
 
 def _count(name: str, value: object) -> int | None:
@@ -65,7 +65,7 @@ def _count(name: str, value: object) -> int | None:
     return len(value) if isinstance(value, Sequence) else None
 
 
-def check_count(lams: int, run: Run) -> None:
+def check_count(lams: int, run: BatchInfo) -> None:
     """Refuse, before any network runs, a number of lams that fits neither prompts nor images.
 
     Raises:
@@ -81,7 +81,7 @@ def check_count(lams: int, run: Run) -> None:
         )
 
 
-def spread(lams: Tensor, rows: int, run: Run | None) -> Tensor:
+def expand_to_rows(lams: Tensor, rows: int, run: BatchInfo | None) -> Tensor:
     """One lam per row: repeated where the pipeline repeats prompts, tiled over the branches of guidance.
 
     Args:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
-from deradiff.analysis.reweight import Reweighted, obstacle, reweight
+from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
 from deradiff.io import write_whole
 from deradiff.report import figures
@@ -196,7 +196,9 @@ def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
 def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
     """The figures' specs in JSON, by their names in the template; the objectives and the guards come first."""
     curves, objective = answer.curves, answer.criteria.objectives[0]
-    told: dict[str, Reweighted] = {} if obstacle(results) else {name: reweight(results, name) for name in curves}
+    told: dict[str, Reweighted] = (
+        {} if unsupported_reason(results) else {name: reweight(results, name) for name in curves}
+    )
     sampled: list[bool] = np.asarray(_there(results).any(axis=(0, 1))).tolist()
     by_lam = {
         name: figures.reward_against_lam(results, curve, sampled, chosen=answer.lam, told=told.get(name))

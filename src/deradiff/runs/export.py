@@ -37,7 +37,7 @@ def export(store: Store, path: Path) -> int:
 
     The columns are model, anchor, prompt, seed, guidance (empty for the pipeline's default), lam, beta (the KL strength
     lam stands for; empty at 0, or where the anchor's isn't known), image (its file, from the run folder), path_kl
-    (nats), what else is known of its trajectory (`deradiff.paths.Paths`), and one a reward.
+    (nats), what else is known of its trajectory (`deradiff.trajectory.Paths`), and one a reward.
 
     Args:
         store: of the run, which need not be finished.

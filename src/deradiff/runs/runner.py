@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from deradiff.acceleration import Weights
 from deradiff.io import encode_png
 from deradiff.realignment import realign
-from deradiff.reuse import Weights
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
 from deradiff.runs.models import decoding_one_by_one, set_scheduler

@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deradiff.acceleration import Adaptive, Budget, Exact, Policy, Reuse
+from deradiff.acceleration.cells import free_memory, is_out_of_memory
 from deradiff.errors import RealignError
-from deradiff.paths.paths import columns
 from deradiff.realignment import Handle, sweeping
-from deradiff.reuse import Adaptive, Budget, Exact, Policy, Reuse
-from deradiff.reuse.calls import free_memory, is_out_of_memory
 from deradiff.runs.cells import Cell, Request, Shard, blocks
 from deradiff.runs.models import call
 from deradiff.runs.recipe import REFRESH, Recipe
@@ -28,6 +27,7 @@ from deradiff.runs.records import STATISTICS, CellsRecord, SamplingInfo, SpotChe
 from deradiff.runs.spot_checks import SpotChecks
 from deradiff.runs.store import cells_of_shard, shard_blocks
 from deradiff.sampling import final_latents, noise_seed
+from deradiff.trajectory.statistics import columns
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,9 @@
+"""Fewer network calls: rows that need no network don't go through one, and what is smooth is not computed again."""
+
+from deradiff.acceleration.adaptive import Adaptive as Adaptive
+from deradiff.acceleration.cells import Budget as Budget
+from deradiff.acceleration.policies import Exact as Exact
+from deradiff.acceleration.policies import Policy as Policy
+from deradiff.acceleration.policies import Reuse as Reuse
+from deradiff.acceleration.policies import Weights as Weights
+from deradiff.acceleration.runner import PolicyRunner as PolicyRunner
