@@ -1,4 +1,4 @@
-"""The solver against the schedulers' own steps, and its error_correction against an error that is known."""
+"""Coefficients against the schedulers' own steps, and error correction against an error that is known."""
 
 from typing import Any
 

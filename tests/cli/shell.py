@@ -23,19 +23,19 @@ def deradiff(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 def mistaken(*words: str, expected: str) -> None:
     """A mistake ends in one clear line and code 2."""
-    error = deradiff(*words, code=2).stderr
+    error = here(*words, code=2).stderr
     assert expected in error
     assert "Error" in error
 
 
-class CallBuffer(NamedTuple):
+class Printed(NamedTuple):
     """What a command printed."""
 
     stdout: str
     stderr: str
 
 
-def here(*words: str, code: int = 0) -> CallBuffer:
+def here(*words: str, code: int = 0) -> Printed:
     """In this process: importing torch in another one takes seconds."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(common, "hush", lambda: None)  # it would last
@@ -43,11 +43,11 @@ def here(*words: str, code: int = 0) -> CallBuffer:
     error = done.exception
     if isinstance(error, DeradiffError):  # main() does so
         assert code == 2, error
-        return CallBuffer(done.stdout, f"Error: {error}\n")
+        return Printed(done.stdout, f"Error: {error}\n")
     if error is not None and not isinstance(error, SystemExit):
         raise error
     assert done.exit_code == code, done.output
-    return CallBuffer(done.stdout, done.stderr)
+    return Printed(done.stdout, done.stderr)
 
 
 def as_typed(command: str) -> list[str]:

@@ -15,7 +15,7 @@ from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.errors import DeradiffError
 from deradiff.runs.run import Run
 
-from .shell import deradiff
+from .shell import deradiff, here
 
 FEW = ("--steps", "2", "--pairs", "2", "--rank", "2")
 
@@ -53,7 +53,7 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
         "--anchor",
         str(tmp_path / "anchor"),
     )
-    deradiff("sweep", *sweep, "--out", str(tmp_path / "run"))
+    here("sweep", *sweep, "--out", str(tmp_path / "run"))
     run = Run(tmp_path / "run")
     assert (run.results().lams, run.recipe.anchor_beta) == ((0, 0.5, 1), 0.1)
 

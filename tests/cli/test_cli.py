@@ -32,22 +32,22 @@ def test_sweep_reports_and_the_same_command_goes_on_where_it_was(tmp_path: Path)
     assert estimated.startswith("6 images to sample: 24 NFE")
     assert took.startswith(f"6 images in {run}: 24 NFE, 100% of the naive cost")
     before = contents(run)
-    again = deradiff(*words).stdout
+    again = here(*words).stdout
     assert again.split("\n", 1) == [f"complete: all 6 images asked for are in {run}", answer]
     assert contents(run) == before
     assert json.loads((run / "run.json").read_text())["recipe"]["anchor_beta"] > 0
 
-    chosen = deradiff("recommend", str(run), "--objective", "warmth").stdout.splitlines()[-1]
+    chosen = here("recommend", str(run), "--objective", "warmth").stdout.splitlines()[-1]
     assert chosen.startswith("recommended lam: ")
-    deradiff("score", str(run), "--rewards", "scene_distance")
+    here("score", str(run), "--rewards", "scene_distance")
     assert "scene_distance" in (run / "rewards.jsonl").read_text()
-    refused = deradiff(*words[:-4], "--steps", "3", code=2).stderr
+    refused = here(*words[:-4], "--steps", "3", code=2).stderr
     assert "another recipe (steps was 2, now 3); give another --out" in refused
 
 
 def test_generate_draws_a_row(tmp_path: Path) -> None:
     out = tmp_path / "new" / "row.png"
-    deradiff("generate", "a large blue circle", "--lam", "0,1,2", "--steps", "2", "--out", str(out))
+    here("generate", "a large blue circle", "--lam", "0,1,2", "--steps", "2", "--out", str(out))
     assert Image.open(out).size == (3 * 64, 64)
 
 

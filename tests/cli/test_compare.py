@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.cli.shell import DERADIFF, deradiff, mistaken
+from tests.cli.shell import DERADIFF, here, mistaken
 
 from deradiff import testbed
 from deradiff.cli.compare import _aligned, _matching
@@ -26,7 +26,7 @@ TWO = ["--schedulers", "DDIMScheduler,EulerAncestralDiscreteScheduler"]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A comparison, and what was printed."""
     out = tmp_path_factory.mktemp("compare") / "run"
-    return out, deradiff(*SMALL, *TWO, "--out", str(out)).stdout
+    return out, here(*SMALL, *TWO, "--out", str(out)).stdout
 
 
 def test_a_table_a_page_and_the_headline(whole: tuple[Path, str]) -> None:
@@ -61,7 +61,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(whole: tuple[Path, str], tmp
     assert process.returncode == -signal.SIGKILL
     assert 9 <= images(out) < images(whole[0])
     assert not (out / "results.json").exists()
-    deradiff(*words[1:])
+    here(*words[1:])
     assert (out / "results.json").read_bytes() == (whole[0] / "results.json").read_bytes()
 
 

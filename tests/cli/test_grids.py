@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.cli.shell import DERADIFF, deradiff, here
+from tests.cli.shell import DERADIFF, here
 from tests.runs.subject import assert_same, contents, images
 
 from deradiff.cli.running import what_it_took
@@ -29,7 +29,7 @@ SMALL = ["--prompt", PROMPTS[0], "--prompt", PROMPTS[1], "--lams", "0,1,2", "--s
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of two guidances, and what was printed."""
     run = tmp_path_factory.mktemp("grid") / "run"
-    done = deradiff("sweep", *SMALL, "--guidance", "3,1", "--rewards", "warmth", "--out", str(run))
+    done = here("sweep", *SMALL, "--guidance", "3,1", "--rewards", "warmth", "--out", str(run))
     return run, done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Fewer network calls: rows that need no network don't go through one, and what is smooth is not computed again."""
+"""Fewer network function evaluations: rows skip networks that they do not need, and what is smooth is extrapolated."""
 
 from deradiff.acceleration.adaptive import Adaptive as Adaptive
 from deradiff.acceleration.cells import Budget as Budget

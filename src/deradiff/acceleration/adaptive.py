@@ -102,7 +102,7 @@ class _Session:
         correction = (
             extrapolator.error_correction(solver, now) * said + calls.over(self._debt(solver, now, cells)) * residual
         )
-        # the record before the last was itself predicted for cells that slept: it shares in the residual
+        # the record before the last was itself predicted for cells that did not run: it shares in the residual
         extrapolator.values[0] = (
             extrapolator.values[0] + calls.over(self._share(solver, now, extrapolator.steps[0], cells)) * residual
         )
@@ -135,7 +135,7 @@ class _Session:
         return values
 
     def _schedule(self, residual: Tensor, solver: SolverCoefficients, cells: Tensor) -> None:
-        """Let cells sleep longer the less they residual, as surprises grow with the square of the sleep."""
+        """Run cells less often the smaller their residual, which grows with the square of the interval."""
         allowed = 25 * self.tolerance if solver.stochastic else math.sqrt(_AT_ERROR * self.tolerance)
         ratio = allowed / residual.cpu().clamp(min=1e-9)
         longest = (self.interval + 1).clamp(max=_LONGEST_INTERVAL[solver.stochastic])

@@ -18,7 +18,7 @@ class LinearExtrapolator:
         return self.steps[1] if len(self.steps) > 1 else None
 
     def extrapolated(self, solver: SolverCoefficients, now: int) -> Tensor:
-        """Linear in the solver's time; the last record alone where there is but one."""
+        """Linear in the solver's time coordinate; the last record alone where there is but one."""
         factor = solver.linear(now, self.steps[0], self.before)
         return self.values[0] + factor * (self.values[0] - self.values[-1])
 

@@ -36,7 +36,7 @@ class LamHierarchy:
             cells: (I, L); holds the base.
 
         Returns:
-            (branches, I, L, ...): the base' own, and for others the interpolation of coarser lams, themselves as
+            (branches, I, L, ...): the base lams' own, and for others the interpolation of coarser lams, themselves as
             found where they are known.
         """
         best, predicted = found.clone(), found.clone()

@@ -1,4 +1,4 @@
-"""BatchedCall of a denoiser whose rows can't be taken apart."""
+"""Calls of a denoiser whose rows can't be taken apart."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
 """Ways of calling the networks: exactly, or with fewer calls and a measured error.
 
-A policy is a setting; its *line* carries the records of one run of a pipeline.
+A policy is a setting; its *session* carries the records of one run of a pipeline.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class CallContext:
     """Where a call of the denoiser stands.
 
     Attributes:
-        solver: of the scheduler; None where the policy asks for none.
-        step: of the solver.
+        solver: coefficients of the scheduler's steps; None where the policy asks for none.
+        step: its index.
         level: noise level of the call's sample.
         shared: whether the samples are the same at all lams of each image, as they are at the first step.
         watched: whether both models' predictions are wanted at every cell.
@@ -43,13 +43,13 @@ class CallContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a line answers.
+    """What a session answers.
 
     Attributes:
         mixture: (branches, I, L, ...), what the pipeline goes on with.
         models: reference and anchor, of the same shape, known or estimated; None where neither was computed.
-        steps_covered: for how many steps, this one included, the models stands.
-        extrapolated: whether part of the models is extrapolated from earlier steps.
+        steps_covered: for how many steps, this one included, they stand.
+        extrapolated: whether part of it is extrapolated from earlier steps.
     """
 
     mixture: Tensor
@@ -72,7 +72,7 @@ class Policy(Protocol):
         ...
 
     def start(self) -> Session:
-        """A fresh line, for one run."""
+        """A fresh session, for one run."""
         ...
 
 
@@ -188,7 +188,7 @@ def _from_nearer(calls: BatchedCall) -> Tensor:
 
 
 def known(context: CallContext) -> tuple[SolverCoefficients, NoiseLevel]:
-    """The solver and level of a context that has them."""
+    """The solver's coefficients and the noise level of a context that has them."""
     assert context.solver is not None
     assert context.level is not None
     return context.solver, context.level

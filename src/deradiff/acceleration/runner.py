@@ -1,4 +1,4 @@
-"""The hook's way of calling the networks through a policy: one line for each call that a step makes of the denoiser."""
+"""Evaluating a denoiser's calls by a policy: one session for each call that a step makes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ class PolicyRunner:
         """A run of the pipeline begins."""
         self.solver: SolverCoefficients | None = None
         self.lams: Tensor | None = None
-        self.lines: list[tuple[Session, int]] = []  # with how many branches of guidance each began
+        self.sessions: list[tuple[Session, int]] = []  # with how many branches of guidance each began
         self.step, self.place, self.began = -1, 0, -1
         self.shared = True
 
@@ -56,9 +56,9 @@ class PolicyRunner:
         if self.policy.needs_solver:
             self.solver = self.solver or solver_coefficients(self.scheduler())
             level = level_now(self.scheduler(), timestep)
-            line = self._line(calls, self.solver.step_of(level))
+            session = self._session(calls, self.solver.step_of(level))
         else:
-            line = self.policy.start()
+            session = self.policy.start()
         context = CallContext(
             solver=self.solver,
             step=self.step,
@@ -67,20 +67,20 @@ class PolicyRunner:
             watched=watched,
             guidance=self.guidance() if len(calls.sample) == 2 else None,
         )
-        return line(calls, context)
+        return session(calls, context)
 
-    def _line(self, calls: BatchedCall, step: int) -> Session:
-        """The line of a call: a step makes several where guidance calls once a branch."""
+    def _session(self, calls: BatchedCall, step: int) -> Session:
+        """The session of a call: a step makes several where guidance calls once a branch."""
         if self.lams is None or not torch.equal(calls.lams, self.lams):  # records of other lams say nothing of these
-            self.lams, self.lines, self.began = calls.lams, [], step
-        missed = step != self.step and self.place + 1 < len(self.lines)
+            self.lams, self.sessions, self.began = calls.lams, [], step
+        missed = step != self.step and self.place + 1 < len(self.sessions)
         self.place = self.place + 1 if step == self.step else 0
         self.step = step
-        if self.place >= len(self.lines) and step == self.began:
-            self.lines.append((self.policy.start(), len(calls.sample)))
-        if missed or self.place >= len(self.lines) or self.lines[self.place][1] != len(calls.sample):
+        if self.place >= len(self.sessions) and step == self.began:
+            self.sessions.append((self.policy.start(), len(calls.sample)))
+        if missed or self.place >= len(self.sessions) or self.sessions[self.place][1] != len(calls.sample):
             raise RealignError(
                 f"guidance changed its number of branches at step {step + 1}, so what was recorded of them no longer "
                 "fits; keep guidance on or off for the whole run, or take the exact mode"
             )
-        return self.lines[self.place][0]
+        return self.sessions[self.place][0]

@@ -83,7 +83,7 @@ class SolverCoefficients:
 
 
 def solver_coefficients(scheduler: Any) -> SolverCoefficients:
-    """The solver of a scheduler after ``set_timesteps``.
+    """The coefficients of a scheduler's steps after ``set_timesteps``.
 
     Raises:
         ScheduleError: its schedule can't be read.

@@ -73,7 +73,7 @@ def align(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of training and of own samples.", rich_help_panel=TRAINING)] = 0,
     guidance: Annotated[
-        float, typer.Option(help="CallBuffer to guidance-distilled models (FLUX).", rich_help_panel=TRAINING)
+        float, typer.Option(help="Guidance scale given to guidance-distilled models (FLUX).", rich_help_panel=TRAINING)
     ] = 1.0,
     height: options.Height = None,
     width: options.Width = None,
