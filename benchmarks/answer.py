@@ -49,7 +49,7 @@ def _run(task: Task) -> Any:
 def measured(what: str, tasks: Iterable[Task]) -> list[Any]:
     """The results of all tasks, in their order."""
     listed = list(tasks)
-    with get_context("fork_generators").Pool(os.cpu_count()) as pool:
+    with get_context("spawn").Pool(os.cpu_count()) as pool:
         return list(tqdm(pool.imap(_run, listed), desc=what, total=len(listed)))
 
 

@@ -63,7 +63,7 @@ class Reached(Exception):  # noqa: N818
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function returns in a fresh process."""
-    with ProcessPoolExecutor(1, get_context("fork_generators")) as fresh:
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(function, *arguments).result()
 
 

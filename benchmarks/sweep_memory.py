@@ -25,7 +25,7 @@ def memory(case: Case, anchor: Path, device: str, divisor: int) -> dict[str, Any
     """Bytes of the denoiser's weights and of everything at its peak, ours by published, with their ratios."""
     both = []
     for ours in (True, False):
-        with ProcessPoolExecutor(1, get_context("fork_generators")) as fresh:
+        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             both.append(fresh.submit(_measure, case, anchor, device, divisor, ours).result())
     ratios = {f"{name}_ratio": both[0][name] / both[1][name] for name in both[0]}
     return {"pipeline": case.pipeline, "divisor": divisor, "ours": both[0], "published": both[1]} | ratios
