@@ -3,12 +3,14 @@
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
 Builds the module trees of SD1.5, SDXL and FLUX at tiny width, so that a call is Python and little else, with an anchor
-in LoRA form (toggle, batched) and as a full network (separate). CPU time of one thread, medians of interleaved repeats.
+in LoRA form (toggle, batched) and as a full network (separate). CPU time of one thread, medians of paired repeats.
 A realigned call at 0 < lam < 1 is compared with what it can't do without: a plain call of each model, or for `batched`
-one plain call of the stacked batch in which PEFT routes each row. `overhead_ms_lams_...` has one lam an image.
+one plain call of the stacked batch in which PEFT routes each row. `overhead_ms_lams_...` has one lam an image;
+`alone_ms_...` is a realigned call whose networks answer at once, which is free of their noise.
 """
 
 import argparse
+import gc
 import json
 import os
 import time
@@ -20,7 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    UNet2DConditionModel,
+)
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -30,7 +39,7 @@ from rich.table import Table
 import deradiff
 from deradiff.anchor.inputs import repeat_rows
 
-REPEATS, ROWS = 15, 2
+WARM, REPEATS, ROWS = 3, 60, 2
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -91,6 +100,9 @@ def pipeline_around(denoiser: Any) -> Any:
     vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=4)
     parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
     scheduler = DDIMScheduler(clip_sample=False)
+    if isinstance(denoiser, FluxTransformer2DModel):
+        texts = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+        return FluxPipeline(FlowMatchEulerDiscreteScheduler(), vae, transformer=denoiser, **texts)
     return StableDiffusionPipeline(vae=vae, unet=denoiser, scheduler=scheduler, **parts, requires_safety_checker=False)
 
 
@@ -100,18 +112,21 @@ def with_lora(denoiser: Any) -> Any:
     return denoiser
 
 
-def medians(calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> dict[str, float]:
-    """Milliseconds of CPU time of each call, after a preparation that isn't timed; interleaved repeats."""
+def times(calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> dict[str, Any]:
+    """Milliseconds of CPU time of each call, (REPEATS,), after a preparation that isn't timed; interleaved."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
+    gc.collect()
+    gc.disable()  # a collection would hit one of the calls
     with torch.no_grad():
-        for repeat in range(1 + REPEATS):
+        for repeat in range(WARM + REPEATS):
             for name, (prepare, call) in calls.items():
                 prepare()
                 began = time.thread_time()
                 call()
-                if repeat:  # the first one warms up
+                if repeat >= WARM:
                     taken[name].append(1000 * (time.thread_time() - began))
-    return {name: float(np.median(values)) for name, values in taken.items()}
+    gc.enable()
+    return {name: np.array(values) for name, values in taken.items()}
 
 
 def measure(name: str) -> dict[str, float]:
@@ -137,20 +152,27 @@ def measure(name: str) -> dict[str, float]:
 def _overheads(denoiser: Any, inputs: dict[str, Any], ensemble: str, anchor: Any) -> Iterator[tuple[str, float]]:
     plain = type(denoiser).__call__
     with (
-        deradiff.realign(pipeline_around(denoiser), anchor, 0.5, component="unet", ensemble=ensemble) as handle,
+        deradiff.realign(pipeline_around(denoiser), anchor, 0.5, ensemble=ensemble) as handle,
         _running(handle),
     ):
 
         def realigned(lam: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
             return lambda: setattr(handle, "lam", lam), lambda: denoiser(**inputs)
 
+        rows = {ROWS: plain(denoiser, **inputs), 2 * ROWS: plain(denoiser, **repeat_rows(inputs, ROWS, 2))}
+        hook, first = handle._hooks[0], next(iter(inputs))
+
+        def alone() -> Any:
+            return hook(lambda *args, **kwargs: rows[len(kwargs[first])], (), inputs)
+
         needed = _needed(plain, denoiser, inputs, ensemble)
-        taken = medians({**needed, "realigned": realigned(0.5), "lams": realigned([0.25, 0.5])})
+        taken = times({**needed, "realigned": realigned(0.5), "lams": realigned([0.25, 0.5])})
+        yield "alone_ms", float(np.median(times({"alone": (lambda: None, alone)})["alone"]))
     total = sum(taken[name] for name in needed)
-    yield "overhead_ms", taken["realigned"] - total
-    yield "overhead_ms_lams", taken["lams"] - total
-    yield "overhead_share", (taken["realigned"] - total) / total
-    yield "needed_ms", total
+    yield "overhead_ms", float(np.median(taken["realigned"] - total))
+    yield "overhead_ms_lams", float(np.median(taken["lams"] - total))
+    yield "overhead_share", float(np.median((taken["realigned"] - total) / total))
+    yield "needed_ms", float(np.median(total))
 
 
 def _running(handle: Any) -> Any:

@@ -67,14 +67,17 @@ def toggled(tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> I
     named, there = {*on, *off}, getattr(tree.denoiser, "peft_config", {})
     if gone := sorted(name for name in named if name not in there):
         raise RealignError(f"the LoRA {', '.join(gone)} has been unloaded; call handle.remove() and realign again")
-    saved: list[tuple[dict[str, Any], Any, Any]] = []
+    # through vars(): nn.Module's own __setattr__ is ten times as slow, and these are no modules or parameters
+    states = [vars(layer) for layer, _ in tree.adapter_layers]
+    saved = [(state, state.get(_ACTIVE, _UNSET), state.get(_DISABLED, _UNSET)) for state in states]
+    found: dict[tuple[Any, ...], list[str]] = {}  # most layers are alike
     try:
-        # through vars(): nn.Module's own __setattr__ is ten times as slow, and these are no modules or parameters
-        for layer, available in tree.adapter_layers:
-            state = vars(layer)
-            saved.append((state, state.get(_ACTIVE, _UNSET), state.get(_DISABLED, _UNSET)))
-            kept = [] if layer._disable_adapters else [name for name in _active(layer) if name not in named]
-            kept += [name for name in on if name in available]
+        for state, (layer, available) in zip(states, tree.adapter_layers, strict=True):
+            active = () if layer._disable_adapters else tuple(_active(layer))
+            kept = found.get((active, available))
+            if kept is None:
+                kept = [name for name in active if name not in named] + [name for name in on if name in available]
+                found[active, available] = kept
             state[_ACTIVE], state[_DISABLED] = kept, not kept
         yield
     finally:
