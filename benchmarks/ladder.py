@@ -26,12 +26,12 @@ BETAS, SEEDS = (0.8, 0.4, 0.2, 0.1, 0.05, 0.025), (0, 1)
 CAPTIONS, IMAGES = 192, 12
 TRAINING: dict[str, Any] = {
     "steps": 600,
-    "pairs": 16,
+    "train_batch_size": 16,
     "draws": 4,
     "learning_rate": 2e-3,
     "ema": 0.98,
     "rank": 4,
-    "targets": (
+    "target_modules": (
         *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"),
         *("ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
     ),

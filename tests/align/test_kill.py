@@ -30,8 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(place: Path, out: str, *launcher: str) -> list[str]:
-    given = f"--model {place / 'model'} --data {place / 'pairs'} --beta 0.01 --steps {STEPS} --pairs 4 --rank 2"
-    more = f"--learning-rate 1e-3 --save-every 3 --out {place / out}"
+    given = (
+        f"--model {place / 'model'} --data {place / 'pairs'} --beta 0.01 --steps {STEPS} --train-batch-size 4 --rank 2"
+    )
+    more = f"--learning-rate 1e-3 --checkpointing-steps 3 --out {place / out}"
     return [sys.executable, *launcher, "-m", "deradiff", "align", *given.split(), *more.split()]
 
 
@@ -73,7 +75,7 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(place: Path) ->
 
 
 def test_ctrl_c_loses_no_step(place: Path) -> None:
-    words = [*command(place, "paused"), "--save-every", "1000"]
+    words = [*command(place, "paused"), "--checkpointing-steps", "1000"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         log = place / "paused" / "log.jsonl"
         while not (log.exists() and len(log.read_bytes().splitlines()) >= 4):

@@ -61,7 +61,15 @@ def test_the_policy_begins_as_the_reference(tmp_path: Path, name: str) -> None:
 
 
 def test_red_pictures_are_preferred_to_blue_ones_after_a_while(tmp_path: Path) -> None:
-    changes = {"beta": 0.01, "steps": 30, "learning_rate": 3e-3, "pairs": 6, "height": 64, "width": 64, "rank": 4}
+    changes = {
+        "beta": 0.01,
+        "steps": 30,
+        "learning_rate": 3e-3,
+        "train_batch_size": 6,
+        "height": 64,
+        "width": 64,
+        "rank": 4,
+    }
     steps = trained(tmp_path / "anchor", pipe=testbed.load_pipeline(), **changes)
     assert sum(step.loss for step in steps[-10:]) / 10 < 0.9 * math.log(2)
     assert sum(step.accuracy for step in steps[-10:]) / 10 > 0.8
@@ -114,7 +122,7 @@ def test_a_training_that_was_stopped_takes_the_same_steps(tmp_path: Path, change
 
 
 def test_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
-    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", accumulation=2)
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", gradient_accumulation_steps=2)
     for one, other in zip(whole, parts, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
 
@@ -154,10 +162,10 @@ def test_another_beta_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"beta": -1.0}, "beta"),
-        ({"pairs": 3, "accumulation": 2}, "multiple"),
+        ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "multiple"),
         ({"convention": "dpo"}, "sdxl-script"),
         ({"height": 32}, "both or neither"),
-        ({"targets": ("no_such_layer",)}, "no_such_layer"),
+        ({"target_modules": ("no_such_layer",)}, "no_such_layer"),
         ({"learning_rate": 1e30}, "not a number|the loss is nan|the loss is inf"),
     ],
 )
@@ -183,7 +191,7 @@ def test_trackers_that_cannot_be_had_are_told(tmp_path: Path, tracker: str, told
 
 
 def test_bf16_trains(tmp_path: Path) -> None:
-    steps = trained(tmp_path / "anchor", precision="bf16")
+    steps = trained(tmp_path / "anchor", mixed_precision="bf16")
     assert steps[0].loss == pytest.approx(math.log(2), rel=1e-3)
     weights = load_file(tmp_path / "anchor" / WEIGHTS)
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights.values())
@@ -243,8 +251,8 @@ def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"beta": 0.02}, r"beta was 0\.01, now 0\.02"),
-        ({"targets": ("nope",)}, "no LoRA on the layers nope"),
-        ({"pairs": 6, "accumulation": 6}, "pairs was 4, now 6"),
+        ({"target_modules": ("nope",)}, "no LoRA on the layers nope"),
+        ({"train_batch_size": 6, "gradient_accumulation_steps": 6}, "train_batch_size was 4, now 6"),
         ({"component": "nope"}, "nope"),
     ],
 )

@@ -17,7 +17,7 @@ from deradiff.runs.run import Run
 
 from .shell import deradiff, here
 
-FEW = ("--steps", "2", "--pairs", "2", "--rank", "2")
+FEW = ("--steps", "2", "--train-batch-size", "2", "--rank", "2")
 
 
 def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
         (("--data", "nowhere"), "nowhere"),
         (("--self-label", "warmth", "--model", "some/model"), "some/model"),
         (("--self-label", "nonsense"), "no reward is called 'nonsense'"),
-        (("--data", "pairs", "--pairs", "0"), "pairs"),
+        (("--data", "pairs", "--train-batch-size", "0"), "train_batch_size"),
         (("--data", "pairs", "--convention", "KL"), "expected one of kl, sdxl-script, sd15-script (got 'KL')"),
         (("--data", "pairs", "--height", "100", "--width", "100"), "multiple of 8 (got 100)"),
         (("--data", "pairs", "--images", "7"), "--images goes with --self-label alone"),

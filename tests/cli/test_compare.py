@@ -18,7 +18,7 @@ from deradiff.errors import AnchorError
 SMALL = ["compare", "--rewards", "warmth", "--seeds", "1", "--steps", "1", "--batch-size", "1"]
 SMALL += ["--prompt", "a large blue circle on a white background", "--prompt", "a small red square"]
 SMALL += ["--anchor", "embedded:warmth-beta0.05-seed0"]
-SMALL += ["--scratch", "embedded:warmth-beta0.05-seed*", "--scratch", "embedded:warmth-beta0.2-seed1"]
+SMALL += ["--retrained", "embedded:warmth-beta0.05-seed*", "--retrained", "embedded:warmth-beta0.2-seed1"]
 TWO = ["--schedulers", "DDIMScheduler,EulerAncestralDiscreteScheduler"]
 
 
@@ -69,7 +69,10 @@ def test_what_was_killed_ends_as_if_it_had_not_been(whole: tuple[Path, str], tmp
     ("words", "expected"),
     [
         (["compare", "--rewards", ",", "--prompt", "x"], "rewards are ','; give names"),
-        (["compare", "--rewards", "warmth", "--prompt", "x", "--scratch", "no/such-*"], "nothing matches 'no/such-*'"),
+        (
+            ["compare", "--rewards", "warmth", "--prompt", "x", "--retrained", "no/such-*"],
+            "nothing matches 'no/such-*'",
+        ),
         ([*SMALL, "--anchor", "someone/sdxl-dpo"], "no folder or file someone/sdxl-dpo"),
     ],
 )

@@ -49,7 +49,7 @@ def test_from_preferences_to_the_comparison(tmp_path: Path, name: str, specimen:
         "BETAS": "1000 2000",
         "SEEDS": "0",
         "LAUNCH": "python",
-        "ALIGN": f"{small} --steps 2 --pairs 2 --accumulation 1 --learning-rate 1e-3",
+        "ALIGN": f"{small} --steps 2 --train-batch-size 2 --gradient-accumulation-steps 1 --learning-rate 1e-3",
         "COMPARE": f"{small} --steps 2 --device cpu --dtype float32 --rewards mine:brightness",
         "PATH": f"{python}{os.pathsep}{os.environ['PATH']}",
     }

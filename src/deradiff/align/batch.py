@@ -37,7 +37,7 @@ def generator_of(*place: int) -> torch.Generator:
 def draw(pairs: Sequence[Pair], shape: tuple[int, ...], scheduler: Any, settings: Settings, step: int) -> list[Drawn]:
     """The pairs of a step with their draws; the same whatever came before, and however many processes share them."""
     generator = generator_of(settings.seed, step)
-    chosen = torch.randint(len(pairs), (settings.pairs,), generator=generator).tolist()
+    chosen = torch.randint(len(pairs), (settings.train_batch_size,), generator=generator).tolist()
     return [
         Drawn(
             pairs[place],

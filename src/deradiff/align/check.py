@@ -34,15 +34,19 @@ def checked(
 ) -> tuple[Accelerator, str, torch.nn.Module]:
     """What a training runs on, and the name of the denoiser and itself; raises as :func:`check`."""
     accelerator = _accelerator(settings, tracker, folder)
-    if settings.pairs % (settings.accumulation * accelerator.num_processes):
+    if settings.train_batch_size % (settings.gradient_accumulation_steps * accelerator.num_processes):
         raise AlignError(
-            f"{settings.pairs} pairs a step can't be shared by {accelerator.num_processes} processes in "
-            f"{settings.accumulation} parts; take a multiple"
+            f"{settings.train_batch_size} pairs a step can't be shared by {accelerator.num_processes} processes in "
+            f"{settings.gradient_accumulation_steps} parts; take a multiple"
         )
     component, denoiser = _denoiser(pipe, settings)
     names = [f".{name}" for name, _ in denoiser.named_modules()]
-    if not settings.full and not any(name.endswith(f".{target}") for name in names for target in settings.targets):
-        raise AlignError(f"no LoRA on the layers {', '.join(settings.targets)}: {component} has none of these names")
+    if not settings.full and not any(
+        name.endswith(f".{target}") for name in names for target in settings.target_modules
+    ):
+        raise AlignError(
+            f"no LoRA on the layers {', '.join(settings.target_modules)}: {component} has none of these names"
+        )
     if not (folder / progress.CHECKPOINT).exists():
         others = [name for name in ("model_index.json", component) if (folder / name).exists()]
         if others:
@@ -52,9 +56,9 @@ def checked(
 
 def _accelerator(settings: Settings, tracker: str | None, folder: Path) -> Accelerator:
     try:
-        accelerator = Accelerator(mixed_precision=settings.precision, log_with=tracker, project_dir=folder)
+        accelerator = Accelerator(mixed_precision=settings.mixed_precision, log_with=tracker, project_dir=folder)
     except ValueError as error:  # a precision that the machine lacks, an unknown tracker
-        raise AlignError(f"precision {settings.precision!r}, tracker {tracker!r}: {error}") from error
+        raise AlignError(f"mixed_precision {settings.mixed_precision!r}, tracker {tracker!r}: {error}") from error
     if tracker and not accelerator.log_with:
         raise AlignError(f"the tracker {tracker!r} isn't installed: pip install {tracker}")
     return accelerator

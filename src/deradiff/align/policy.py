@@ -37,7 +37,7 @@ class Policy:
         else:
             cast_training_params(self.denoiser)
         self.trained = {name: p for name, p in self.denoiser.named_parameters() if p.requires_grad}
-        if settings.checkpointing:
+        if settings.gradient_checkpointing:
             self.denoiser.enable_gradient_checkpointing()
 
     @contextmanager
@@ -68,11 +68,11 @@ def _add_lora(denoiser: Any, settings: Settings) -> LoraConfig:
             f"the pipeline has the adapters {', '.join(adapter_names(denoiser))} loaded; fuse them "
             "(pipe.fuse_lora()) or unload them first, for the reference is the pipeline as it is without"
         )
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.targets))
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.target_modules))
     denoiser.requires_grad_(False)
     torch.manual_seed(settings.seed)  # PEFT draws a LoRA's first weights from the global generator
     try:
         denoiser.add_adapter(config, adapter_name=NAME)
     except ValueError as error:
-        raise AlignError(f"no LoRA on the layers {', '.join(settings.targets)}: {error}") from error
+        raise AlignError(f"no LoRA on the layers {', '.join(settings.target_modules)}: {error}") from error
     return config

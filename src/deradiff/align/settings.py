@@ -19,21 +19,21 @@ class Settings(BaseModel):
         loss: ``dpo`` or ``ipo``.
         label_smoothing: share of labels believed to be wrong, in [0, 0.5).
         steps: of the optimizer.
-        pairs: a step, over all processes.
+        train_batch_size: a step, over all processes.
         draws: of (t, eps) a pair whose errors are averaged inside the loss.
-        accumulation: parts in which a step's pairs go through the network.
+        gradient_accumulation_steps: parts in which a step's pairs go through the network.
         learning_rate: of AdamW at its highest; it rises over the first fifteenth of the steps and falls as a cosine.
         full: train all weights of the denoiser instead of a LoRA.
         rank: of the LoRA.
-        targets: names of the layers that the LoRA changes.
+        target_modules: names of the layers that the LoRA changes.
         ema: decay of an exponential moving average that is written instead of the last weights; None for none.
         seed: of batches, times, noise and the LoRA's first weights.
         component: the denoiser, where it can't be told.
         height: pixels; None keeps the pipeline's default.
         width: pixels; None keeps the pipeline's default.
         guidance: what a guidance-distilled denoiser (FLUX) is told; there is no classifier-free guidance in training.
-        precision: of the forward and backward passes.
-        checkpointing: recompute activations, for less memory.
+        mixed_precision: of the forward and backward passes.
+        gradient_checkpointing: recompute activations, for less memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,21 +43,21 @@ class Settings(BaseModel):
     loss: Literal["dpo", "ipo"] = "dpo"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     steps: int = Field(default=1000, ge=1)
-    pairs: int = Field(default=16, ge=1)
+    train_batch_size: int = Field(default=16, ge=1)
     draws: int = Field(default=1, ge=1)
-    accumulation: int = Field(default=1, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     full: bool = False
     rank: int = Field(default=16, ge=1)
-    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1)
+    target_modules: tuple[str, ...] = Field(default=ATTENTION, min_length=1)
     ema: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     component: str | None = None
     height: int | None = Field(default=None, ge=8, multiple_of=8)
     width: int | None = Field(default=None, ge=8, multiple_of=8)
     guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    precision: Literal["no", "fp16", "bf16"] = "no"
-    checkpointing: bool = False
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
 
     @field_validator("convention")
     @classmethod
@@ -68,8 +68,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
-        if self.pairs % self.accumulation:
-            raise ValueError(f"pairs ({self.pairs}) must be a multiple of accumulation ({self.accumulation})")
+        if self.train_batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"train_batch_size ({self.train_batch_size}) must be a multiple of gradient_accumulation_steps "
+                f"({self.gradient_accumulation_steps})"
+            )
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width go together: give both or neither")
         return self

@@ -63,7 +63,7 @@ def align(
         training = Training(accelerator, cache, Policy(denoiser, settings), pairs, folder, settings, said)
         if tracker:
             accelerator.init_trackers(
-                "deradiff", config={**settings.model_dump(), "targets": " ".join(settings.targets)}
+                "deradiff", config={**settings.model_dump(), "target_modules": " ".join(settings.target_modules)}
             )
         for step in training.steps(save_every):
             if tracker:

@@ -84,7 +84,7 @@ class Training:
 
     def _step(self, drawn: list[Drawn]) -> tuple[float, float]:
         torch.manual_seed(self.settings.seed + self.done)  # of dropout, where a network has it
-        world, parts, own = self.accelerator, self.settings.accumulation, list[torch.Tensor]()
+        world, parts, own = self.accelerator, self.settings.gradient_accumulation_steps, list[torch.Tensor]()
         for part in range(parts):
             share = drawn[part * world.num_processes + world.process_index :: parts * world.num_processes]
             last = part == parts - 1

@@ -53,11 +53,11 @@ def align(
         float, typer.Option(help="Share of labels believed wrong.", rich_help_panel=TRAINING)
     ] = 0.0,
     steps: Annotated[int, typer.Option(help="Of the optimizer.", rich_help_panel=TRAINING)] = 1000,
-    pairs: Annotated[int, typer.Option(help="A step, over all processes.", rich_help_panel=TRAINING)] = 16,
+    train_batch_size: Annotated[int, typer.Option(help="A step, over all processes.", rich_help_panel=TRAINING)] = 16,
     draws: Annotated[
         int, typer.Option(help="Of time and noise a pair, averaged inside the loss.", rich_help_panel=TRAINING)
     ] = 1,
-    accumulation: Annotated[
+    gradient_accumulation_steps: Annotated[
         int, typer.Option(help="Parts in which a step's pairs are run.", rich_help_panel=TRAINING)
     ] = 1,
     learning_rate: Annotated[float, typer.Option(rich_help_panel=TRAINING)] = 1e-4,
@@ -65,7 +65,7 @@ def align(
         bool, typer.Option("--full", help="Train all weights, not a LoRA.", rich_help_panel=TRAINING)
     ] = False,
     rank: Annotated[int, typer.Option(help="Of the LoRA.", rich_help_panel=TRAINING)] = 16,
-    targets: Annotated[
+    target_modules: Annotated[
         str, typer.Option(help="Layers that the LoRA changes, separated by commas.", rich_help_panel=TRAINING)
     ] = "to_q,to_k,to_v,to_out.0",
     ema: Annotated[
@@ -77,17 +77,19 @@ def align(
     ] = 1.0,
     height: options.Height = None,
     width: options.Width = None,
-    precision: Annotated[
+    mixed_precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Mixed precision.", rich_help_panel=options.MACHINE)
     ] = "no",
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute activations.", rich_help_panel=options.MACHINE)
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Recompute activations.", rich_help_panel=options.MACHINE)
     ] = False,
     dtype: options.Dtype = "float32",
-    tracker: Annotated[
+    report_to: Annotated[
         str | None, typer.Option(help="tensorboard or wandb, if installed.", rich_help_panel=RUN)
     ] = None,
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)] = 100,
+    checkpointing_steps: Annotated[
+        int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)
+    ] = 100,
     config: Config = None,
 ) -> None:
     """Train an anchor: a LoRA (or, with --full, a checkpoint) that diffusers loads and realign, sweep and report read.
@@ -110,18 +112,19 @@ def align(
         raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
     _check_used(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
     settings = Settings.of(
-        beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps, pairs=pairs,
-        draws=draws, accumulation=accumulation, learning_rate=learning_rate, full=full, rank=rank,
-        targets=tuple(listed(targets)), ema=ema, seed=seed,
-        component=component, height=height, width=width, guidance=guidance, precision=precision,
-        checkpointing=checkpointing,
+        beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
+        train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
+        learning_rate=learning_rate, full=full, rank=rank,
+        target_modules=tuple(listed(target_modules)), ema=ema, seed=seed,
+        component=component, height=height, width=width, guidance=guidance,
+        mixed_precision=mixed_precision, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
     judge = None if self_label is None else _judge(self_label, model, prompts)
     preferences = None if data is None else _read(data, split)
     state = PartialState()
     pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
     card = {"reference": model, "reward": self_label}
-    check(pipe, out, settings, card=card, tracker=tracker)
+    check(pipe, out, settings, card=card, tracker=report_to)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)
@@ -129,7 +132,7 @@ def align(
         with state.main_process_first():
             preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
-    _train(pipe, preferences, out, settings, tracker, save_every, card)
+    _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
     typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
 
 

@@ -41,7 +41,7 @@ def compare(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    scratch: Annotated[
+    retrained: Annotated[
         list[str] | None,
         typer.Option(
             help="Aligned model, or a pattern such as 'runs/align-*' or 'embedded:*'; may be given several times. "
@@ -97,7 +97,7 @@ def compare(
         load_reward(name)  # a mistake is told before models are loaded
     comparison = Comparison.of(
         _aligned(anchor or [EMBEDDED]),
-        _aligned(scratch or [f"{EMBEDDED}:*"]),
+        _aligned(retrained or [f"{EMBEDDED}:*"]),
         listed(schedulers) if schedulers else [None],
         optimum=optimum,
         model=model,

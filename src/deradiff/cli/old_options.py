@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-_RENAMED = {"--mode": "--policy", "--quality": "--target-error", "--half": "--dtype float16"}
+_RENAMED = {
+    "--mode": "--policy",
+    "--quality": "--target-error",
+    "--half": "--dtype float16",
+    "--accumulation": "--gradient-accumulation-steps",
+    "--precision": "--mixed-precision",
+    "--checkpointing": "--gradient-checkpointing",
+    "--targets": "--target-modules",
+    "--pairs": "--train-batch-size",
+    "--save-every": "--checkpointing-steps",
+    "--tracker": "--report-to",
+    "--scratch": "--retrained",
+}
 _GONE = {"--resume": "the same command goes on by itself"}
 
 

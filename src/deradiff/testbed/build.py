@@ -35,11 +35,11 @@ console = Console()
 
 POOL_IMAGES = 8  # of each caption
 TRAINING: dict[str, Any] = {
-    "pairs": 12,
+    "train_batch_size": 12,
     "draws": 2,
     "learning_rate": 1e-3,
     "rank": 4,
-    "targets": (
+    "target_modules": (
         *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"),
         *("ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
     ),
