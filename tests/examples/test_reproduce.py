@@ -57,7 +57,7 @@ def test_from_preferences_to_the_comparison(tmp_path: Path, name: str, specimen:
     done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     card = card_of(folder / "runs/beta1000-seed0")
-    assert (card["beta"], card["full"], card["precision"], card["steps"]) == (1000, True, "bf16", 2)
+    assert (card["beta"], card["full"], card["mixed_precision"], card["steps"]) == (1000, True, "bf16", 2)
     assert card["beta_convention"] == {"reduction": "mean", "factor": 0.5, "timestep_weight": 1.0}
     found = json.loads((folder / "runs/compare/results.json").read_text())
     assert found["betas"] == [1000, 2000]
