@@ -110,7 +110,8 @@ def write_report(
 def _facts(results: Results) -> dict[str, str]:
     there = _there(results)
     prompts, seeds, lams = (int(there.any(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1)))
-    product = f"{prompts} prompts × {seeds} seeds × {lams} lams"
+    counts = ((prompts, "prompt"), (seeds, "seed"), (lams, "lam"))
+    product = " × ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
     count, whole = int(there.sum()), prompts * seeds * lams
     images = f"{count:,} ({product})" if count == whole else f"{count:,} of the {whole:,} of {product}"
     if results.missing:
