@@ -114,7 +114,7 @@ def test_what_would_settle_it_is_told_where_something_is_open() -> None:
     lucky = dataclasses.replace(few, settled_by=(lam, 5))
     assert "these were unlucky" in str(messages.to_settle(lucky))
     unknown = dataclasses.replace(few, settled_by=None)
-    assert "can't be told from these 6" in str(messages.to_settle(unknown))
+    assert "These 6 prompts can't say how many" in str(messages.to_settle(unknown))
 
 
 def test_an_alarm_is_told_with_its_figures_and_what_it_assumes() -> None:

@@ -28,7 +28,7 @@ class Settings(BaseModel):
         target_modules: names of the layers that the LoRA changes.
         ema: decay of an exponential moving average that is written instead of the last weights; None for none.
         seed: of batches, times, noise and the LoRA's first weights.
-        component: the denoiser, where it can't be told.
+        component: the denoiser, where it can't be inferred.
         height: pixels; None keeps the pipeline's default.
         width: pixels; None keeps the pipeline's default.
         guidance: what a guidance-distilled denoiser (FLUX) is told; there is no classifier-free guidance in training.

@@ -26,18 +26,18 @@ def lead(answer: Recommendation) -> str:
 
 def reasons(answer: Recommendation) -> list[str]:
     """Why this lam, a sentence each, with the figures."""
-    told: list[str] = []
+    sentences: list[str] = []
     if answer.gain is not None:
-        told.append(f"{_gain_sentence(answer)}")
-        told += [
+        sentences.append(f"{_gain_sentence(answer)}")
+        sentences += [
             f"There {name} changes by {answer.curves[name].change[answer.lams.index(answer.candidate)]}."
             for name in answer.criteria.guard_names
         ]
-        told += _wins(answer)
+        sentences += _wins(answer)
     if answer.pareto:
         lams = ", ".join(f"{lam:g}" for lam in answer.pareto)
-        told.append(f"No lam shown to hold is better than these in every objective: {lams}.")
-    return told
+        sentences.append(f"No lam shown to hold is better than these in every objective: {lams}.")
+    return sentences
 
 
 def by_risk(answer: Recommendation) -> str:
@@ -57,9 +57,10 @@ def to_settle(answer: Recommendation) -> str | None:
             return f"{prompts} prompts like these show lam = {lam:g} four times in five: these were unlucky."
         return f"About {more} more prompts like these ({prompts} in all) would show lam = {lam:g} (80 % power)."
     if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam:
+        wanted = f"{answer.lams_by_risk[BEST_ESTIMATE]:g}"
         return (
-            f"How many prompts would show lam = {answer.lams_by_risk[BEST_ESTIMATE]:g} can't be told from these "
-            f"{answer.prompts}: the loss is too close to the margin, or too uncertain."
+            f"These {answer.prompts} prompts can't say how many would show lam = {wanted}: "
+            "the loss is too close to the margin, or too uncertain."
         )
     return None
 
@@ -80,16 +81,16 @@ def alarm_sentence(alarm: Alarm, prompts: int) -> str:
     p = f"p {'< 0.001' if alarm.p_value < 0.001 else f'= {alarm.p_value:.2g}'}"
     rise = f"{alarm.objective} rises by {alarm.rise}"
     if alarm.drifts:
-        told = (
+        sentence = (
             f"from lam = {alarm.after:g} {alarm.reward} is more than {alarm.margin:.3g} off the reference (it changes "
             f"by {alarm.change}; {p}) while {rise}."
         )
     else:
-        told = (
+        sentence = (
             f"from lam = {alarm.before:g} to {alarm.after:g} {rise} while {alarm.reward} changes by {alarm.change} "
             f"({p}); up to lam = {alarm.onset:g} the fall is within {alarm.margin:.3g}."
         )
-    return told + (f" {_missable(prompts)}" if prompts < ENOUGH_PROMPTS else "")
+    return sentence + (f" {_missable(prompts)}" if prompts < ENOUGH_PROMPTS else "")
 
 
 def silence(answer: Recommendation) -> str | None:
@@ -98,7 +99,7 @@ def silence(answer: Recommendation) -> str | None:
         return None
     alarm = answer.alarms[0]
     small = alarm.p_value <= LEVEL
-    told = (
+    sentence = (
         f"silent; the closest is {alarm.reward} from lam = {alarm.before:g} to {alarm.after:g} ({alarm.change}, "
         f"{f'where {alarm.margin:.3g} off the reference is allowed, ' if alarm.drifts else ''}p = {alarm.p_value:.2g}"
         f"{f', less than the {alarm.margin:.3g} that matters' if small else ''}) "
@@ -106,9 +107,9 @@ def silence(answer: Recommendation) -> str | None:
     )
     _, low, high = alarm.change.figures
     if not alarm.drifts and alarm.change.low >= 0:
-        return told
+        return sentence
     room = high if alarm.drifts and alarm.change.mean > 0 else low
-    return f"{told} That is no proof: these {answer.prompts} prompts leave room for a change of {room} there."
+    return f"{sentence} That is no proof: these {answer.prompts} prompts leave room for a change of {room} there."
 
 
 def warnings(answer: Recommendation) -> list[str]:
@@ -159,10 +160,10 @@ def _wins(answer: Recommendation) -> Iterator[str]:
     index, curve = answer.lams.index(answer.candidate), answer.curves[answer.criteria.objectives[0]]
     if np.isnan(curve.wins[index].mean):  # a lam that a surrogate chose and nobody sampled
         return
-    told = f"Its images score above the reference's in {share_text(curve.wins[index])} of pairs"
+    sentence = f"Its images score above the reference's in {share_text(curve.wins[index])} of pairs"
     if curve.wins_anchor is not None and answer.candidate != 1:
-        told += f", and above the anchor's in {share_text(curve.wins_anchor[index])}"
-    yield f"{told}."
+        sentence += f", and above the anchor's in {share_text(curve.wins_anchor[index])}"
+    yield f"{sentence}."
 
 
 def share_text(share: Interval) -> str:

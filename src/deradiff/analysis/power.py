@@ -19,7 +19,7 @@ MOST_TIMES = 100  # as many prompts as there are, beyond which a number is no ad
 
 
 def prompts_to_show(tests: Sequence[tuple[PromptMeans, float]], power: float = POWER) -> int | None:
-    """The number of prompts like these with which all means are shown to be above 0; None where it can't be told.
+    """The number of prompts like these with which all means are shown to be above 0; None where it can't be inferred.
 
     Args:
         tests: values of one question each (K = 1) of two prompts or more, such as a guard's slack at a lam, and the

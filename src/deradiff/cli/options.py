@@ -23,7 +23,7 @@ AnchorOption = Annotated[
     ),
 ]
 Component = Annotated[
-    str | None, typer.Option(help="Denoiser to realign, where it can't be told.", rich_help_panel=MODELS)
+    str | None, typer.Option(help="Denoiser to realign, where it can't be inferred.", rich_help_panel=MODELS)
 ]
 Scheduler = Annotated[
     str | None,

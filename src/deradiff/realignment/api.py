@@ -47,7 +47,7 @@ def realign(
             anchor; any other mapping names several anchors, and ``lam`` is then a mapping with the same keys.
         lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates (a warning says that
             nothing bounds it); a float, or one per image or prompt.
-        component: the denoiser, where it can't be told.
+        component: the denoiser, where it can't be inferred.
         ensemble: how the models are held: ``"toggle"`` switches a LoRA off and on, ``"separate"`` keeps two sets of
             weights, ``"batched"`` runs both models in one forward; ``"auto"`` takes toggle for LoRAs, and separate for
             full checkpoints.

@@ -1,4 +1,4 @@
-"""What can't be realigned as it stands, refused with a word rather than computed wrongly."""
+"""Checks for what realignment does not support, so that nothing is computed wrongly."""
 
 from typing import Any
 

@@ -22,10 +22,10 @@ class Recipe(BaseModel):
     Attributes:
         model: folder or hub id of the pipeline (the reference); a relative folder is meant from the run folder.
         anchor: folder or hub id of the aligned model; likewise.
-        model_hash: of the content of the model's weights and configs; None where it can't be told.
+        model_hash: of the content of the model's weights and configs; None where it can't be inferred.
         anchor_hash: likewise.
         anchor_beta: KL strength the anchor was aligned at, where known.
-        component: the denoiser, where it can't be told.
+        component: the denoiser, where it can't be inferred.
         scheduler: diffusers class name; None keeps the pipeline's own.
         steps: denoising steps.
         height: pixels; None keeps the pipeline's default.

@@ -32,7 +32,7 @@ class CallBuffer:
             level: of x_t, shape ().
 
         Returns:
-            None where it can't be told.
+            None where it can't be inferred.
 
         Raises:
             ScheduleError: a level at which a difference that stands can't be brought to this form.

@@ -112,7 +112,7 @@ class PathRecorder:
         return transition.take(index)
 
     def _transition(self, scheduler: Any, arguments: dict[str, Any]) -> Transition | None:
-        """What the step is, from the calls since the last one; None, and why, where it can't be told."""
+        """What the step is, from the calls since the last one; None, and why, where it can't be inferred."""
         output = arguments["model_output"]
         if len(output) != self.rows:
             self.unknown = f"its scheduler steps {len(output)} rows, where {self.rows} images are made"
