@@ -124,7 +124,11 @@ class Handle:
     @policy.setter
     def policy(self, policy: Policy | Weights) -> None:
         self._check_attached()
-        if isinstance(policy, type | Weights) or not hasattr(policy, "start"):
+        if isinstance(policy, Weights):
+            raise RealignError(
+                "Weights() can't follow another policy; give it to deradiff.realign(..., policy=Weights())"
+            )
+        if isinstance(policy, type) or not hasattr(policy, "start"):
             raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if isinstance(self.policy, Weights):
             raise RealignError("policy=Weights() runs one network a step, of which no other policy can save any")

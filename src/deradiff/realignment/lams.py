@@ -60,7 +60,7 @@ class Lams:
         """
         if self.count > 1:
             raise LamError(
-                f"{why}, so it takes one lam for all images, got {self.count}; use another ensemble for one per image"
+                f"{why}, so it takes one lam for all images, got {self.count}; use another policy for one per image"
             )
         return [row[0] for row in self.values]
 
