@@ -1,5 +1,6 @@
 """Two runs on one page: what they share, the paired difference, and nothing else."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_runs_that_share_nothing_are_an_error(results: Results, tmp_path: Path) 
     strangers = results.on_axes(["another"], SEEDS, LAMS, [])
     with pytest.raises(ResultsError, match="share no prompt"):
         write_pair_report({"one": results, "two": strangers}, ["warmth"], tmp_path / "pair.html")
+    assert not (tmp_path / "pair.html").exists()
+
+
+def test_a_reward_that_one_has_no_scores_of_is_told_with_its_run(results: Results, tmp_path: Path) -> None:
+    scores = {"faithfulness": results.scores["faithfulness"]}
+    partly = dataclasses.replace(results, scores=scores, unscored={"warmth": 3})
+    with pytest.raises(ResultsError, match=r"two: 3 of .* images have no score of warmth"):
+        write_pair_report({"one": results, "two": partly}, ["warmth"], tmp_path / "pair.html")
     assert not (tmp_path / "pair.html").exists()
 
 

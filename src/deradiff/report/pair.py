@@ -34,6 +34,7 @@ def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path:
         ResultsError: nothing is shared, a reward that one lacks, or an image that can't be read.
     """
     names, pair = list(runs), _on_shared_axes(runs)
+    _check_scored(runs, rewards)
     first = pair[0]
     house = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -50,6 +51,15 @@ def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path:
     )
     write_whole(path, page.encode(), ResultsError)
     return path
+
+
+def _check_scored(runs: Mapping[str, Results], rewards: Sequence[str]) -> None:
+    for name, results in runs.items():
+        for reward in rewards:
+            try:
+                results.scored(reward)
+            except ResultsError as error:
+                raise ResultsError(f"{name}: {error}") from error
 
 
 def _on_shared_axes(runs: Mapping[str, Results]) -> list[Results]:
