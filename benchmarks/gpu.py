@@ -54,6 +54,7 @@ TINY = {
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "attention_head_dim": 8,
     "cross_attention_dim": 32,
+    "transformer_layers_per_block": 1,
 }
 
 
