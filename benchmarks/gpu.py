@@ -160,7 +160,7 @@ def calls(bench: Bench, backend: str = "") -> Iterator[tuple[str, float | None]]
         bench.reset_peak()
         with (
             deradiff.realign(pipeline_around(unet), anchor, 0.5, component="unet", ensemble=ensemble) as handle,
-            handle._hooks[0].models.tree.running(),
+            handle._hooks[0].ensemble.tree.running(),
         ):
             yield f"{ensemble}_ms{end}", bench.milliseconds(lambda: unet(**inputs))
             outputs[ensemble] = unet(**inputs)[0].float()

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 import deradiff
-from deradiff.anchor.inputs import repeat_rows
+from deradiff.anchor.inputs import DenoiserInputs
 
 WARM, REPEATS, ROWS = 3, 60, 2
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -159,7 +159,7 @@ def _overheads(denoiser: Any, inputs: dict[str, Any], ensemble: str, anchor: Any
         def realigned(lam: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
             return lambda: setattr(handle, "lam", lam), lambda: denoiser(**inputs)
 
-        rows = {ROWS: plain(denoiser, **inputs), 2 * ROWS: plain(denoiser, **repeat_rows(inputs, ROWS, 2))}
+        rows = {ROWS: plain(denoiser, **inputs), 2 * ROWS: plain(denoiser, **_repeated(inputs))}
         hook, first = handle._hooks[0], next(iter(inputs))
 
         def alone() -> Any:
@@ -175,9 +175,13 @@ def _overheads(denoiser: Any, inputs: dict[str, Any], ensemble: str, anchor: Any
     yield "needed_ms", float(np.median(total))
 
 
+def _repeated(inputs: dict[str, Any]) -> dict[str, Any]:
+    return DenoiserInputs(dict, (), inputs).repeat(2).kwargs
+
+
 def _running(handle: Any) -> Any:
     """As in a run of the pipeline, when modules are looked through once."""
-    return handle._hooks[0].models.tree.running()
+    return handle._hooks[0].ensemble.tree.running()
 
 
 def _needed(
@@ -201,7 +205,7 @@ class _Routed:
     """The stacked batch by PEFT's own means: hooks that stay on its layers, and one adapter name a row."""
 
     def __init__(self, plain: Callable[..., Any], denoiser: Any, inputs: dict[str, Any]) -> None:
-        self.plain, self.denoiser, self.inputs = plain, denoiser, repeat_rows(inputs, ROWS, 2)
+        self.plain, self.denoiser, self.inputs = plain, denoiser, _repeated(inputs)
         self.names, self.on = ["__base__", "anchor"], False
         for module in denoiser.modules():
             if isinstance(module, BaseTunerLayer):

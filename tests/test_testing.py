@@ -16,8 +16,10 @@ from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 
 import deradiff
-from deradiff.acceleration.policies import Exact
+from deradiff.acceleration.cells import BatchedCall, Prediction, mixed, predictions
+from deradiff.acceleration.policies import CallContext, active_cells
 from deradiff.anchor.ensembles import AdapterToggle, SequentialEnsemble, build_ensemble
+from deradiff.anchor.inputs import DenoiserInputs
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.rewards import load_reward
@@ -46,7 +48,7 @@ def at_random(pixels: Tensor, prompts: Any) -> Tensor:
 
 @pytest.mark.parametrize(
     ("reward", "broken"),
-    [(in_place, "changed the pixels"), (of_the_batch, "alone and"), (at_random, "the second time")],
+    [(in_place, "changed its pixels"), (of_the_batch, "alone and"), (at_random, "the second time")],
 )
 def test_a_reward_that_breaks_a_law_is_told(reward: Callable[..., Tensor], broken: str) -> None:
     with pytest.raises(AssertionError, match=broken):
@@ -77,11 +79,10 @@ class Lazy:
     needs_solver: bool = False
 
     def start(self) -> Any:
-        exact = Exact().start()
-
-        def step(calls: Any, context: Any) -> Any:
-            predicted = exact(calls, context)
-            return type(predicted)(mixture=predicted.mixture * 0.9)
+        def step(call: BatchedCall, context: CallContext) -> Prediction:
+            return call.prediction(
+                0.9 * mixed(call, *predictions(call, *active_cells(call, context), shared=context.shared))
+            )
 
         return step
 
@@ -97,10 +98,9 @@ def test_ensembles_of_a_lora_pass(ensemble: Any) -> None:
     loras.add(it.pipe.unet, "mine")
     built = build_ensemble("unet", it.pipe.unet, [Anchor(name="mine", adapter="mine", undo=lambda: None)], ensemble)
     tree = ModuleTree(it.pipe.unet)
-    models = [
-        partial(AdapterToggle(tree, on=on, off=off).run, it.pipe.unet) for on, off in (([], ["mine"]), (["mine"], []))
-    ]
-    check_ensemble(built, [lambda *a, m=m, **k: m(a, k) for m in models], *call_of(it.pipe.unet))
+    toggles = [AdapterToggle(tree, on=on, off=off) for on, off in (([], ["mine"]), (["mine"], []))]
+    models = [lambda *a, t=toggle, **k: t.run(DenoiserInputs(it.pipe.unet, a, k)) for toggle in toggles]
+    check_ensemble(built, models, *call_of(it.pipe.unet))
 
 
 def call_of(unet: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

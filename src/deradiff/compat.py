@@ -54,7 +54,7 @@ Posterior = Callable[[Mapping[str, Any], float], bool]
 
 def is_kind(instance: object, prefixes: tuple[str, ...]) -> bool:
     """Whether the name of an object's class, or of one that it inherits from, begins with one of some texts."""
-    return any(kind.__name__.startswith(prefixes) for kind in type(instance).__mro__)
+    return any(base.__name__.startswith(prefixes) for base in type(instance).__mro__)
 
 
 def _never(config: Mapping[str, Any], eta: float) -> bool:
@@ -167,9 +167,9 @@ def known_schedulers() -> set[str]:
 
 def scheduler_traits(scheduler: object) -> SchedulerTraits:
     """What is known of a scheduler's class; an unknown one counts as deterministic, with a warning."""
-    for kind in type(scheduler).__mro__:
-        if kind.__name__ in _SCHEDULERS:
-            return _SCHEDULERS[kind.__name__]
+    for base in type(scheduler).__mro__:
+        if base.__name__ in _SCHEDULERS:
+            return _SCHEDULERS[base.__name__]
     name = type(scheduler).__name__
     if name not in _warned:
         _warned.add(name)
@@ -183,7 +183,7 @@ def scheduler_traits(scheduler: object) -> SchedulerTraits:
 
 
 def register_scheduler(
-    kind: type,
+    scheduler: type,
     *,
     draws_noise: bool = False,
     renoises: bool = False,
@@ -194,7 +194,7 @@ def register_scheduler(
     """Say what the steps of a scheduler that diffusers doesn't have do; subclasses count as it.
 
     Args:
-        kind: its class.
+        scheduler: its class.
         draws_noise: whether steps draw noise.
         renoises: whether steps put new noise on the predicted x_0, and keep nothing of x_t, as LCM does.
         draws_posterior: of config and eta, whether a step draws x_s from q(x_s | x_t, x_0) at the predicted x_0.
@@ -202,7 +202,7 @@ def register_scheduler(
             reads them off ``alphas_cumprod`` or ``sigmas``.
         flow: whether such levels are a rectified flow's (alpha = 1 − sigma).
     """
-    _SCHEDULERS[kind.__name__] = SchedulerTraits(
+    _SCHEDULERS[scheduler.__name__] = SchedulerTraits(
         draws_noise=draws_noise,
         renoises=renoises,
         draws_posterior=draws_posterior,

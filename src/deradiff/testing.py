@@ -18,6 +18,7 @@ from torch import Tensor
 
 from deradiff.acceleration import Budget, Exact, Policy
 from deradiff.anchor.ensembles import ModelEnsemble
+from deradiff.anchor.inputs import DenoiserInputs
 from deradiff.noise import is_flow, is_stochastic, noise_levels
 from deradiff.realignment import realign, sweeping
 from deradiff.rewards import Reward, scores
@@ -40,7 +41,7 @@ def check_reward(reward: Reward, prompts: Sequence[str] = _PROMPTS, size: int = 
     pixels = torch.rand(len(prompts), 3, size, size, generator=torch.Generator().manual_seed(0))
     before = pixels.clone()
     whole = scores("reward", reward, pixels, prompts)
-    assert torch.equal(pixels, before), "the reward changed the pixels that it was given"
+    assert torch.equal(pixels, before), "the reward changed its pixels"
     assert scores("reward", reward, pixels, prompts) == whole, "the same images score otherwise the second time"
     alone = [
         scores("reward", reward, pixels[[n]], [prompt])[0] for n, prompt in enumerate(prompts)
@@ -59,23 +60,23 @@ def check_scheduler(scheduler: Any, steps: int = 10) -> None:
     """
     drawn: list[Tensor] = []
     for seed in (0, 1):
-        own = copy.deepcopy(scheduler)
-        own.set_timesteps(steps)
-        levels = noise_levels(own)
+        copied = copy.deepcopy(scheduler)
+        copied.set_timesteps(steps)
+        levels = noise_levels(copied)
         sample = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         torch.manual_seed(seed)
-        for timestep in own.timesteps:
-            scaled = own.scale_model_input(sample, timestep) if hasattr(own, "scale_model_input") else sample
-            sample = own.step(0.1 * scaled, timestep, sample).prev_sample
+        for timestep in copied.timesteps:
+            scaled = copied.scale_model_input(sample, timestep) if hasattr(copied, "scale_model_input") else sample
+            sample = copied.step(0.1 * scaled, timestep, sample).prev_sample
         drawn.append(sample)
-    assert len(levels.sigma) == len(own.timesteps) + 1, "expected a noise level a timestep, and that of the image"
+    assert len(levels.sigma) == len(copied.timesteps) + 1, "expected a noise level a timestep, and that of the image"
     falls = levels.log_snr.diff().nan_to_num(nan=0.0) >= -1e-5
     assert bool(falls.all()), "the signal-to-noise ratio falls on the way to the image"
-    scales = levels.alpha + levels.sigma if is_flow(own) else levels.alpha.square() + levels.sigma.square()
+    scales = levels.alpha + levels.sigma if is_flow(copied) else levels.alpha.square() + levels.sigma.square()
     assert torch.allclose(scales, torch.ones_like(scales)), "alpha and sigma belong to another kind of schedule"
     differs = not torch.equal(*drawn)
-    said = "draw" if is_stochastic(scheduler) else "do not draw"
-    assert differs == is_stochastic(scheduler), f"steps are said to {said} noise; see deradiff.register_scheduler"
+    declared = "draw" if is_stochastic(scheduler) else "do not draw"
+    assert differs == is_stochastic(scheduler), f"steps are declared to {declared} noise: deradiff.register_scheduler"
 
 
 def check_policy(policy: Policy, scheduler: Any, *, tolerance: float = 0.05) -> None:
@@ -88,12 +89,12 @@ def check_policy(policy: Policy, scheduler: Any, *, tolerance: float = 0.05) -> 
     """
     pipe, anchor = _oracles(scheduler)
     exact, exact_nfe = _sampled(pipe, anchor, Exact())
-    found, nfe = _sampled(pipe, anchor, policy)
+    samples, nfe = _sampled(pipe, anchor, policy)
     assert nfe <= exact_nfe, f"the policy takes {nfe} NFE, and exact evaluation {exact_nfe}"
-    error = float(((found - exact).norm(dim=1) / exact.norm(dim=1)).mean())
+    error = float(((samples - exact).norm(dim=1) / exact.norm(dim=1)).mean())
     assert error <= tolerance, f"mean relative error {error:.3g}, expected at most {tolerance:g}"
     again, _ = _sampled(pipe, anchor, policy)
-    assert torch.equal(again, found), "a second run differs: something is kept from the first"
+    assert torch.equal(again, samples), "a second run differs: something is kept from the first"
     same, _ = _sampled(pipe, copy.deepcopy(pipe.unet), policy)
     by_image = same.reshape(_IMAGES, len(_LAMS), -1)
     spread = float((by_image - by_image[:, :1]).norm() / by_image.norm())
@@ -140,14 +141,14 @@ def check_ensemble(
     with torch.no_grad(), ensemble.tree.running():
         expected = [_first(model(*args, **kwargs)) for model in models]
         for which in ([0], [1], list(range(len(models)))):
-            outputs = ensemble.run(denoiser, args, kwargs, which)
+            outputs = ensemble.predict(DenoiserInputs(denoiser, args, kwargs), which)
             assert sorted(outputs) == which, f"asked for the models {which}, got {sorted(outputs)}"
             for index in which:
                 close = torch.allclose(_first(outputs[index]), expected[index], rtol=1e-4, atol=1e-5)
                 assert close, f"model {index} predicts otherwise than by itself"
     ensemble.on_run_end()
     after = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    assert all(map(torch.equal, inputs, after)), "the ensemble changed the inputs that it was given"
+    assert all(map(torch.equal, inputs, after)), "the ensemble changed its inputs"
     state = denoiser.state_dict()
     assert state.keys() == weights.keys(), "the denoiser has other weights than before"
     assert all(torch.equal(state[name], value) for name, value in weights.items()), "the denoiser's weights changed"

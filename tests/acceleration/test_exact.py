@@ -63,7 +63,7 @@ def test_calls_that_cannot_be_taken_apart_run_whole_or_are_refused(name: str) ->
         assert torch.equal(got, plain)
         assert budget.calls == 2 * IMAGES * len(LAMS) * calls
         for policy in (Reuse(2), Adaptive(0.1)):
-            with pytest.raises(RealignError, match=f"{WHOLE[name]}.*exact mode"):
+            with pytest.raises(RealignError, match=f"{WHOLE[name]}.*use policy=Exact"):
                 through(handle, policy, lambda: sweep(it))
         assert torch.equal(sweep(it), plain)
 
@@ -155,16 +155,17 @@ def test_a_sweep_gives_back_the_policy_and_the_budget_that_were_there() -> None:
         assert budget.calls == 0
 
 
-def test_several_anchors_and_mixed_weights_are_refused() -> None:
+def test_only_the_exact_policy_takes_several_anchors_and_none_mixed_weights() -> None:
     it = known("sd")
     both = {"a": it.anchors["unet"], "b": it.anchors["unet"]}
     with deradiff.realign(it.pipe, both, lam={"a": 0.5, "b": 0.5}) as handle:
         with pytest.raises(RealignError, match="one anchor"):
-            handle.policy = Exact()
+            handle.policy = Reuse(2)
         plain = it.run()
         with pytest.raises(RealignError, match="one anchor"):
-            through(handle, Exact(), lambda: it.run())
+            through(handle, Reuse(2), lambda: it.run())
         assert torch.equal(it.run(), plain)
+        assert torch.equal(through(handle, Exact(), lambda: it.run(), lams=1)[0], plain)
     with deradiff.realign(it.pipe, it.anchors, policy=deradiff.Weights()) as handle:
         for policy in (Exact(), Reuse()):
             with pytest.raises(RealignError, match="no other policy can save"):

@@ -138,7 +138,7 @@ def test_guidance_that_ends_in_the_middle_of_a_run_is_refused(policy: Policy) ->
         plain = sweep(it, **changes)
         got, _ = through(handle, Exact(), lambda: sweep(it, **changes))
         assert near(got, plain)
-        with pytest.raises(RealignError, match=r"number of branches at step 6.*exact mode"):
+        with pytest.raises(RealignError, match=r"number of branches at step 6.*use policy=Exact"):
             through(handle, policy, lambda: sweep(it, **changes))
 
 
@@ -159,7 +159,7 @@ def test_schedulers_of_several_calls_a_step_are_refused(name: str, policy: Polic
     options = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
     it.pipe.scheduler = getattr(diffusers, name).from_config(it.pipe.scheduler.config, **options)
     with attach(it) as handle:
-        with pytest.raises(RealignError, match="another scheduler, or the exact mode"):
+        with pytest.raises(RealignError, match="another scheduler, or policy=Exact"):
             through(handle, policy, lambda: sweep(it))
         assert near(through(handle, Exact(), lambda: sweep(it))[0], sweep(it))
 

@@ -7,7 +7,7 @@ import torch
 from tests.laws import schedules
 
 from deradiff.acceleration import Adaptive
-from deradiff.acceleration.schedule import computed_steps
+from deradiff.acceleration.adaptive import computed_steps
 from deradiff.acceleration.solver import solver_coefficients
 
 

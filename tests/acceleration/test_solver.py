@@ -7,8 +7,7 @@ import torch
 from tests.laws import schedules
 from torch import Tensor
 
-from deradiff.acceleration.extrapolator import LinearExtrapolator
-from deradiff.acceleration.solver import SolverCoefficients, level_now, solver_coefficients
+from deradiff.acceleration.solver import LinearExtrapolator, SolverCoefficients, level_now, solver_coefficients
 from deradiff.errors import RealignError
 from deradiff.predict import convert
 

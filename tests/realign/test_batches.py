@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import deradiff
-from deradiff.realignment.rows import infer_batch
+from deradiff.realignment.batch import PipelineCall, infer_batch
 
 from .subject import known, near
 
@@ -87,4 +87,4 @@ def test_the_pipelines_own_errors_come_through() -> None:
 def test_prompts_are_counted_as_the_pipeline_counts_them(given: dict[str, Any], prompts: int | None) -> None:
     def call(**kwargs: Any) -> None: ...
 
-    assert infer_batch(call, (), given).prompts == prompts
+    assert infer_batch(PipelineCall(call, (), given)).prompts == prompts

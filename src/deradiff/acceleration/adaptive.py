@@ -14,19 +14,20 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from deradiff.acceleration.cells import BatchedCall
-from deradiff.acceleration.extrapolator import LinearExtrapolator
+from deradiff.acceleration.cells import BatchedCall, Prediction, mixed, predictions
 from deradiff.acceleration.hierarchy import LamHierarchy
-from deradiff.acceleration.mixing import mixed, predictions
-from deradiff.acceleration.policies import CallContext, Prediction, Session, active_cells, known
-from deradiff.acceleration.schedule import computed_steps
-from deradiff.acceleration.solver import SolverCoefficients
+from deradiff.acceleration.policies import CallContext, Session, active_cells, known
+from deradiff.acceleration.solver import LinearExtrapolator, SolverCoefficients
 from deradiff.errors import RealignError
 from deradiff.predict import convert
 
 # Measured on the embedded pipeline with its strongest anchor (docs/performance.md).  Deterministic samplers: the mean
 # error of final latents falls with the third power of the number of computed steps, about 1 % at 11.
 _STEPS, _AT_ERROR, _POWER = 11.5, 0.01, 0.31
+# Where extrapolation errs most, in shares of the steps (deterministic samplers on the embedded pipeline): at the noisy
+# end images decide what to become, at the clean end log-SNR runs away.
+_NOISY, _NOISY_WIDTH = 2.0, 0.1
+_CLEAN, _CLEAN_WIDTH = 3.0, 0.06
 _LONGEST_INTERVAL = {False: 2, True: 8}  # computed steps; samplers that draw noise forget errors
 
 
@@ -65,61 +66,58 @@ class _Session:
         self.tolerance = tolerance
         self.extrapolator = LinearExtrapolator()
 
-    def __call__(self, calls: BatchedCall, context: CallContext) -> Prediction:
+    def __call__(self, call: BatchedCall, context: CallContext) -> Prediction:
         solver, _ = known(context)
         if not self.extrapolator.steps:
-            return self._begin(calls, context, solver)
+            return self._begin(call, context, solver)
         guess = self.extrapolator.extrapolated(solver, context.step)
         if context.step not in self.computed:
-            return Prediction(mixture=_to_network(guess, calls, context))
-        return self._compute(calls, context, solver, guess)
+            return call.prediction(_to_network(guess, call, context))
+        return self._compute(call, context, solver, guess)
 
-    def _begin(self, calls: BatchedCall, context: CallContext, solver: SolverCoefficients) -> Prediction:
+    def _begin(self, call: BatchedCall, context: CallContext, solver: SolverCoefficients) -> Prediction:
         self.computed = Adaptive(self.tolerance).steps(solver, context.step)
-        self.hierarchy = LamHierarchy(calls.lams[0].tolist())
-        self.interval = torch.ones_like(
-            calls.lams, dtype=torch.long
-        )  # computed steps from one run of a cell to the next
+        self.hierarchy = LamHierarchy(call.lams[0].tolist())
+        self.interval = torch.ones_like(call.lams, dtype=torch.long)  # computed steps between runs of a cell
         self.countdown = torch.ones_like(self.interval)  # computed steps until the next one
-        self.ran = torch.full((2, *calls.lams.shape), context.step)  # each cell's last two steps with a run
-        models = predictions(calls, *active_cells(calls, context), shared=context.shared)
-        mixture = mixed(calls, *models)
-        self.extrapolator.record(context.step, _to_form(mixture, calls, context))
-        return Prediction(
-            mixture=mixture, models=self._both_models(calls, models, calls.every(), mixture), steps_covered=1
-        )
+        self.ran = torch.full((2, *call.lams.shape), context.step)  # each cell's last two steps with a run
+        models = predictions(call, *active_cells(call, context), shared=context.shared)
+        mixture = mixed(call, *models)
+        self.extrapolator.record(context.step, _to_form(mixture, call, context))
+        return call.prediction(mixture, self._both_models(call, models, call.every_cell(), mixture))
 
     def _compute(
-        self, calls: BatchedCall, context: CallContext, solver: SolverCoefficients, guess: Tensor
+        self, call: BatchedCall, context: CallContext, solver: SolverCoefficients, guess: Tensor
     ) -> Prediction:
         now, extrapolator = context.step, self.extrapolator
         cells = self.hierarchy.base | (self.countdown <= 1)
-        models = predictions(calls, *(cells & wanted for wanted in active_cells(calls, context)))
-        found = calls.where(cells, _to_form(mixed(calls, *models), calls, context) - guess)
-        said = self.hierarchy.predicted(found, cells)
-        residual = calls.where(cells & ~self.hierarchy.base, found - said)
-        value = guess + said + residual
+        models = predictions(call, *(cells & active for active in active_cells(call, context)))
+        discrepancy = call.where(cells, _to_form(mixed(call, *models), call, context) - guess)
+        interpolated = self.hierarchy.predicted(discrepancy, cells)
+        residual = call.where(cells & ~self.hierarchy.base, discrepancy - interpolated)
+        value = guess + interpolated + residual
         correction = (
-            extrapolator.error_correction(solver, now) * said + calls.over(self._debt(solver, now, cells)) * residual
+            extrapolator.error_correction(solver, now) * interpolated
+            + call.over(self._correction(solver, now, cells)) * residual
         )
         # the record before the last was itself predicted for cells that did not run: it shares in the residual
         extrapolator.values[0] = (
-            extrapolator.values[0] + calls.over(self._share(solver, now, extrapolator.steps[0], cells)) * residual
+            extrapolator.values[0] + call.over(self._share(solver, now, extrapolator.steps[0], cells)) * residual
         )
         self._schedule(
             solver.sensitivity[now] * len(solver) * _size(residual, context) / _size(value, context), solver, cells
         )
         self.ran = torch.where(cells, torch.stack([torch.full_like(self.ran[0], now), self.ran[0]]), self.ran)
         extrapolator.record(now, value)
-        mixture = _to_network(value + correction, calls, context)
+        mixture = _to_network(value + correction, call, context)
         later = [step for step in self.computed if step > now]
-        return Prediction(
-            mixture=mixture,
-            models=self._both_models(calls, models, cells, mixture),
+        return call.prediction(
+            mixture,
+            self._both_models(call, models, cells, mixture),
             steps_covered=(later[0] if later else len(solver)) - now,
         )
 
-    def _debt(self, solver: SolverCoefficients, now: int, cells: Tensor) -> Tensor:
+    def _correction(self, solver: SolverCoefficients, now: int, cells: Tensor) -> Tensor:
         """Correction of each cell's residual over the steps since it last ran, (I, L)."""
         return self._by_record(cells, lambda last, before: solver.error_correction(now, last, before))
 
@@ -144,27 +142,55 @@ class _Session:
         self.countdown = torch.where(cells, interval, self.countdown - 1)
 
     def _both_models(
-        self, calls: BatchedCall, models: tuple[Tensor, Tensor], cells: Tensor, mixture: Tensor
+        self, call: BatchedCall, models: tuple[Tensor, Tensor], cells: Tensor, mixture: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both models at all cells: where one didn't run, the difference is interpolated over lam."""
-        difference = self.hierarchy.predicted(calls.where(cells, models[1] - models[0]), cells)
-        difference = torch.where(calls.over(cells), models[1] - models[0], difference)
-        return mixture - calls.weights() * difference, mixture + (1 - calls.weights()) * difference
+        difference = self.hierarchy.predicted(call.where(cells, models[1] - models[0]), cells)
+        difference = torch.where(call.over(cells), models[1] - models[0], difference)
+        return mixture - call.weights() * difference, mixture + (1 - call.weights()) * difference
 
 
-def _to_form(mixture: Tensor, calls: BatchedCall, context: CallContext) -> Tensor:
+def computed_steps(steps: int, count: int) -> list[int]:
+    """``count`` of ``steps`` steps: the first two, the last, and others closer together at either end.
+
+    Args:
+        steps: N.
+        count: how many call the networks, at least 3.
+
+    Returns:
+        Ascending indices; all of them where ``count`` is ``steps`` or more.
+    """
+    if count >= steps or steps <= 3:
+        return list(range(steps))
+    density = [
+        1
+        + _NOISY * math.exp(-step / (_NOISY_WIDTH * steps))
+        + _CLEAN * math.exp(-(steps - 1 - step) / (_CLEAN_WIDTH * steps))
+        for step in range(steps)
+    ]
+    total = sum(density[2:])
+    chosen, passed = [0, 1], 0.0
+    for step in range(2, steps):
+        passed += density[step]
+        due = passed / total >= (len(chosen) - 1) / (count - 2) - 1e-9
+        if due or steps - step == count - len(chosen):
+            chosen.append(step)
+    return chosen
+
+
+def _to_form(mixture: Tensor, call: BatchedCall, context: CallContext) -> Tensor:
     solver, level = known(context)
-    return convert(mixture.float(), _noisy(calls, mixture), level, solver.source, solver.form)
+    return convert(mixture.float(), _noisy(call, mixture), level, solver.source, solver.form)
 
 
-def _to_network(value: Tensor, calls: BatchedCall, context: CallContext) -> Tensor:
+def _to_network(value: Tensor, call: BatchedCall, context: CallContext) -> Tensor:
     solver, level = known(context)
-    return convert(value, _noisy(calls, value), level, solver.form, solver.source).to(calls.sample.dtype)
+    return convert(value, _noisy(call, value), level, solver.form, solver.source).to(call.sample.dtype)
 
 
-def _noisy(calls: BatchedCall, like: Tensor) -> Tensor:
+def _noisy(call: BatchedCall, like: Tensor) -> Tensor:
     """x_t: some denoisers take further channels after it."""
-    return calls.sample[:, :, :, : like.shape[3]].float()
+    return call.sample[:, :, :, : like.shape[3]].float()
 
 
 def _size(value: Tensor, context: CallContext) -> Tensor:

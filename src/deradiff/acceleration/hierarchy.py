@@ -14,8 +14,8 @@ class LamHierarchy:
     """The lams of a sweep by level: ends and the anchor first, then bisections.
 
     Attributes:
-        base: (L,), true for the lams that nothing predicts.
-        levels: (place, places it is predicted from, their weights), coarse to fine.
+        base: ``[L]``, true for the lams that nothing predicts.
+        levels: (index, indices it is predicted from, their weights), coarse to fine.
     """
 
     def __init__(self, lams: Sequence[float]) -> None:
@@ -25,31 +25,31 @@ class LamHierarchy:
         self.levels: list[tuple[int, list[int], list[float]]] = []
         while len(known) < len(lams):
             new = list(_middles(known))
-            self.levels += [(place, *_stencil(lams, place, known)) for place in new]
+            self.levels += [(index, *_stencil(lams, index, known)) for index in new]
             known = sorted([*known, *new])
 
-    def predicted(self, found: Tensor, cells: Tensor) -> Tensor:
-        """What coarser lams say of each lam.
+    def predicted(self, values: Tensor, cells: Tensor) -> Tensor:
+        """Interpolate each lam from coarser ones.
 
         Args:
-            found: (branches, I, L, ...), known at ``cells``.
-            cells: (I, L); holds the base.
+            values: ``[branches, I, L, ...]``, known at ``cells``.
+            cells: ``[I, L]``, the base among them.
 
         Returns:
-            (branches, I, L, ...): the base lams' own, and for others the interpolation of coarser lams, themselves as
-            found where they are known.
+            ``[branches, I, L, ...]``: ``values`` at the base lams; at others the interpolation of coarser lams, of
+            their values where these are known, else of what was interpolated for them.
         """
-        best, predicted = found.clone(), found.clone()
-        for place, sources, weights in self.levels:
-            said = sum(weight * best[:, :, source] for weight, source in zip(weights, sources, strict=True))
-            predicted[:, :, place] = said
-            known = cells[:, place].to(found.device)
-            best[:, :, place] = torch.where(_over(known, best[:, :, place]), best[:, :, place], said)
+        best, predicted = values.clone(), values.clone()
+        for index, sources, weights in self.levels:
+            interpolated = sum(weight * best[:, :, source] for weight, source in zip(weights, sources, strict=True))
+            predicted[:, :, index] = interpolated
+            known = cells[:, index].to(values.device)
+            best[:, :, index] = torch.where(_over(known, best[:, :, index]), best[:, :, index], interpolated)
         return predicted
 
 
 def _nearest(lams: Sequence[float], target: float) -> int:
-    return min(range(len(lams)), key=lambda place: abs(lams[place] - target))
+    return min(range(len(lams)), key=lambda index: abs(lams[index] - target))
 
 
 def _middles(known: Sequence[int]) -> Iterator[int]:
@@ -61,18 +61,18 @@ def _middles(known: Sequence[int]) -> Iterator[int]:
             yield (left + right) // 2
 
 
-def _stencil(lams: Sequence[float], place: int, known: Sequence[int]) -> tuple[list[int], list[float]]:
+def _stencil(lams: Sequence[float], index: int, known: Sequence[int]) -> tuple[list[int], list[float]]:
     """The nearest known lams, two on either side where there are, with their Lagrange weights."""
-    left = [k for k in known if k < place][-_STENCIL // 2 :]
-    right = [k for k in known if k > place][: _STENCIL // 2]
-    others = sorted((k for k in known if k not in [*left, *right]), key=lambda k: abs(k - place))
+    left = [k for k in known if k < index][-_STENCIL // 2 :]
+    right = [k for k in known if k > index][: _STENCIL // 2]
+    others = sorted((k for k in known if k not in [*left, *right]), key=lambda k: abs(k - index))
     sources = [*left, *right, *others[: _STENCIL - len(left) - len(right)]]
     return sources, [
-        math.prod((lams[place] - lams[other]) / (lams[source] - lams[other]) for other in sources if other != source)
+        math.prod((lams[index] - lams[other]) / (lams[source] - lams[other]) for other in sources if other != source)
         for source in sources
     ]
 
 
 def _over(mask: Tensor, like: Tensor) -> Tensor:
-    """(I,) broadcast over (branches, I, ...)."""
+    """``[I]`` broadcast over ``[branches, I, ...]``."""
     return mask.reshape(1, -1, *[1] * (like.ndim - 2))

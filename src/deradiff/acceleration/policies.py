@@ -1,9 +1,9 @@
-"""Ways of calling the networks: exactly, or with fewer calls and a measured error.
+"""How a denoiser's calls are evaluated: exactly, or with fewer network function evaluations and a measured error.
 
 A policy is a setting; its *session* carries the records of one run of a pipeline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Protocol
@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deradiff.acceleration.cells import BatchedCall
-from deradiff.acceleration.extrapolator import LinearExtrapolator
-from deradiff.acceleration.mixing import mixed, predictions
-from deradiff.acceleration.solver import SolverCoefficients
-from deradiff.errors import RealignError
+from deradiff.acceleration.cells import BatchedCall, Prediction, mixed, predictions
+from deradiff.acceleration.solver import LinearExtrapolator, SolverCoefficients
+from deradiff.anchor.ensembles import Interpolated
+from deradiff.errors import LamError, RealignError
+from deradiff.mixture import coefficients
 from deradiff.noise import NoiseLevel
 from deradiff.predict import convert_difference
 
@@ -29,7 +29,7 @@ class CallContext:
         step: its index.
         level: noise level of the call's sample.
         shared: whether the samples are the same at all lams of each image, as they are at the first step.
-        watched: whether both models' predictions are wanted at every cell.
+        observed: whether both models' predictions are wanted at every cell.
         guidance: scale of classifier-free guidance where [uncond, cond] are stacked, else None.
     """
 
@@ -37,25 +37,8 @@ class CallContext:
     step: int
     level: NoiseLevel | None
     shared: bool
-    watched: bool
+    observed: bool
     guidance: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a session answers.
-
-    Attributes:
-        mixture: (branches, I, L, ...), what the pipeline goes on with.
-        models: reference and anchor, of the same shape, known or estimated; None where neither was computed.
-        steps_covered: for how many steps, this one included, they stand.
-        extrapolated: whether part of it is extrapolated from earlier steps.
-    """
-
-    mixture: Tensor
-    models: tuple[Tensor, Tensor] | None = None
-    steps_covered: int = 1
-    extrapolated: bool = False
 
 
 Session = Callable[[BatchedCall, CallContext], Prediction]
@@ -64,7 +47,7 @@ _HALFWAY = 0.5  # lams from which the anchor is the nearer model
 
 
 class Policy(Protocol):
-    """A way of calling the networks."""
+    """How a denoiser's calls are evaluated."""
 
     @property
     def needs_solver(self) -> bool:
@@ -78,7 +61,11 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """Each cell through the models that have weight there; the first step once for all lams of an image."""
+    """Every model that has weight runs at each step.
+
+    In a sweep over lams each cell runs only the models that have weight there, and the first step runs once for all
+    lams of an image, whose samples are equal then.
+    """
 
     needs_solver: bool = field(default=False, init=False)
 
@@ -87,14 +74,26 @@ class Exact:
         return _exact
 
 
-def _exact(calls: BatchedCall, context: CallContext) -> Prediction:
-    models = predictions(calls, *active_cells(calls, context), shared=context.shared)
-    return Prediction(mixture=mixed(calls, *models), models=models)
+def _exact(call: BatchedCall, context: CallContext) -> Prediction:
+    if call.inseparable or call.is_small:
+        every = range(len(call.row_lams) + 1)
+        return Prediction(models=call.run_whole(list(every) if context.observed else active_models(call.row_lams)))
+    return call.prediction(models=predictions(call, *active_cells(call, context), shared=context.shared))
 
 
-def active_cells(calls: BatchedCall, context: CallContext) -> tuple[Tensor, Tensor]:
-    """The cells, (I, L), in which reference and anchor are needed: where they have weight, or all if watched."""
-    return (calls.lams != 1) | context.watched, (calls.lams != 0) | context.watched
+def active_models(lams: Sequence[float | Tensor]) -> list[int]:
+    """The models that have weight in some row: 0 is the reference, 1..K the anchors.
+
+    Args:
+        lams: for each anchor a float, or one a row ``[rows]``.
+    """
+    weights = enumerate(coefficients(lams))
+    return [k for k, weight in weights if (bool((weight != 0).any()) if isinstance(weight, Tensor) else weight != 0)]
+
+
+def active_cells(call: BatchedCall, context: CallContext) -> tuple[Tensor, Tensor]:
+    """The cells ``[I, L]`` that need reference and anchor: where they have weight, or all where they are observed."""
+    return (call.lams != 1) | context.observed, (call.lams != 0) | context.observed
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,14 @@ class Reuse:
         """Carries the last two differences."""
         extrapolator, refresh = LinearExtrapolator(), self.refresh
 
-        def step(calls: BatchedCall, context: CallContext) -> Prediction:
-            solver, level = known(context)
-            fresh = (
+        def step(call: BatchedCall, context: CallContext) -> Prediction:
+            solver, _ = known(context)
+            due = (
                 len(extrapolator.steps) < 2
                 or context.step - extrapolator.steps[0] >= refresh
                 or context.step == len(solver) - 1
             )
-            answer = _refreshed if fresh else _extrapolated
-            return answer(calls, context, extrapolator, solver, level)
+            return (_refreshed if due else _extrapolated)(call, context, extrapolator)
 
         return step
 
@@ -139,52 +137,58 @@ class Weights:
     It is chosen when a pipeline is realigned; no other policy can follow.
     """
 
+    needs_solver: bool = field(default=False, init=False)
 
-def _refreshed(
-    calls: BatchedCall,
-    context: CallContext,
-    extrapolator: LinearExtrapolator,
-    solver: SolverCoefficients,
-    level: NoiseLevel,
-) -> Prediction:
-    models = predictions(calls, *active_cells(calls, context), shared=context.shared)
-    inside = (calls.lams != 0) & (calls.lams != 1)
-    difference = calls.where(inside | context.watched, (models[1] - models[0]).float())
-    own, mixture = convert_difference(difference, level, solver.source, solver.form), mixed(calls, *models)
-    if extrapolator.steps:
-        missed = extrapolator.error_correction(solver, context.step) * (
-            own - extrapolator.extrapolated(solver, context.step)
+    def start(self) -> Session:
+        """Carries nothing."""
+        return _interpolated
+
+
+def _interpolated(call: BatchedCall, context: CallContext) -> Prediction:
+    assert isinstance(call.ensemble, Interpolated)
+    lams = [lam for lam in call.row_lams if not isinstance(lam, Tensor)]
+    if len(lams) < len(call.row_lams):
+        raise LamError(
+            "policy=Weights() mixes the weights of one network, so it takes one lam for all images, got one per image; "
+            "use another policy for that"
         )
-        correction = _from_nearer(calls) * convert_difference(missed, level, solver.form, solver.source)
-        mixture = mixture + calls.where(inside, correction).to(mixture.dtype)
-    extrapolator.record(context.step, own)
-    return Prediction(mixture=mixture, models=models)
+    call.budget.calls += call.images
+    return Prediction(mixture=call.ensemble.predict(call.inputs, lams))
 
 
-def _extrapolated(
-    calls: BatchedCall,
-    context: CallContext,
-    extrapolator: LinearExtrapolator,
-    solver: SolverCoefficients,
-    level: NoiseLevel,
-) -> Prediction:
-    anchor = calls.lams > _HALFWAY
-    reference, aligned = predictions(calls, ~anchor, anchor)
-    guess = convert_difference(extrapolator.extrapolated(solver, context.step), level, solver.form, solver.source)
-    difference, at_anchor = guess.to(reference.dtype), calls.over(anchor)
+def _refreshed(call: BatchedCall, context: CallContext, extrapolator: LinearExtrapolator) -> Prediction:
+    solver, level = known(context)
+    models = predictions(call, *active_cells(call, context), shared=context.shared)
+    inside = (call.lams != 0) & (call.lams != 1)
+    difference = call.where(inside | context.observed, (models[1] - models[0]).float())
+    value, mixture = convert_difference(difference, level, solver.source, solver.form), mixed(call, *models)
+    if extrapolator.steps:
+        residual = value - extrapolator.extrapolated(solver, context.step)
+        missed = extrapolator.error_correction(solver, context.step) * residual
+        correction = _from_nearer(call) * convert_difference(missed, level, solver.form, solver.source)
+        mixture = mixture + call.where(inside, correction).to(mixture.dtype)
+    extrapolator.record(context.step, value)
+    return call.prediction(mixture, models)
+
+
+def _extrapolated(call: BatchedCall, context: CallContext, extrapolator: LinearExtrapolator) -> Prediction:
+    solver, level = known(context)
+    anchor = call.lams > _HALFWAY
+    reference, aligned = predictions(call, ~anchor, anchor)
+    value = convert_difference(extrapolator.extrapolated(solver, context.step), level, solver.form, solver.source)
+    difference, at_anchor = value.to(reference.dtype), call.over(anchor)
     models = (
         torch.where(at_anchor, aligned - difference, reference),
         torch.where(at_anchor, aligned, reference + difference),
     )
     nearer = torch.where(at_anchor, aligned, reference)
-    return Prediction(
-        mixture=nearer + _from_nearer(calls).to(nearer.dtype) * difference, models=models, extrapolated=True
-    )
+    mixture = nearer + _from_nearer(call).to(nearer.dtype) * difference
+    return call.prediction(mixture, models, extrapolated=True)
 
 
-def _from_nearer(calls: BatchedCall) -> Tensor:
+def _from_nearer(call: BatchedCall) -> Tensor:
     """How many differences the mixture is away from the nearer model's prediction, signed."""
-    return calls.over(calls.lams - (calls.lams > _HALFWAY).to(calls.lams.dtype))
+    return call.over(call.lams - (call.lams > _HALFWAY).to(call.lams.dtype))
 
 
 def known(context: CallContext) -> tuple[SolverCoefficients, NoiseLevel]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deradiff.errors import RealignError
 from deradiff.noise import NoiseLevel, is_flow, is_stochastic, noise_at, noise_levels, prediction_type
@@ -94,7 +95,7 @@ def solver_coefficients(scheduler: Any) -> SolverCoefficients:
     if getattr(scheduler, "order", 1) > 1 or not bool((share[1:] < share[:-1]).all()):
         raise RealignError(
             f"{type(scheduler).__name__} calls the network several times a step, so nothing can be reused between "
-            "steps; take another scheduler, or the exact mode"
+            "steps; take another scheduler, or policy=Exact()"
         )
     scale = levels.sigma / levels.alpha
     if stochastic:
@@ -118,5 +119,32 @@ def level_now(scheduler: Any, timestep: Any) -> NoiseLevel:
     return noise_at(scheduler, torch.as_tensor(timestep).flatten()[0])
 
 
-def _noise_share(level: NoiseLevel) -> torch.Tensor:
+def _noise_share(level: NoiseLevel) -> Tensor:
     return level.sigma / (level.alpha + level.sigma)
+
+
+class LinearExtrapolator:
+    """Records of a prediction at steps at which it was known; ``steps[0]`` is the last one."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self.steps: list[int] = []
+
+    @property
+    def before(self) -> int | None:
+        """The step of the record before the last."""
+        return self.steps[1] if len(self.steps) > 1 else None
+
+    def extrapolated(self, solver: SolverCoefficients, now: int) -> Tensor:
+        """Linear in the solver's time coordinate; the last record alone where there is but one."""
+        factor = solver.linear(now, self.steps[0], self.before)
+        return self.values[0] + factor * (self.values[0] - self.values[-1])
+
+    def error_correction(self, solver: SolverCoefficients, now: int) -> float:
+        """See :meth:`SolverCoefficients.error_correction`."""
+        return solver.error_correction(now, self.steps[0], self.before)
+
+    def record(self, now: int, value: Tensor) -> None:
+        """Note what was predicted at a step."""
+        self.values = [value, *self.values[:1]]
+        self.steps = [now, *self.steps[:1]]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deradiff.acceleration.cells import single
-from deradiff.anchor.inputs import batch_rows, map_tensors, sample_of
+from deradiff.anchor.inputs import DenoiserInputs, map_tensors
 from deradiff.errors import AlignError
 from deradiff.realignment.intercept import intercept
 
@@ -120,8 +120,8 @@ def capture(pipe: Any, denoiser: nn.Module, prompt: str, **settings: Any) -> Con
 
 
 def _condition(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Condition:
-    sample = sample_of(args, kwargs)
-    if not isinstance(sample, Tensor) or batch_rows(args, kwargs) != _ROWS:
+    sample = DenoiserInputs(pipe, args, kwargs).sample
+    if not isinstance(sample, Tensor) or len(sample) != _ROWS:
         raise AlignError(
             f"{type(pipe).__name__} gives its denoiser {type(sample).__name__} samples in a batch that isn't one row "
             "an image, so its call can't be repeated in training"

@@ -70,14 +70,14 @@ def toggled(tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> I
     # through vars(): nn.Module's own __setattr__ is ten times as slow, and these are no modules or parameters
     states = [vars(layer) for layer, _ in tree.adapter_layers]
     saved = [(state, state.get(_ACTIVE, _UNSET), state.get(_DISABLED, _UNSET)) for state in states]
-    found: dict[tuple[Any, ...], list[str]] = {}  # most layers are alike
+    by_state: dict[tuple[Any, ...], list[str]] = {}  # most layers are alike
     try:
         for state, (layer, available) in zip(states, tree.adapter_layers, strict=True):
             active = () if layer._disable_adapters else tuple(_active(layer))
-            kept = found.get((active, available))
+            kept = by_state.get((active, available))
             if kept is None:
                 kept = [name for name in active if name not in named] + [name for name in on if name in available]
-                found[active, available] = kept
+                by_state[active, available] = kept
             state[_ACTIVE], state[_DISABLED] = kept, not kept
         yield
     finally:

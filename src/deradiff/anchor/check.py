@@ -35,12 +35,12 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
         )
     _check_config(_config(reference), _config(anchor), component)
     _check_shapes(_shapes(reference), _shapes(anchor), component)
-    given = weights_of(anchor)
-    for name, own in weights_of(reference).items():
-        if name in given and given[name].dtype != own.dtype:
+    weights = weights_of(anchor)
+    for name, value in weights_of(reference).items():
+        if name in weights and weights[name].dtype != value.dtype:
             raise AnchorError(
-                f"the anchor is {given[name].dtype}, but {component} is {own.dtype} (at {name}); both must be the "
-                f"same: convert it with anchor.to({own.dtype})"
+                f"the anchor is {weights[name].dtype}, but {component} is {value.dtype} (at {name}); both must be the "
+                f"same: convert it with anchor.to({value.dtype})"
             )
 
 
@@ -49,10 +49,10 @@ def _config(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in config.items() if not k.startswith("_") and k not in _INCIDENTAL}
 
 
-def _check_config(expected: dict[str, Any], given: dict[str, Any], component: str) -> None:
-    different = [k for k in sorted({*expected, *given}) if _plain(expected.get(k)) != _plain(given.get(k))]
+def _check_config(expected: dict[str, Any], actual: dict[str, Any], component: str) -> None:
+    different = [k for k in sorted({*expected, *actual}) if _plain(expected.get(k)) != _plain(actual.get(k))]
     if different:
-        shown = ", ".join(f"{k} = {given.get(k)!r} (expected {expected.get(k)!r})" for k in different[:4])
+        shown = ", ".join(f"{k} = {actual.get(k)!r} (expected {expected.get(k)!r})" for k in different[:4])
         raise AnchorError(f"the anchor has another architecture than {component}: {shown}")
 
 
@@ -66,11 +66,11 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: s for n, s in shapes.items() if not any(part in n for part in (".lora_", ".processor.", "encoder_hid"))}
 
 
-def _check_shapes(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]], component: str) -> None:
-    for name in sorted({*expected, *given}):
-        if expected.get(name) != given.get(name):
+def _check_shapes(expected: dict[str, tuple[int, ...]], actual: dict[str, tuple[int, ...]], component: str) -> None:
+    for name in sorted({*expected, *actual}):
+        if expected.get(name) != actual.get(name):
             raise AnchorError(
-                f"the anchor has another architecture than {component}: {name} has shape {given.get(name)}, "
+                f"the anchor has another architecture than {component}: {name} has shape {actual.get(name)}, "
                 f"expected {expected.get(name)}"
             )
 
@@ -78,9 +78,9 @@ def _check_shapes(expected: dict[str, tuple[int, ...]], given: dict[str, tuple[i
 def check_same_schedule(reference: Mapping[str, Any], anchor: Mapping[str, Any]) -> None:
     """Raise AnchorError where two scheduler configs disagree on the training noise or on what is predicted."""
     for key in _TRAINED:
-        given, expected = anchor.get(key), reference.get(key)
-        if key in reference and key in anchor and _plain(given) != _plain(expected):
+        actual, expected = anchor.get(key), reference.get(key)
+        if key in reference and key in anchor and _plain(actual) != _plain(expected):
             raise AnchorError(
-                f"the anchor was trained with {key} = {given!r}, but the pipe's scheduler has {expected!r}; "
+                f"the anchor was trained with {key} = {actual!r}, but the pipe's scheduler has {expected!r}; "
                 "both models must predict the same quantity under the same noise schedule"
             )

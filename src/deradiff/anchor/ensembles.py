@@ -11,7 +11,7 @@ FreeU, a style LoRA, layer-skip hooks) holds for every model by construction.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from deradiff.anchor.adapters import active_adapters, adapter_layers, check_no_others, scaled, toggled
-from deradiff.anchor.inputs import batch_rows, fresh, repeat_rows, select_model, tensors
+from deradiff.anchor.inputs import DenoiserInputs, take_rows
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree, weights_of
 from deradiff.anchor.state import StateCache, has_state, is_state, state_in
 from deradiff.errors import AnchorError, RealignError
 from deradiff.mixture import coefficients, combine
 
-Call = Callable[..., Any]
 Ensemble = Literal["auto", "toggle", "separate", "batched"]
 
 
@@ -36,8 +35,8 @@ class ModelEnsemble(Protocol):
 
     tree: ModuleTree
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
-        """Outputs of the models asked for; ``call`` runs the denoiser itself."""
+    def predict(self, inputs: DenoiserInputs, which: Sequence[int]) -> dict[int, Any]:
+        """Outputs of the models ``which``; 0 is the reference, 1..K the anchors."""
         ...
 
     def on_run_end(self) -> None:
@@ -48,7 +47,7 @@ class ModelEnsemble(Protocol):
 class Network(Protocol):
     """One model of a sequential ensemble."""
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, inputs: DenoiserInputs) -> Any:
         """The model's output."""
         ...
 
@@ -106,10 +105,10 @@ class AdapterToggle:
     def __init__(self, tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> None:
         self.tree, self.on, self.off = tree, on, off
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, inputs: DenoiserInputs) -> Any:
         """Run the denoiser with the adapters so, and put them back."""
         with toggled(self.tree, on=self.on, off=self.off):
-            return call(*args, **kwargs)
+            return inputs.run()
 
     def on_run_end(self) -> None:
         """Nothing to do: adapters travel with the denoiser."""
@@ -125,11 +124,11 @@ class SwappedWeights:
         self.tree, self.weights, self.off = tree, dict(weights), off
         self.home = {name: value.device for name, value in weights.items()}
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, inputs: DenoiserInputs) -> Any:
         """Move the weights where the inputs are, swap them in, and run the denoiser."""
-        self._move(next(tensors([list(args), kwargs])).device)
+        self._move(inputs.device)
         with toggled(self.tree, on=[], off=self.off), swap_weights(self.tree, self.weights):
-            return call(*args, **kwargs)
+            return inputs.run()
 
     def _move(self, device: torch.device) -> None:
         if next(iter(self.weights.values())).device != device:  # they move together
@@ -175,20 +174,19 @@ class SequentialEnsemble:
     def __init__(self, tree: ModuleTree, networks: Sequence[Network]) -> None:
         self.tree, self.networks, self.states = tree, networks, StateCache()
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
-        """Run models one after another, each on fresh containers and with its own key-value caches.
+    def predict(self, inputs: DenoiserInputs, which: Sequence[int]) -> dict[int, Any]:
+        """Run models one after another, each with its own key-value caches.
 
         Where there is such state every model runs, asked for or not, so that lam may change in the middle of a run.
         """
-        if not has_state(kwargs):
-            return self._run_each(call, args, kwargs, which)
-        states = state_in(kwargs)
+        if not has_state(inputs.kwargs):
+            return self._commit_outputs({index: self.networks[index].run(inputs) for index in which})
+        states = state_in(inputs.kwargs)
         which = range(len(self.networks))
         forks = {index: {n: self.states.fork(s, index) if index else s for n, s in states.items()} for index in which}
         outputs: dict[int, Any] = {}
         for index in which:
-            shared = {name: value for name, value in kwargs.items() if name not in states}
-            outputs[index] = self.networks[index].run(call, fresh(args), {**fresh(shared), **forks[index]})
+            outputs[index] = self.networks[index].run(inputs.replace(**forks[index]))
             for name, state in states.items():
                 if index:
                     self.states.commit(state, index, forks[index][name])
@@ -199,12 +197,6 @@ class SequentialEnsemble:
         self.states.clear()
         for network in self.networks:
             network.on_run_end()
-
-    def _run_each(
-        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]
-    ) -> dict[int, Any]:
-        outputs = {index: self.networks[index].run(call, fresh(args), fresh(kwargs)) for index in which}
-        return self._commit_outputs(outputs)
 
     def _commit_outputs(self, outputs: dict[int, Any]) -> dict[int, Any]:
         """Keep the state that models return; the pipeline is handed the reference's."""
@@ -231,7 +223,7 @@ def _with_states(output: Any, reference: Any) -> Any:
     if isinstance(output, Mapping):
         fields = {key: reference[key] if is_state(item) else item for key, item in output.items()}
         return type(output)(**fields)  # pyright: ignore[reportCallIssue]
-    return tuple(theirs if is_state(own) else own for own, theirs in zip(output, reference, strict=True))
+    return tuple(theirs if is_state(item) else item for item, theirs in zip(output, reference, strict=True))
 
 
 class BatchedAdapters:
@@ -243,27 +235,30 @@ class BatchedAdapters:
         self._hooked_version = 0
         self._routes: tuple[int, list[str]] | None = None  # rows of a model, and the adapter of each copy of a row
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], which: Sequence[int]) -> dict[int, Any]:
+    def predict(self, inputs: DenoiserInputs, which: Sequence[int]) -> dict[int, Any]:
         """Stack the inputs, route each row through its model's adapter, and take the outputs apart.
 
         The copies of a row stand side by side, so that networks which split the batch by branches of guidance (PAG) or
         fold frames into it still see the order they expect.
         """
-        if has_state(kwargs):
+        if has_state(inputs.kwargs):
             raise RealignError(
                 "ensemble='batched' can't split a key-value cache between models; realign with ensemble='toggle'"
             )
-        rows, copies = batch_rows(args, kwargs), len(which)
-        stacked_args, stacked_kwargs = repeat_rows((args, kwargs), rows, copies)
+        rows, copies = inputs.rows, len(which)
+        stacked = inputs.repeat(copies)
         check_no_others(self.tree, self.names[1:])
         self._hook_layers()
         self._routes = rows, [self.names[index] for index in which]
         try:
             with toggled(self.tree, on=self.names[1:], off=[]):
-                output = call(*stacked_args, **stacked_kwargs)
+                output = stacked.run()
         finally:
             self._routes = None
-        return {index: select_model(output, place, rows, copies) for place, index in enumerate(which)}
+        parts = [slice(copy, None, copies) for copy in range(copies)]
+        return {
+            index: take_rows(output, rows * copies, part, lists=True) for index, part in zip(which, parts, strict=True)
+        }
 
     def on_run_end(self) -> None:
         """Take the hooks off the layers."""
@@ -320,7 +315,7 @@ class Interpolated(ABC):
     tree: ModuleTree
 
     @abstractmethod
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], lams: Sequence[float]) -> Any:
+    def predict(self, inputs: DenoiserInputs, lams: Sequence[float]) -> Any:
         """Output of the network at the interpolated weights, one lam an anchor."""
 
     def on_run_end(self) -> None:  # noqa: B027  (adapters travel with the denoiser: nothing to do)
@@ -333,12 +328,12 @@ class InterpolatedAdapters(Interpolated):
     def __init__(self, tree: ModuleTree, names: Sequence[str]) -> None:
         self.tree, self.names = tree, names
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], lams: Sequence[float]) -> Any:
+    def predict(self, inputs: DenoiserInputs, lams: Sequence[float]) -> Any:
         """Run with each adapter at its lam; adapters at lam = 0 are off, so that 0 is the reference bit for bit."""
         scales = {name: lam for name, lam in zip(self.names, lams, strict=True) if lam}
         off = [name for name in self.names if name not in scales]
         with toggled(self.tree, on=list(scales), off=off), scaled(self.tree, scales):
-            return call(*args, **kwargs)
+            return inputs.run()
 
 
 class InterpolatedNetworks(Interpolated):
@@ -350,14 +345,14 @@ class InterpolatedNetworks(Interpolated):
         self.mixture = SwappedWeights(tree, {name: value.detach().clone() for name, value in self.anchors[0].items()})
         self.filled: tuple[float, ...] | None = None
 
-    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], lams: Sequence[float]) -> Any:
+    def predict(self, inputs: DenoiserInputs, lams: Sequence[float]) -> Any:
         """Run at the interpolated weights; the reference at lam = 0 is itself, bit for bit."""
         if not any(lams):
-            return call(*args, **kwargs)
+            return inputs.run()
         if self.filled != tuple(lams):
             self._fill(lams)
             self.filled = tuple(lams)
-        return self.mixture.run(call, args, kwargs)
+        return self.mixture.run(inputs)
 
     def on_run_end(self) -> None:
         """Pass the end of a run on."""

@@ -63,13 +63,13 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
     parameter = next(denoiser.parameters())
     folder = source.path / component if source.kind is Kind.PIPELINE else source.path
     config = json.loads((folder / "config.json").read_text())
-    given, expected = config.get("_class_name"), type(denoiser).__name__
-    if given != expected:
-        raise AnchorError(f"{folder} holds a {given}, but {component} is a {expected}; both must be the same")
+    actual, expected = config.get("_class_name"), type(denoiser).__name__
+    if actual != expected:
+        raise AnchorError(f"{folder} holds a {actual}, but {component} is a {expected}; both must be the same")
     halves = list(folder.glob("*.fp16.safetensors"))
     variant = "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
     try:
-        module, found = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (ModelMixin)
+        module, info = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (ModelMixin)
             folder,
             dtype=parameter.dtype,
             use_safetensors=True,
@@ -79,7 +79,7 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise AnchorError(f"{folder} can't be loaded as a {expected} from safetensors: {error}") from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         raise AnchorError(f"{folder} lacks {len(missing)} weights of a {expected} ({missing[0]}, ...): fetch it again")
     return hold_module(name, denoiser, module.to(parameter.device), component, source.card)
 
@@ -112,8 +112,8 @@ def _read_lora(pipe: Any, denoiser: nn.Module, source: Source, component: str, a
         denoiser.load_lora_adapter(weights, prefix=None, adapter_name=adapter, metadata=metadata)  # pyright: ignore[reportCallIssue]
     elif hasattr(pipe, "load_lora_weights"):
         file = {"weight_name": source.path.name, "use_safetensors": True, "local_files_only": True}
-        found = pipe.lora_state_dict(source.path.parent, **file)
-        weights = found[0] if isinstance(found, tuple) else found
+        loaded = pipe.lora_state_dict(source.path.parent, **file)
+        weights = loaded[0] if isinstance(loaded, tuple) else loaded
         others = sorted({key.split(".")[0] for key in weights if key.startswith("text_encoder")})
         if others:
             raise ValueError(f"it also aligns {', '.join(others)}, which runs once and can't be mixed step by step")
@@ -153,7 +153,7 @@ def distance(denoiser: nn.Module, module: nn.Module) -> float:
     """Relative distance of two networks' weights, ||a - r|| / ||r||: small for an anchor and its own reference."""
     reference, change, size = weights_of(denoiser), 0.0, 0.0
     for name, value in weights_of(module).items():
-        own = reference[name].detach().float()
-        change += float((value.detach().to(own.device).float() - own).square().sum())
-        size += float(own.square().sum())
+        base = reference[name].detach().float()
+        change += float((value.detach().to(base.device).float() - base).square().sum())
+        size += float(base.square().sum())
     return (change / size) ** 0.5 if size else 0.0

@@ -67,22 +67,22 @@ class ModuleTree:
         self.slots = parameter_slots(self.denoiser)
         self._states: list[dict[str, Any]] = [vars(module) for module in modules]
         self._stores = [module._parameters for module in modules if module._parameters]
-        self._children = [(own._modules, tuple(own._modules.values())) for own in modules if own._modules]
-        self._attention = [own for own in self._states if "processor" in own or "processor" in own["_modules"]]
+        self._children = [(one._modules, tuple(one._modules.values())) for one in modules if one._modules]
+        self._attention = [one for one in self._states if "processor" in one or "processor" in one["_modules"]]
         lists = [child for child in self.denoiser.children() if isinstance(child, nn.ModuleList)]
-        self._blocks = [vars(self.denoiser), *(vars(block) for own in lists for block in own)]
+        self._blocks = [vars(self.denoiser), *(vars(block) for blocks in lists for block in blocks)]
 
     def _inspect(self) -> None:
         """What can change on the same modules."""
         registries = [state[HOOK_REGISTRY] for state in self._states if HOOK_REGISTRY in state]
         self.step_caches = sorted(
-            {type(hook).__name__ for own in registries for hook in own.hooks.values() if hook._is_stateful}
+            {type(hook).__name__ for registry in registries for hook in registry.hooks.values() if hook._is_stateful}
         )
         processors = [
-            own["processor"] if "processor" in own else own["_modules"]["processor"] for own in self._attention
+            state["processor"] if "processor" in state else state["_modules"]["processor"] for state in self._attention
         ]
         self.map_stores = sorted(
-            {type(own).__name__ for own in processors if any(hasattr(own, name) for name in ATTENTION_STORES)}
+            {type(one).__name__ for one in processors if any(hasattr(one, name) for name in ATTENTION_STORES)}
         )
         meta = any(value.is_meta for store in self._stores for value in store.values() if value is not None)
         self.streams_weights = meta or (bool(registries) and _is_group_offload_enabled(self.denoiser))
@@ -99,8 +99,8 @@ def parameter_slots(module: nn.Module) -> dict[str, Slot]:
     """Where each parameter and buffer of a network is kept: plain name -> (store, key)."""
     return {
         plain_name(f"{prefix}.{key}" if prefix else key): (store, key)
-        for prefix, own in module.named_modules()
-        for store in (own._parameters, own._buffers)
+        for prefix, part in module.named_modules()
+        for store in (part._parameters, part._buffers)
         for key, value in store.items()
         if value is not None
     }

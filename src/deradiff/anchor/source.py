@@ -49,30 +49,30 @@ class Source:
         return self.kind is not Kind.PIPELINE or (self.path / component / "config.json").is_file()
 
 
-def find(given: str | Path, components: list[str]) -> Source:
+def resolve_anchor(anchor: str | Path, components: list[str]) -> Source:
     """Recognise what a path or hub id holds.
 
     Args:
-        given: folder, safetensors file, or hub id.
+        anchor: folder, safetensors file, or hub id.
         components: names of the denoisers it may hold.
 
     Raises:
         AnchorError: nothing there, a pickle, or no weights for any of the components.
     """
-    if not str(given).strip():
+    if not str(anchor).strip():
         raise AnchorError("the anchor is an empty text; give a folder, a .safetensors file, a hub id or a loaded LoRA")
-    path = Path(os.path.expanduser(given))  # leaves ~nobody as it is, where pathlib raises
+    path = Path(os.path.expanduser(anchor))  # leaves ~nobody as it is, where pathlib raises
     if not path.exists():
-        path = _from_hub(str(given), components)
+        path = _from_hub(str(anchor), components)
     return _recognise_file(path) if path.is_file() else _recognise_folder(path, components)
 
 
-def card_of(given: str | Path) -> Mapping[str, Any]:
-    """What an anchor in a local folder or file says of itself; empty where it says nothing or isn't local."""
-    return find(given, ["unet", "transformer"]).card if Path(given).exists() else {}
+def card_of(anchor: str | Path) -> Mapping[str, Any]:
+    """The card of an anchor in a local folder or file; empty where it has none or isn't local."""
+    return resolve_anchor(anchor, ["unet", "transformer"]).card if Path(anchor).exists() else {}
 
 
-def write_card(given: str | Path, entries: Mapping[str, Any]) -> Path:
+def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
     """Add entries to the card of an anchor on this machine, in the deradiff.json beside its weights; returns that file.
 
     The weights themselves, and what a LoRA says in its metadata, stay as they are.
@@ -80,9 +80,9 @@ def write_card(given: str | Path, entries: Mapping[str, Any]) -> Path:
     Raises:
         AnchorError: no such anchor here, or a place that can't be written.
     """
-    if not Path(given).exists():
-        raise AnchorError(f"the card of {given} can't be written: expected an anchor in a folder on this machine")
-    source = find(given, ["unet", "transformer"])
+    if not Path(anchor).exists():
+        raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
+    source = resolve_anchor(anchor, ["unet", "transformer"])
     path = _card_file(source.path)
     with replacing(path, AnchorError) as part:
         part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")
@@ -157,12 +157,12 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise AnchorError(f"{what} is damaged ({error}); fetch it again, or mend it") from error
-    if not isinstance(found, dict):
-        raise AnchorError(f'{what} holds {found!r}; expected an object like {{"beta": 0.1}}')
-    return found
+    if not isinstance(value, dict):
+        raise AnchorError(f'{what} holds {value!r}; expected an object like {{"beta": 0.1}}')
+    return value
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

@@ -51,23 +51,23 @@ class StateCache:
     """The tensors of models 1..K for every state object seen in this run."""
 
     def __init__(self) -> None:
-        self._own: dict[tuple[int, int], list[Tensor]] = {}
+        self._forked: dict[tuple[int, int], list[Tensor]] = {}
         self._alive: list[Any] = []  # an id is only unique while its object lives
 
     def fork(self, state: Any, model: int) -> Any:
         """A fork of ``state`` around the tensors of ``model``; call before model 0 writes into ``state``."""
         current = list(iter_tensors(state))
-        own = self._own.get((id(state), model))
-        if own is None or len(own) != len(current):  # new, or cleared by the pipeline since
-            own = [tensor.clone() for tensor in current]
-        return copy.deepcopy(state, {id(tensor): mine for tensor, mine in zip(current, own, strict=True)})
+        forked = self._forked.get((id(state), model))
+        if forked is None or len(forked) != len(current):  # new, or cleared by the pipeline since
+            forked = [tensor.clone() for tensor in current]
+        return copy.deepcopy(state, {id(tensor): fork for tensor, fork in zip(current, forked, strict=True)})
 
     def commit(self, state: Any, model: int, fork: Any) -> None:
         """Remember what ``model`` wrote: the pipeline will hand ``state`` back."""
-        self._own[id(state), model] = list(iter_tensors(fork))
+        self._forked[id(state), model] = list(iter_tensors(fork))
         self._alive.append(state)
 
     def clear(self) -> None:
         """The run ended."""
-        self._own.clear()
+        self._forked.clear()
         self._alive.clear()

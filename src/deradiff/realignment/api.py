@@ -4,22 +4,23 @@ import logging
 from contextlib import ExitStack
 from typing import Any, get_args
 
+import torch
 from torch import nn
 
-from deradiff.acceleration import Exact, Policy, Weights
+from deradiff.acceleration import Exact, Policy, PolicyRunner, Weights
 from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import Ensemble, build_ensemble, build_interpolated
 from deradiff.anchor.load import Anchor, merge_adapter
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import RealignError
-from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named, scheduler_of
-from deradiff.realignment.correct import check_particles
+from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named_anchors, scheduler_of
 from deradiff.realignment.denoisers import denoisers, pick
 from deradiff.realignment.handle import Handle
-from deradiff.realignment.hook import Hook
+from deradiff.realignment.hook import DenoiserHook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamLike, Lams
 from deradiff.realignment.limits import check_no_step_cache
+from deradiff.realignment.particles import check_particles
 
 logger = logging.getLogger("deradiff")
 
@@ -31,7 +32,7 @@ def realign(
     *,
     component: str | None = None,
     ensemble: Ensemble = "auto",
-    policy: Policy | Weights | None = None,
+    policy: Policy | None = None,
     particles: int = 1,
     return_all_particles: bool = False,
 ) -> Handle:
@@ -72,35 +73,24 @@ def realign(
             "the pipe is realigned already; set its handle's lam, or call handle.remove() and give all anchors together"
         )
     parts = denoisers(pipe) if component is None else pick(pipe, component)
-    found = {name: unwrapped(part) for name, part in parts.items()}
-    for name, denoiser in found.items():
-        _check_ready(name, parts[name], denoiser)
-    if ensemble not in get_args(Ensemble):
-        raise RealignError(f"ensemble is {ensemble!r}; expected one of {', '.join(get_args(Ensemble))}")
-    check_particles(particles)
-    if particles > 1 and policy not in (None, Exact()):
-        raise RealignError("particles need both models' predictions at every step; leave policy= out")
-    if isinstance(policy, Weights) and ensemble != "auto":
-        raise RealignError(f"policy=Weights() holds one network of mixed weights; leave ensemble={ensemble!r} out")
-    entries = named(found, aligned)
-    Lams.of(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # refuse a bad lam before anything is loaded
-    wanted: dict[str, list[tuple[str, AnchorLike]]] = {}
-    for name, own, given in entries:
-        for target in [own] if own else components_for(found, given):
-            wanted.setdefault(target, []).append((name, given))
+    networks = {name: unwrapped(part) for name, part in parts.items()}
+    for name, network in networks.items():
+        _check_ready(name, parts[name], network)
+    policy = Exact() if policy is None else policy
+    _check_settings(ensemble, policy, particles)
+    entries = named_anchors(networks, aligned)
+    lams = Lams.parse(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # before anything is loaded
+    anchors: dict[str, list[tuple[str, AnchorLike]]] = {}
+    for name, target, anchor in entries:
+        for key in [target] if target else components_for(networks, anchor):
+            anchors.setdefault(key, []).append((name, anchor))
     with ExitStack() as stack:
-        hooks = [
-            _hook(pipe, target, found[target], givens, ensemble, policy, stack) for target, givens in wanted.items()
-        ]
+        hooks = [_hook(pipe, key, networks[key], named, ensemble, policy, stack) for key, named in anchors.items()]
         handle = Handle(pipe, hooks)
         handle.lam, handle.particles, handle.return_all_particles = lam, particles, return_all_particles
-        if any(one > 1 for row in Lams.of(lam, list(handle.anchors)).values for one in row):
-            logger.warning(
-                "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
-                "beta at a lam below 1 is the surer way there (docs/exactness.md)"
-            )
-        if policy is not None and not isinstance(policy, Weights):
-            handle.policy = policy
+        _warn_of(lams)
+        if not isinstance(policy, Weights):
+            handle.policy = policy  # checks that it fits
         for hook in hooks:
             stack.callback(intercept(parts[hook.component], hook, handle))
         stack.callback(intercept(pipe, handle._call_pipeline, handle))
@@ -108,25 +98,58 @@ def realign(
     return handle
 
 
+def _check_settings(ensemble: str, policy: Policy, particles: int) -> None:
+    if ensemble not in get_args(Ensemble):
+        raise RealignError(f"ensemble is {ensemble!r}; expected one of {', '.join(get_args(Ensemble))}")
+    check_particles(particles)
+    if particles > 1 and not isinstance(policy, Exact):
+        raise RealignError("particles need both models' predictions at every step; leave policy= out")
+    if isinstance(policy, Weights) and ensemble != "auto":
+        raise RealignError(f"policy=Weights() holds one network of mixed weights; leave ensemble={ensemble!r} out")
+
+
+def _warn_of(lams: Lams) -> None:
+    values = [lam for row in lams.values for lam in row]
+    if any(lam > 1 for lam in values):
+        logger.warning(
+            "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
+            "beta at a lam below 1 is the surer way there (docs/exactness.md)"
+        )
+    if any(lam < 0 for lam in values):
+        logger.warning("lam below 0 moves away from the anchor, which is the opposite of aligning to it")
+
+
 def _hook(
     pipe: Any,
     component: str,
     denoiser: nn.Module,
-    givens: list[tuple[str, AnchorLike]],
+    named: list[tuple[str, AnchorLike]],
     ensemble: Ensemble,
-    policy: Policy | Weights | None,
+    policy: Policy,
     stack: ExitStack,
-) -> Hook:
+) -> DenoiserHook:
     anchors: list[Anchor] = []
-    for name, given in givens:
-        anchors.append(load_anchor(pipe, component, denoiser, name, given))
+    for name, anchor in named:
+        anchors.append(load_anchor(pipe, component, denoiser, name, anchor))
         stack.callback(anchors[-1].undo)
     if isinstance(policy, Weights):
         models = build_interpolated(denoiser, anchors)
     else:
-        held = [merge_adapter(anchor, denoiser) for anchor in anchors] if ensemble == "separate" else anchors
-        models = build_ensemble(component, denoiser, held, ensemble)
-    return Hook(component, denoiser, models, [a.name for a in anchors], lambda: scheduler_of(pipe, component))
+        separate = ensemble == "separate"
+        merged = [merge_adapter(anchor, denoiser) for anchor in anchors] if separate else anchors
+        models = build_ensemble(component, denoiser, merged, ensemble)
+
+    def scheduler() -> Any:
+        return scheduler_of(pipe, component)
+
+    runner = PolicyRunner(policy, scheduler, lambda: _guidance_of(pipe))
+    return DenoiserHook(component, denoiser, models, [anchor.name for anchor in anchors], scheduler, runner)
+
+
+def _guidance_of(pipe: Any) -> float | None:
+    if not getattr(pipe, "do_classifier_free_guidance", False):
+        return None
+    return float(torch.as_tensor(pipe.guidance_scale).double().mean())  # some have one a frame
 
 
 def _check_ready(component: str, part: nn.Module, denoiser: nn.Module) -> None:

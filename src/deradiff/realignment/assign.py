@@ -11,7 +11,7 @@ from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.check import check_same_network
 from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_module, load_lora, load_network
 from deradiff.anchor.module_tree import unwrapped
-from deradiff.anchor.source import Kind, find
+from deradiff.anchor.source import Kind, resolve_anchor
 from deradiff.errors import AnchorError, DeradiffError
 
 logger = logging.getLogger("deradiff")
@@ -20,8 +20,8 @@ LONE = "aligned"  # the name of an anchor that comes alone
 AnchorLike = nn.Module | str | Path
 
 
-def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[str, str | None, AnchorLike]]:
-    """Read the user's ``aligned`` as a list of (anchor name, component or None, what was given).
+def named_anchors(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[str, str | None, AnchorLike]]:
+    """Read the user's ``aligned`` as a list of (anchor name, component or None, anchor).
 
     Raises:
         AnchorError: an empty mapping, or something that is no anchor.
@@ -40,48 +40,48 @@ def named(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list[tuple[s
         entries = [(key, None, value) for key, value in aligned.items()]
     if not entries:
         raise AnchorError("got an empty mapping of anchors; give at least one aligned model")
-    for name, _, given in entries:
-        if not isinstance(given, nn.Module | str | Path):
+    for name, _, anchor in entries:
+        if not isinstance(anchor, nn.Module | str | Path):
             raise AnchorError(
-                f"anchor {name!r} is {type(given).__name__}; expected a network, a folder, a hub id or the name of a "
+                f"anchor {name!r} is {type(anchor).__name__}; expected a network, a folder, a hub id or the name of a "
                 "LoRA loaded on the pipe"
             )
-    return [(name, own, unwrapped(given) if isinstance(given, nn.Module) else given) for name, own, given in entries]
+    return [(n, key, unwrapped(anchor) if isinstance(anchor, nn.Module) else anchor) for n, key, anchor in entries]
 
 
-def components_for(found: Mapping[str, nn.Module], given: AnchorLike) -> list[str]:
+def components_for(networks: Mapping[str, nn.Module], anchor: AnchorLike) -> list[str]:
     """The denoisers an anchor was made for.
 
     Raises:
-        AnchorError: it can't be told, or it fits none.
+        AnchorError: it is ambiguous, or fits none.
     """
-    names = list(found)
-    if isinstance(given, str):
-        loaded = [name for name in names if given in adapter_names(found[name])]
+    names = list(networks)
+    if isinstance(anchor, str):
+        loaded = [name for name in names if anchor in adapter_names(networks[name])]
         if loaded:
             return loaded
-    if isinstance(given, nn.Module):
-        return [_closest(found, given)]
-    source = find(given, names)
+    if isinstance(anchor, nn.Module):
+        return [_closest(networks, anchor)]
+    source = resolve_anchor(anchor, names)
     if source.kind is Kind.PIPELINE:
         return [name for name in names if source.holds(name)]
     if len(names) == 1:
         return names
     raise AnchorError(
-        f"{given} doesn't say which of {names} it was made for; pass component=, or a mapping from component names"
+        f"{anchor} doesn't say which of {names} it was made for; pass component=, or a mapping from component names"
     )
 
 
-def _closest(found: Mapping[str, nn.Module], module: nn.Module) -> str:
+def _closest(networks: Mapping[str, nn.Module], module: nn.Module) -> str:
     fitting: dict[str, float] = {}
     refusals: list[DeradiffError] = []
-    for name, denoiser in found.items():
+    for name, denoiser in networks.items():
         try:
             check_same_network(denoiser, module, name)
         except AnchorError as refusal:
             refusals.append(refusal)
         else:
-            fitting[name] = distance(denoiser, module) if len(found) > 1 else 0.0
+            fitting[name] = distance(denoiser, module) if len(networks) > 1 else 0.0
     if not fitting:
         raise refusals[0]
     first, *others = sorted(fitting, key=fitting.__getitem__)
@@ -98,17 +98,17 @@ def _closest(found: Mapping[str, nn.Module], module: nn.Module) -> str:
     return first
 
 
-def load_anchor(pipe: Any, component: str, denoiser: nn.Module, name: str, given: AnchorLike) -> Anchor:
+def load_anchor(pipe: Any, component: str, denoiser: nn.Module, name: str, anchor: AnchorLike) -> Anchor:
     """Load or hold one anchor of one denoiser.
 
     Raises:
         AnchorError: it can't be read, doesn't fit, or was trained on another noise schedule.
     """
-    if isinstance(given, nn.Module):
-        return hold_module(name, denoiser, given, component, {})
-    if isinstance(given, str) and given in adapter_names(denoiser):
-        return hold_adapter(name, given)
-    source = find(given, [component])
+    if isinstance(anchor, nn.Module):
+        return hold_module(name, denoiser, anchor, component, {})
+    if isinstance(anchor, str) and anchor in adapter_names(denoiser):
+        return hold_adapter(name, anchor)
+    source = resolve_anchor(anchor, [component])
     if source.kind is Kind.LORA:
         return load_lora(name, pipe, denoiser, source, component)
     schedule = getattr(scheduler_of(pipe, component), "config", {})

@@ -17,13 +17,13 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     components = getattr(pipe, "components", None)
     if not isinstance(components, dict):
         raise RealignError(f"expected a diffusers pipeline, got {type(pipe).__name__}")
-    found = {name: part for name, part in components.items() if name in DENOISERS and isinstance(part, nn.Module)}
-    if not found:
+    parts = {name: part for name, part in components.items() if name in DENOISERS and isinstance(part, nn.Module)}
+    if not parts:
         raise RealignError(
             f"{type(pipe).__name__} has no denoiser among its components {sorted(components)}; if one of them is "
             "called at every step, name it with component="
         )
-    return found
+    return parts
 
 
 def pick(pipe: Any, component: str) -> dict[str, nn.Module]:

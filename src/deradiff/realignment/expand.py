@@ -1,7 +1,6 @@
-"""K particles an image in one call of a pipeline: arguments for K times the images, and the chosen of its output."""
+"""K particles an image in one call of a pipeline: arguments for K times the images, and some rows of its output."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -11,47 +10,39 @@ from torch import Generator, Tensor
 
 from deradiff.compat import SHARE_PICTURES, is_kind
 from deradiff.errors import RealignError
-from deradiff.realignment.rows import REPEATS, BatchInfo
+from deradiff.realignment.batch import REPEATS, BatchInfo, PipelineCall
 
 # parts of the names of arguments of which there is one a prompt
 _OF_A_PROMPT = ("prompt", "embed", "image", "mask", "video", "class_labels", "prior_token")
 _ADAPTER = "ip_adapter"
-# pipelines in which a list of pictures is what all prompts are given
 _TEXTS = ("prompt", "negative_prompt")  # how the names of those begin that may be strings
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-
-def expanded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: BatchInfo) -> Arguments:
-    """The arguments of a call with ``run.particles`` rows an image, side by side.
+def expand_call(call: PipelineCall, batch: BatchInfo) -> PipelineCall:
+    """The call with ``batch.particles`` rows an image, side by side.
 
     Of generators, one an image, the first particle takes the image's own and the others are seeded from its state.
 
     Raises:
         RealignError: the pipeline can't be asked for several images a prompt, or is given latents for one an image.
     """
-    taken = inspect.signature(call).parameters
-    given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
-    positional = list(given)[: len(args)]
-    _check_latents(given, run)
-    changed: dict[str, Any] = {"num_images_per_prompt": run.repeats * run.particles}
-    pipe = getattr(call, "__self__", None)
-    shared = is_kind(pipe, SHARE_PICTURES)
-    if not _repeats_itself(given, taken, run, shared=shared):
-        nets = any(hasattr(part, "nets") for part in getattr(pipe, "components", {}).values())
-        changed = _repeated(given, taken, run, nets=nets)
-    generator = given.get("generator")
+    _check_latents(call.arguments, batch)
+    changed: dict[str, Any] = {"num_images_per_prompt": batch.repeats * batch.particles}
+    if not _repeats_itself(call, batch, shared=is_kind(call.pipe, SHARE_PICTURES)):
+        nets = any(hasattr(part, "nets") for part in getattr(call.pipe, "components", {}).values())
+        changed = _repeated(call, batch, nets=nets)
+    generator = call.arguments.get("generator")
     if isinstance(generator, list):
-        changed["generator"] = [one for own in generator for one in (own, *fork_generators(own, run.particles)[1:])]
-    args = tuple(changed.pop(name, given[name]) for name in positional)
-    return args, {**kwargs, **changed}
+        changed["generator"] = [
+            one for first in generator for one in (first, *fork_generators(first, batch.particles)[1:])
+        ]
+    return call.changed(changed)
 
 
-def resampling_generators(given: Mapping[str, Any], images: int) -> list[Generator]:
+def resampling_generators(generator: Any, images: int) -> list[Generator]:
     """One generator an image, which draws who survives: seeded from its own where there is one."""
-    generator = given.get("generator")
     if isinstance(generator, list):
-        return [fork_generators(own, 1)[0] for own in generator]
+        return [fork_generators(one, 1)[0] for one in generator]
     return fork_generators(generator, images)
 
 
@@ -80,64 +71,66 @@ def _take(value: Any, rows: int, index: Tensor) -> Any:
     return value[index.numpy()] if isinstance(value, np.ndarray) else [value[row] for row in index.tolist()]
 
 
-def _repeats_itself(given: Mapping[str, Any], taken: Mapping[str, Any], run: BatchInfo, *, shared: bool) -> bool:
-    """Whether the pipeline can be trusted to repeat what it is given, side by side.
+def _repeats_itself(call: PipelineCall, batch: BatchInfo, *, shared: bool) -> bool:
+    """Whether the pipeline can be trusted to repeat its arguments, side by side.
 
     Video pipelines seldom do, embeddings are often forgotten, and images of several prompts are tiled (A, B, A, B)
     beside prompts that are repeated (a, a, b, b).
     """
-    of_a_prompt = {name for name, value in given.items() if value is not None and _is_of_a_prompt(name)}
-    embeddings = any("embed" in name and not name.startswith(_ADAPTER) for name in of_a_prompt)
-    pictures = not shared and run.prompts != 1 and any(not name.startswith(_TEXTS) for name in of_a_prompt)
-    return "num_images_per_prompt" in taken and not embeddings and not pictures
+    per_prompt = {name for name, value in call.arguments.items() if value is not None and _is_per_prompt(name)}
+    embeddings = any("embed" in name and not name.startswith(_ADAPTER) for name in per_prompt)
+    pictures = not shared and batch.prompts != 1 and any(not name.startswith(_TEXTS) for name in per_prompt)
+    return "num_images_per_prompt" in call.parameters and not embeddings and not pictures
 
 
-def _is_of_a_prompt(name: str) -> bool:
+def _is_per_prompt(name: str) -> bool:
     return name not in REPEATS and any(part in name for part in _OF_A_PROMPT)
 
 
-def _repeated(given: Mapping[str, Any], taken: Mapping[str, Any], run: BatchInfo, *, nets: bool) -> dict[str, Any]:
+def _repeated(call: PipelineCall, batch: BatchInfo, *, nets: bool) -> dict[str, Any]:
     """What there is one of per prompt, repeated for each row of that prompt."""
-    times = run.repeats * run.particles
-    changed: dict[str, Any] = {name: 1 for name in REPEATS if name in taken}
-    for name, value in given.items():
+    times = batch.repeats * batch.particles
+    changed: dict[str, Any] = {name: 1 for name in REPEATS if name in call.parameters}
+    for name, value in call.arguments.items():
         if name == "batch_size":
             changed[name] = value * times
-        elif _is_of_a_prompt(name):
-            of_nets = nets and isinstance(value, list) and not name.startswith(_TEXTS)  # one a ControlNet
-            parts = [_repeat(name, item, run, times) for item in value] if of_nets else _repeat(name, value, run, times)
-            changed[name] = parts
+        elif _is_per_prompt(name):
+            one_a_net = nets and isinstance(value, list) and not name.startswith(_TEXTS)  # of several ControlNets
+            changed[name] = (
+                [_repeat(name, item, batch, times) for item in value]
+                if one_a_net
+                else _repeat(name, value, batch, times)
+            )
     return changed
 
 
-def _repeat(name: str, value: Any, run: BatchInfo, times: int) -> Any:
+def _repeat(name: str, value: Any, batch: BatchInfo, times: int) -> Any:
     if isinstance(value, str):
-        return [value] * (run.prompts or 1) * times if name.startswith(_TEXTS) else value
+        return [value] * (batch.prompts or 1) * times if name.startswith(_TEXTS) else value
     if isinstance(value, Tensor):
         guided = 2 if name.startswith(_ADAPTER) else 1  # [negative, positive], each of all prompts
-        fits = value.ndim > 0 and run.prompts and len(value) in (run.prompts, guided * run.prompts)
+        fits = value.ndim > 0 and batch.prompts and len(value) in (batch.prompts, guided * batch.prompts)
         return value.repeat_interleave(times, dim=0) if fits else value
     if not isinstance(value, list):
         return value
-    if any(isinstance(item, Tensor) and item.ndim > 2 and len(item) == run.prompts for item in value):
-        return [_repeat(name, item, run, times) for item in value]  # one an adapter
-    return [item for item in value for _ in range(times)] if len(value) == run.prompts else value
+    if any(isinstance(item, Tensor) and item.ndim > 2 and len(item) == batch.prompts for item in value):
+        return [_repeat(name, item, batch, times) for item in value]  # one an adapter
+    return [item for item in value for _ in range(times)] if len(value) == batch.prompts else value
 
 
-def check_generators(given: Mapping[str, Any], run: BatchInfo) -> None:
+def check_generators(generator: Any, batch: BatchInfo) -> None:
     """Raise RealignError for another number of generators than of images."""
-    generator = given.get("generator")
-    if isinstance(generator, tuple) or (isinstance(generator, list) and len(generator) != run.images):
+    if isinstance(generator, tuple) or (isinstance(generator, list) and len(generator) != batch.images):
         raise RealignError(
-            f"got a {type(generator).__name__} of {len(generator)} generators for {run.images} images; give one "
+            f"got a {type(generator).__name__} of {len(generator)} generators for {batch.images} images; give one "
             "generator, or a list with one an image"
         )
 
 
-def _check_latents(given: Mapping[str, Any], run: BatchInfo) -> None:
-    latents = given.get("latents")
-    if latents is not None and len(latents) != run.rows:
+def _check_latents(arguments: Mapping[str, Any], batch: BatchInfo) -> None:
+    latents = arguments.get("latents")
+    if latents is not None and len(latents) != batch.rows:
         raise RealignError(
-            f"got latents for {len(latents)} rows, but {run.images} images of {run.particles} particles start from "
-            f"{run.rows} noises of their own; give that many, or leave latents out"
+            f"got latents for {len(latents)} rows, but {batch.images} images of {batch.particles} particles start from "
+            f"{batch.rows} noises of their own; give that many, or leave latents out"
         )

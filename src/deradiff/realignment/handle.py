@@ -1,25 +1,22 @@
-"""What the user holds of a realigned pipeline: changes lam on the fly, and takes everything off again."""
+"""The handle of a realigned pipeline: changes lam on the fly, and undoes the realignment."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
-
-import torch
 
 from deradiff.acceleration import Budget, Exact, Policy, PolicyRunner, Weights
 from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import BatchedAdapters, Interpolated
 from deradiff.errors import RealignError
-from deradiff.realignment.correct import check_particles, particle_warnings, run_with_particles
-from deradiff.realignment.hook import Hook
+from deradiff.realignment.batch import BatchInfo, PipelineCall, check_count, infer_batch
+from deradiff.realignment.hook import DenoiserHook
 from deradiff.realignment.intercept import Call, owner_of
 from deradiff.realignment.lams import LamLike, Lams
 from deradiff.realignment.limits import check_no_step_cache, check_rows_are_images, check_same_denoiser
-from deradiff.realignment.rows import BatchInfo, check_count, infer_batch
+from deradiff.realignment.particles import check_particles, particle_warnings, run_recorded
 from deradiff.trajectory import Observer, Paths
 
 logger = logging.getLogger("deradiff")
@@ -51,7 +48,7 @@ class Handle:
         "return_all_particles",
     )  # a misspelled attribute raises
 
-    def __init__(self, pipe: Any, hooks: list[Hook]) -> None:
+    def __init__(self, pipe: Any, hooks: list[DenoiserHook]) -> None:
         self._pipe, self._hooks, self._undo, self._removed = pipe, hooks, ExitStack(), False
         self.components = tuple(hook.component for hook in hooks)
         self.anchors = tuple(dict.fromkeys(name for hook in hooks for name in hook.anchors))
@@ -70,9 +67,9 @@ class Handle:
         return self._particles
 
     @particles.setter
-    def particles(self, given: int) -> None:
+    def particles(self, particles: int) -> None:
         self._check_attached()
-        self._particles = check_particles(given)
+        self._particles = check_particles(particles)
 
     @property
     def lam(self) -> Any:
@@ -81,19 +78,18 @@ class Handle:
         Raises (when set):
             LamError: not finite, or of another count or other names than the anchors'.
         """
-        return self._lams.given(self.anchors)
+        return self._lams.by_anchor(self.anchors)
 
     @lam.setter
-    def lam(self, given: LamLike) -> None:
+    def lam(self, lam: LamLike) -> None:
         self._check_attached()
-        self._lams = Lams.of(given, self.anchors)
+        self._lams = Lams.parse(lam, self.anchors)
         for hook in self._hooks:
-            own = tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors)
-            hook.lams = Lams(own)
+            hook.lams = Lams(tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors))
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Inside the block each call of the pipeline leaves in ``paths`` what it tells of its images.
+        """Inside the block each call of the pipeline leaves the statistics of its trajectories in ``paths``.
 
         All models run at every lam; no network is called for it otherwise.
 
@@ -109,20 +105,17 @@ class Handle:
             self._recording = before
 
     @property
-    def policy(self) -> Policy | Weights:
+    def policy(self) -> Policy:
         """How predictions are evaluated (docs/performance.md).
 
         Raises (when set):
             RealignError: no policy; several anchors; `Weights`, which is chosen when a pipeline is realigned, or any
                 other after it.
         """
-        if any(isinstance(hook.models, Interpolated) for hook in self._hooks):
-            return Weights()
-        runner = self._hooks[0].runner
-        return Exact() if runner is None else runner.policy
+        return self._hooks[0].runner.policy
 
     @policy.setter
-    def policy(self, policy: Policy | Weights) -> None:
+    def policy(self, policy: Policy) -> None:
         self._check_attached()
         if isinstance(policy, Weights):
             raise RealignError(
@@ -132,15 +125,16 @@ class Handle:
             raise RealignError(f"policy is {policy!r}; expected Exact(), Reuse(3) or Adaptive(0.01)")
         if isinstance(self.policy, Weights):
             raise RealignError("policy=Weights() runs one network a step, of which no other policy can save any")
-        if several := [hook.component for hook in self._hooks if len(hook.anchors) > 1]:
-            raise RealignError(f"a policy takes one anchor a denoiser, but {several[0]} has several; leave it out")
+        several = [hook.component for hook in self._hooks if len(hook.anchors) > 1]
+        if several and not isinstance(policy, Exact):
+            raise RealignError(f"{policy} takes one anchor a denoiser, but {several[0]} has several; leave it out")
         for hook in self._hooks:
-            hook.runner = PolicyRunner(policy, hook.scheduler, partial(_guidance_of, self._pipe))
+            hook.runner = PolicyRunner(policy, hook.scheduler, hook.runner.guidance)
 
     def remove(self) -> None:
-        """Take everything off: the pipeline is bit for bit what it was. May be called again."""
+        """Undo the realignment: the pipeline is bit for bit what it was. May be called again."""
         for hook in self._hooks:
-            hook.models.on_run_end()
+            hook.ensemble.on_run_end()
         self._undo.close()
         self._removed = True
 
@@ -161,41 +155,40 @@ class Handle:
         return f"Handle(components={self.components}, anchors={self.anchors}, lam={self.lam})"
 
     def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = replace(infer_batch(call, args, kwargs), particles=self.particles)
-        check_count(self._lams.count, run)
-        pipe = getattr(call, "__self__", None)
-        batched = any(isinstance(hook.models, BatchedAdapters) for hook in self._hooks)
+        pipeline_call = PipelineCall(call, args, kwargs)
+        pipe, batch = pipeline_call.pipe, infer_batch(pipeline_call, self.particles)
+        check_count(self._lams.count, batch)
+        batched = any(isinstance(hook.ensemble, BatchedAdapters) for hook in self._hooks)
         check_rows_are_images(pipe, self._lams.count, batched=batched, particles=self.particles)
         for hook in self._hooks:
             check_same_denoiser(pipe, hook.component, hook.denoiser)
-            hook.models.tree.refresh()
-            check_no_step_cache(hook.component, hook.models.tree)
+            hook.ensemble.tree.refresh()
+            check_no_step_cache(hook.component, hook.ensemble.tree)
             check_not_fused(hook.denoiser)
-            hook.run = run
-            if hook.runner is not None:
-                hook.runner.begin()
+            hook.batch = batch
+            hook.runner.on_run_start()
         self.paths = None
         try:
-            return self._run(call, args, kwargs, run)
+            return self._run(pipeline_call, batch)
         finally:
             for hook in self._hooks:
-                hook.run = None
-                hook.models.on_run_end()
+                hook.batch = None
+                hook.ensemble.on_run_end()
 
-    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], run: BatchInfo) -> Any:
+    def _run(self, call: PipelineCall, batch: BatchInfo) -> Any:
         with ExitStack() as stack:
             for hook in self._hooks:
-                stack.enter_context(hook.models.tree.running())
+                stack.enter_context(hook.ensemble.tree.running())
             if self.particles == 1 and not self._recording:
-                return call(*args, **kwargs)
-            output, self.paths = run_with_particles(
-                self._hooks, partial(observing, self), call, args, kwargs, run, keep_all=self.return_all_particles
+                return call.run()
+            output, self.paths = run_recorded(
+                self._hooks, partial(observing, self), call, batch, keep_all=self.return_all_particles
             )
-            self._caution(self.paths)
+            self._warn(self.paths)
             return output
 
-    def _caution(self, paths: Paths) -> None:
-        """Tell what particles can't do here, once."""
+    def _warn(self, paths: Paths) -> None:
+        """Log what particles can't do here, once."""
         if self.particles > 1:
             lams = [lam for values in self._lams.values for lam in values]
             for warning in particle_warnings(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
@@ -204,14 +197,8 @@ class Handle:
                     self._warned.add(warning)
 
 
-def _guidance_of(pipe: Any) -> float | None:
-    if not getattr(pipe, "do_classifier_free_guidance", False):
-        return None
-    return float(torch.as_tensor(pipe.guidance_scale).double().mean())  # some have one a frame
-
-
-def _check_two_models(hooks: Sequence[Hook]) -> None:
-    if any(isinstance(hook.models, Interpolated) for hook in hooks):
+def _check_two_models(hooks: Sequence[DenoiserHook]) -> None:
+    if any(isinstance(hook.ensemble, Interpolated) for hook in hooks):
         raise RealignError("policy=Weights() runs one network, so there are no two models to observe")
 
 

@@ -21,25 +21,25 @@ class Lams:
     values: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, given: Any, anchors: Sequence[str]) -> "Lams":
+    def parse(cls, lam: Any, anchors: Sequence[str]) -> "Lams":
         """Validate lams as the user gives them.
 
         Args:
-            given: a float or a sequence with one per image; for several anchors a mapping from their names.
+            lam: a float or a sequence with one per image; for several anchors a mapping from their names.
             anchors: the anchors' names; a lone anchor takes its lam without a name.
 
         Raises:
             LamError: not finite, not a number, none at all, or other names than the anchors'.
         """
-        if isinstance(given, Mapping):
-            if set(given) != set(anchors):
-                raise LamError(f"got lams for {sorted(given)}, expected one for each anchor {sorted(anchors)}")
-            values = tuple(_row(given[name]) for name in anchors)
+        if isinstance(lam, Mapping):
+            if set(lam) != set(anchors):
+                raise LamError(f"got lams for {sorted(lam)}, expected one for each anchor {sorted(anchors)}")
+            values = tuple(_row(lam[name]) for name in anchors)
         elif len(anchors) > 1:
             example = ", ".join(f"{name!r}: 0.5" for name in anchors)
-            raise LamError(f"got lam = {given!r} for {len(anchors)} anchors; give a mapping, lam={{{example}}}")
+            raise LamError(f"got lam = {lam!r} for {len(anchors)} anchors; give a mapping, lam={{{example}}}")
         else:
-            values = (_row(given),)
+            values = (_row(lam),)
         counts = {len(row) for row in values} - {1}
         if len(counts) > 1:
             raise LamError(
@@ -52,31 +52,17 @@ class Lams:
         """How many images or prompts the lams tell apart; 1 where they don't."""
         return max(len(row) for row in self.values)
 
-    def scalars(self, why: str) -> list[float]:
-        """One lam an anchor.
-
-        Raises:
-            LamError: lams per image; ``why`` begins the message.
-        """
-        if self.count > 1:
-            raise LamError(
-                f"{why}, so it takes one lam for all images, got {self.count}; use another policy for one per image"
-            )
-        return [row[0] for row in self.values]
-
-    def given(self, anchors: Sequence[str]) -> Any:
+    def by_anchor(self, anchors: Sequence[str]) -> Any:
         """The lams in the form the user gives them."""
         rows = [row[0] if len(row) == 1 else list(row) for row in self.values]
         return rows[0] if len(anchors) == 1 else dict(zip(anchors, rows, strict=True))
 
 
-def _row(given: Any) -> tuple[float, ...]:
-    if isinstance(given, Mapping):
-        raise LamError(f"lam must be a number or a sequence with one number per image, got {given!r}")
+def _row(lams: Any) -> tuple[float, ...]:
+    if isinstance(lams, Mapping):
+        raise LamError(f"lam must be a number or a sequence with one number per image, got {lams!r}")
     items = (
-        list(given)
-        if isinstance(given, Iterable) and getattr(given, "ndim", 1) and not isinstance(given, str)
-        else [given]
+        list(lams) if isinstance(lams, Iterable) and getattr(lams, "ndim", 1) and not isinstance(lams, str) else [lams]
     )
     if not items:
         raise LamError("got an empty sequence of lams; give one lam, or one per image")

@@ -20,18 +20,18 @@ from deradiff.mixture import geometric_mixture, lerp
 LEARNED = "learned_range"
 
 
-def applies(scheduler: Any, sample: Any, prediction: Any) -> bool:
+def has_learned_variance(scheduler: Any, sample: Any, prediction: Any) -> bool:
     """Whether the scheduler will read a variance off the second half of this prediction's channels."""
-    if not learned(scheduler):
+    if not is_learned(scheduler):
         return False
     doubled = isinstance(prediction, Tensor) and isinstance(sample, Tensor) and prediction.ndim > 2
     return doubled and prediction.shape[1] == 2 * _latent_channels(scheduler, sample, prediction)
 
 
-def learned(scheduler: Any) -> bool:
+def is_learned(scheduler: Any) -> bool:
     """Whether the scheduler reads learned variances."""
-    kind = getattr(getattr(scheduler, "config", None), "variance_type", None)
-    return kind == LEARNED and "predicted_variance" in _arguments(scheduler)
+    variance_type = getattr(getattr(scheduler, "config", None), "variance_type", None)
+    return variance_type == LEARNED and "predicted_variance" in _arguments(scheduler)
 
 
 def _arguments(scheduler: Any) -> Collection[str]:
@@ -71,8 +71,8 @@ def log_variance_bounds(scheduler: Any, timestep: Any) -> tuple[float, float]:
     extra = {}
     if "prev_timestep" in _arguments(scheduler):  # unCLIP's scheduler is told the next one
         steps = scheduler.timesteps.tolist()
-        place = steps.index(t)
-        extra = {"prev_timestep": int(steps[place + 1]) if place + 1 < len(steps) else None}
+        following = steps.index(t) + 1
+        extra = {"prev_timestep": int(steps[following]) if following < len(steps) else None}
     low, high = (
         scheduler._get_variance(t, predicted_variance=torch.tensor(v, dtype=torch.float64), **extra)
         for v in (-1.0, 1.0)
