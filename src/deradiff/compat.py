@@ -47,6 +47,7 @@ ROWS_ARE_NOT_IMAGES = (
 SHARE_PICTURES = ("Flux2", "QwenImageEditPlus", "OmniGen")
 # Attributes in which attention processors keep what they saw, for a later step or for a gradient.
 ATTENTION_STORES = ("attention_store", "attnstore", "attention_probs")
+LAYERWISE_CASTING = "LayerwiseCastingHook"  # the class of diffusers' hook that casts weights for each layer's call
 HOOK_REGISTRY = "_diffusers_hook"  # where diffusers keeps a module's hooks
 
 Posterior = Callable[[Mapping[str, Any], float], bool]

@@ -118,7 +118,7 @@ def test_copies() -> None:
         for part in (it.pipe, it.pipe.unet):
             with pytest.raises(RealignError, match="copied"):
                 copy.deepcopy(part)
-            with pytest.raises((pickle.PicklingError, AttributeError)):
+            with pytest.raises(RealignError, match="pickled"):
                 pickle.dumps(part)
         assert near(sample(it.specimen, copy.copy(it.pipe)), it.run())
     assert torch.equal(sample(it.specimen, copy.deepcopy(it.pipe)), it.plain)

@@ -14,7 +14,7 @@ from torch import nn
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import RealignError
 
-_METADATA = ("peft_config", "_hf_peft_config_loaded")  # where a network notes which adapters it has
+_METADATA = ("peft_config", "_hf_peft_config_loaded", "_weight_conversions")  # where networks note their adapters
 _ACTIVE, _DISABLED, _UNSET = "_active_adapter", "_disable_adapters", object()
 
 
@@ -138,7 +138,12 @@ def remove_adapter(denoiser: nn.Module, name: str, before: Mapping[str, Any]) ->
         if name in layer.active_adapters:
             layer._active_adapter = [active for active in layer.active_adapters if active != name]
     with unchanged_otherwise(denoiser):  # it also flips requires_grad of the adapter that is left
-        denoiser.delete_adapters(name)  # pyright: ignore[reportCallIssue]  (diffusers' PeftAdapterMixin)
+        if hasattr(denoiser, "delete_adapters"):
+            denoiser.delete_adapters(name)  # pyright: ignore[reportCallIssue]  (diffusers' PeftAdapterMixin)
+        else:  # transformers'
+            for layer in adapter_layers(denoiser, name):
+                layer.delete_adapter(name)
+            getattr(denoiser, "peft_config", {}).pop(name, None)
     for path, layer in list(denoiser.named_modules()):
         if isinstance(layer, BaseTunerLayer) and not layer._all_available_adapter_names():
             parent, _, key = path.rpartition(".")

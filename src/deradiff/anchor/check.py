@@ -1,5 +1,6 @@
 """What must hold before a reference and an anchor may be mixed."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,10 @@ from torch import nn
 from deradiff.anchor.module_tree import weights_of
 from deradiff.errors import AnchorError
 
-# Config entries that say where a model came from, or which image size it defaults to, but not what it computes.
-_INCIDENTAL = {"sample_size", "encoder_hid_dim_type"}
+# Config entries that say where a model came from, which image size it defaults to, or how it trains, but not what it
+# computes.
+_INCIDENTAL = {"sample_size", "encoder_hid_dim_type", "dropout"}
+_SYNONYMS = {"swish": "silu"}
 # Scheduler entries that define the noise a network was trained on and what it predicts.
 _TRAINED = (
     "prediction_type",
@@ -45,15 +48,28 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
 
 
 def _config(module: nn.Module) -> dict[str, Any]:
+    """The entries of a network's config that its class reads, at their defaults where absent."""
     config: Mapping[str, Any] = getattr(module, "config", {})
-    return {k: v for k, v in config.items() if not k.startswith("_") and k not in _INCIDENTAL}
+    if not config:
+        return {}
+    parameters = inspect.signature(type(module).__init__).parameters
+    read = {name: parameter.default for name, parameter in parameters.items() if name not in {"self", *_INCIDENTAL}}
+    return {name: config.get(name, default) for name, default in read.items()}
 
 
 def _check_config(expected: dict[str, Any], actual: dict[str, Any], component: str) -> None:
-    different = [k for k in sorted({*expected, *actual}) if _plain(expected.get(k)) != _plain(actual.get(k))]
+    different = [k for k in sorted({*expected, *actual}) if _meaning(expected.get(k)) != _meaning(actual.get(k))]
     if different:
         shown = ", ".join(f"{k} = {actual.get(k)!r} (expected {expected.get(k)!r})" for k in different[:4])
         raise AnchorError(f"the anchor has another architecture than {component}: {shown}")
+
+
+def _meaning(value: Any) -> Any:
+    """A value such that two that mean the same are equal: None is False, one value a block is a list of equal ones."""
+    if isinstance(value, list | tuple):
+        values = [_meaning(item) for item in value]
+        return values[0] if values and all(item == values[0] for item in values) else values
+    return False if value is None else _SYNONYMS.get(value, value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -122,13 +122,26 @@ class SwappedWeights:
 
     def __init__(self, tree: ModuleTree, weights: Mapping[str, Tensor], *, off: Collection[str] = ()) -> None:
         self.tree, self.weights, self.off = tree, dict(weights), off
+        self._originals = dict(weights)
         self.home = {name: value.device for name, value in weights.items()}
 
     def run(self, inputs: DenoiserInputs) -> Any:
         """Move the weights where the inputs are, swap them in, and run the denoiser."""
+        self._follow_dtype()
         self._move(inputs.device)
         with toggled(self.tree, on=[], off=self.off), swap_weights(self.tree, self.weights):
             return inputs.run()
+
+    def _follow_dtype(self) -> None:
+        """Cast the weights as the reference's were (``pipe.to(torch.bfloat16)``); the user's own stay as they are."""
+        first = next(name for name, value in self._originals.items() if value.is_floating_point())
+        store, key = self.tree.slots[first]
+        if store[key].dtype == self.weights[first].dtype:
+            return
+        for name, value in self._originals.items():
+            if name in self.tree.slots:
+                store, key = self.tree.slots[name]
+                self.weights[name] = nn.Parameter(value.detach().to(store[key].dtype), requires_grad=False)
 
     def _move(self, device: torch.device) -> None:
         if next(iter(self.weights.values())).device != device:  # they move together
@@ -147,8 +160,13 @@ def swap_weights(tree: ModuleTree, weights: Mapping[str, Tensor]) -> Iterator[No
     """Inside the block the denoiser has these weights in its slots; slots without one keep their own.
 
     Raises:
-        RealignError: the denoiser's weights are streamed in layer by layer, which would overwrite what is swapped in.
+        RealignError: layers fetch or cast their weights themselves, which would overwrite or change what is swapped in.
     """
+    if tree.casts_weights:
+        raise RealignError(
+            "layerwise casting would cast the anchor's own weights to and fro, so a full anchor can't be run through "
+            "it; leave it off, or give an anchor in LoRA form"
+        )
     if tree.streams_weights:
         raise RealignError(
             "sequential or group offload fetches the reference's weights layer by layer, so a full anchor can't be run "
@@ -364,4 +382,4 @@ class InterpolatedNetworks(Interpolated):
         for name, target in self.mixture.weights.items():
             if target.is_floating_point():
                 models = [reference[name], *(anchor[name] for anchor in self.anchors)]
-                target.copy_(combine([value.to(target.device) for value in models], coefficients(lams)))
+                target.copy_(combine([value.to(target.device, target.dtype) for value in models], coefficients(lams)))

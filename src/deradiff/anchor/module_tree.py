@@ -4,7 +4,7 @@ SDXL's UNet with a LoRA has 7,530 modules, and walking them takes as long as the
 through once a run of the pipeline; within a run a call only checks what a callback could have changed (`_marker`).
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from deradiff.compat import ATTENTION_STORES, HOOK_REGISTRY
+from deradiff.compat import ATTENTION_STORES, HOOK_REGISTRY, LAYERWISE_CASTING
 
 _WRAPPERS = ("_orig_mod.", "base_layer.")  # torch.compile's, PEFT's
 
@@ -30,6 +30,9 @@ class ModuleTree:
         step_caches: names of the step caches that are enabled (diffusers' stateful hooks).
         map_stores: names of the attention processors that keep attention maps between calls.
         streams_weights: whether layers fetch their weights themselves, by sequential or group offload.
+        casts_weights: whether layers cast their weights to and fro (diffusers' layerwise casting).
+        fuses_projections: whether attention runs on projections that were fused, and not on the layers of its own.
+        replaced_forwards: names of modules whose ``forward`` somebody has replaced.
     """
 
     def __init__(self, denoiser: nn.Module) -> None:
@@ -68,7 +71,7 @@ class ModuleTree:
         self._states: list[dict[str, Any]] = [vars(module) for module in modules]
         self._stores = [module._parameters for module in modules if module._parameters]
         self._children = [(one._modules, tuple(one._modules.values())) for one in modules if one._modules]
-        self._attention = [one for one in self._states if "processor" in one or "processor" in one["_modules"]]
+        self._attention = [module for module in modules if "processor" in {*vars(module), *module._modules}]
         lists = [child for child in self.denoiser.children() if isinstance(child, nn.ModuleList)]
         self._blocks = [vars(self.denoiser), *(vars(block) for blocks in lists for block in blocks)]
 
@@ -78,21 +81,43 @@ class ModuleTree:
         self.step_caches = sorted(
             {type(hook).__name__ for registry in registries for hook in registry.hooks.values() if hook._is_stateful}
         )
-        processors = [
-            state["processor"] if "processor" in state else state["_modules"]["processor"] for state in self._attention
-        ]
+        processors = [attention.processor for attention in self._attention]
         self.map_stores = sorted(
             {type(one).__name__ for one in processors if any(hasattr(one, name) for name in ATTENTION_STORES)}
         )
         meta = any(value.is_meta for store in self._stores for value in store.values() if value is not None)
         self.streams_weights = meta or (bool(registries) and _is_group_offload_enabled(self.denoiser))
+        hooks = [hook for registry in registries for hook in registry.hooks.values()]
+        self.casts_weights = any(type(hook).__name__ == LAYERWISE_CASTING for hook in hooks)
+        self.fuses_projections = any(map(_is_fused, self._attention, processors))
+        self.replaced_forwards = self._find_replaced_forwards()
         self._known = self._marker()
+
+    def _find_replaced_forwards(self) -> list[str]:
+        """Modules with a ``forward`` of their own that neither accelerate, diffusers nor torch.compile gave them."""
+        foreign = [state for state in self._states if "forward" in state and not _is_known_wrapper(state)]
+        if not foreign:
+            return []
+        return sorted(
+            name for name, module in self.denoiser.named_modules() if any(vars(module) is one for one in foreign)
+        )
 
     def _marker(self) -> tuple[Any, ...]:
         """What a callback changes that loads or unloads an adapter, or turns a step cache on or off."""
         adapters: dict[str, Any] = getattr(self.denoiser, "peft_config", {})
         hooks = [tuple(state[HOOK_REGISTRY].hooks.values()) for state in self._blocks if HOOK_REGISTRY in state]
         return tuple(adapters), tuple(adapters.values()), hooks
+
+
+def _is_fused(attention: nn.Module, processor: Any) -> bool:
+    """Whether attention runs on fused projections; the older class keeps its flag when they are unfused."""
+    flag = type(attention).__name__ != "Attention" and getattr(attention, "fused_projections", False)
+    return flag or "Fused" in type(processor).__name__
+
+
+def _is_known_wrapper(state: Mapping[str, Any]) -> bool:
+    known = "_hf_hook" in state or HOOK_REGISTRY in state
+    return known or hasattr(state["forward"], "_torchdynamo_orig_callable")
 
 
 def parameter_slots(module: nn.Module) -> dict[str, Slot]:

@@ -1,6 +1,7 @@
 """``realign``: find the denoisers and their anchors, check that they fit, and hook them; all of it or nothing."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import Ensemble, build_ensemble, build_interpolated
 from deradiff.anchor.load import Anchor, merge_adapter
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
+from deradiff.anchor.source import Location
 from deradiff.errors import RealignError
 from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named_anchors, scheduler_of
 from deradiff.realignment.denoisers import denoisers, pick
@@ -19,8 +21,9 @@ from deradiff.realignment.handle import Handle
 from deradiff.realignment.hook import DenoiserHook
 from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamLike, Lams
-from deradiff.realignment.limits import check_no_step_cache
+from deradiff.realignment.limits import check_modules, check_no_step_cache
 from deradiff.realignment.particles import check_particles
+from deradiff.realignment.text_encoders import TextEncoder, set_text_encoders
 
 logger = logging.getLogger("deradiff")
 
@@ -35,6 +38,11 @@ def realign(
     policy: Policy | None = None,
     particles: int = 1,
     return_all_particles: bool = False,
+    text_encoder: TextEncoder = "reference",
+    subfolder: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    weight_name: str | None = None,
 ) -> Handle:
     """Realign a diffusers pipeline at sampling time between its own model and an aligned one.
 
@@ -43,9 +51,10 @@ def realign(
 
     Args:
         pipe: any diffusers pipeline; its denoiser is the reference.
-        aligned: the anchor: a network of the denoiser's class; a folder or hub id of a full checkpoint or of a LoRA;
-            the name of a LoRA loaded on the pipe.  A mapping from the pipe's component names gives each denoiser its
-            anchor; any other mapping names several anchors, and ``lam`` is then a mapping with the same keys.
+        aligned: the anchor: a network of the denoiser's class, or a pipeline that holds one; a folder, safetensors
+            file or hub id of a full checkpoint or of a LoRA; the name of a LoRA loaded on the pipe.  A mapping from
+            the pipe's component names gives each denoiser its anchor; any other mapping names several anchors, and
+            ``lam`` is then a mapping with the same keys.
         lam: 0 is the reference, 1 the anchor, between is more regularised, above 1 extrapolates (a warning says that
             nothing bounds it); a float, or one per image or prompt.
         component: the denoiser, where it can't be inferred.
@@ -59,6 +68,11 @@ def realign(
             exactness.md); K times the calls. With guidance the mixture is that of the two *guided* models.
         return_all_particles: return all K of an image side by side, weighed in ``handle.paths.log_weights``, not one
             drawn by weight.
+        text_encoder: whose text encoders encode prompts, at every lam: the reference's, or the anchor's.
+        subfolder: where in a folder or repository the anchor lies.
+        revision: branch, tag or commit of a repository on the hub.
+        variant: of the anchor's weights, such as ``"fp16"``; None takes the plain ones, or the only ones there are.
+        weight_name: the anchor's safetensors file, where a folder or repository holds several.
 
     Returns:
         A handle: set ``handle.lam`` at any time, ``handle.remove()`` or leave its ``with`` block to undo.
@@ -75,20 +89,25 @@ def realign(
     parts = denoisers(pipe) if component is None else pick(pipe, component)
     networks = {name: unwrapped(part) for name, part in parts.items()}
     for name, network in networks.items():
-        _check_ready(name, parts[name], network)
+        _check_ready(name, parts[name], network, one_model=isinstance(policy, Weights))
     policy = Exact() if policy is None else policy
-    _check_settings(ensemble, policy, particles)
+    _check_settings(ensemble, policy, particles, text_encoder)
+    location = Location(subfolder=subfolder, revision=revision, variant=variant, weight_name=weight_name)
     entries = named_anchors(networks, aligned)
-    lams = Lams.parse(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # before anything is loaded
+    Lams.parse(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # before anything is loaded
     anchors: dict[str, list[tuple[str, AnchorLike]]] = {}
     for name, target, anchor in entries:
-        for key in [target] if target else components_for(networks, anchor):
+        for key in [target] if target else components_for(networks, anchor, location):
             anchors.setdefault(key, []).append((name, anchor))
     with ExitStack() as stack:
-        hooks = [_hook(pipe, key, networks[key], named, ensemble, policy, stack) for key, named in anchors.items()]
+        hooks: list[DenoiserHook] = []
+        for key, named in anchors.items():
+            loaded = _load_anchors(pipe, key, networks[key], named, location, stack)
+            hooks.append(_hook(pipe, key, networks[key], loaded, ensemble, policy))
+            for one, (name, anchor) in zip(loaded, named, strict=True):
+                set_text_encoders(pipe, _as_given(aligned, name, anchor), one, text_encoder, stack)
         handle = Handle(pipe, hooks)
         handle.lam, handle.particles, handle.return_all_particles = lam, particles, return_all_particles
-        _warn_of(lams)
         if not isinstance(policy, Weights):
             handle.policy = policy  # checks that it fits
         for hook in hooks:
@@ -98,7 +117,15 @@ def realign(
     return handle
 
 
-def _check_settings(ensemble: str, policy: Policy, particles: int) -> None:
+def _as_given(aligned: Any, name: str, anchor: AnchorLike) -> Any:
+    """The pipeline that an anchor came with, or the anchor."""
+    whole = aligned.get(name, anchor) if isinstance(aligned, Mapping) else aligned
+    return whole if hasattr(whole, "components") else anchor
+
+
+def _check_settings(ensemble: str, policy: Policy, particles: int, text_encoder: str) -> None:
+    if text_encoder not in get_args(TextEncoder):
+        raise RealignError(f"text_encoder is {text_encoder!r}; expected 'reference' or 'anchor'")
     if ensemble not in get_args(Ensemble):
         raise RealignError(f"ensemble is {ensemble!r}; expected one of {', '.join(get_args(Ensemble))}")
     check_particles(particles)
@@ -108,30 +135,24 @@ def _check_settings(ensemble: str, policy: Policy, particles: int) -> None:
         raise RealignError(f"policy=Weights() holds one network of mixed weights; leave ensemble={ensemble!r} out")
 
 
-def _warn_of(lams: Lams) -> None:
-    values = [lam for row in lams.values for lam in row]
-    if any(lam > 1 for lam in values):
-        logger.warning(
-            "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
-            "beta at a lam below 1 is the surer way there (docs/exactness.md)"
-        )
-    if any(lam < 0 for lam in values):
-        logger.warning("lam below 0 moves away from the anchor, which is the opposite of aligning to it")
-
-
-def _hook(
+def _load_anchors(
     pipe: Any,
     component: str,
     denoiser: nn.Module,
     named: list[tuple[str, AnchorLike]],
-    ensemble: Ensemble,
-    policy: Policy,
+    location: Location,
     stack: ExitStack,
-) -> DenoiserHook:
+) -> list[Anchor]:
     anchors: list[Anchor] = []
     for name, anchor in named:
-        anchors.append(load_anchor(pipe, component, denoiser, name, anchor))
+        anchors.append(load_anchor(pipe, component, denoiser, name, anchor, location))
         stack.callback(anchors[-1].undo)
+    return anchors
+
+
+def _hook(
+    pipe: Any, component: str, denoiser: nn.Module, anchors: list[Anchor], ensemble: Ensemble, policy: Policy
+) -> DenoiserHook:
     if isinstance(policy, Weights):
         models = build_interpolated(denoiser, anchors)
     else:
@@ -152,10 +173,12 @@ def _guidance_of(pipe: Any) -> float | None:
     return float(torch.as_tensor(pipe.guidance_scale).double().mean())  # some have one a frame
 
 
-def _check_ready(component: str, part: nn.Module, denoiser: nn.Module) -> None:
+def _check_ready(component: str, part: nn.Module, denoiser: nn.Module, *, one_model: bool) -> None:
     if owner_of(part) or owner_of(denoiser):
         raise RealignError(
             f"{component} is realigned already; call handle.remove() on the first handle, or set its lam"
         )
-    check_no_step_cache(component, ModuleTree(denoiser))
+    tree = ModuleTree(denoiser)
+    check_no_step_cache(component, tree)
+    check_modules(component, tree, one_model=one_model)
     check_not_fused(denoiser)

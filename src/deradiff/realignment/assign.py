@@ -9,9 +9,9 @@ from torch import nn
 
 from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.check import check_same_network
-from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_module, load_lora, load_network
+from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_lora, hold_module, load_network
 from deradiff.anchor.module_tree import unwrapped
-from deradiff.anchor.source import Kind, resolve_anchor
+from deradiff.anchor.source import Kind, Location, resolve_anchor
 from deradiff.errors import AnchorError, DeradiffError
 
 logger = logging.getLogger("deradiff")
@@ -38,18 +38,35 @@ def named_anchors(pipe_denoisers: Mapping[str, nn.Module], aligned: Any) -> list
         entries = [(LONE, key, value) for key, value in aligned.items()]
     else:
         entries = [(key, None, value) for key, value in aligned.items()]
+    entries = [part for entry in entries for part in _of_pipeline(pipe_denoisers, *entry)]
     if not entries:
         raise AnchorError("got an empty mapping of anchors; give at least one aligned model")
     for name, _, anchor in entries:
         if not isinstance(anchor, nn.Module | str | Path):
             raise AnchorError(
-                f"anchor {name!r} is {type(anchor).__name__}; expected a network, a folder, a hub id or the name of a "
-                "LoRA loaded on the pipe"
+                f"anchor {name!r} is {type(anchor).__name__}; expected a network, a pipeline, a folder, a hub id or "
+                "the name of a LoRA loaded on the pipe"
             )
     return [(n, key, unwrapped(anchor) if isinstance(anchor, nn.Module) else anchor) for n, key, anchor in entries]
 
 
-def components_for(networks: Mapping[str, nn.Module], anchor: AnchorLike) -> list[str]:
+def _of_pipeline(
+    pipe_denoisers: Mapping[str, nn.Module], name: str, key: str | None, anchor: Any
+) -> list[tuple[str, str | None, Any]]:
+    """A pipeline as its denoisers; those that it shares with the reference are no anchors."""
+    components = getattr(anchor, "components", None)
+    if isinstance(anchor, nn.Module) or not isinstance(components, Mapping):
+        return [(name, key, anchor)]
+    there = {part: components[part] for part in ([key] if key else pipe_denoisers) if components.get(part) is not None}
+    if not there:
+        raise AnchorError(
+            f"the anchor is a {type(anchor).__name__} without {' or '.join(pipe_denoisers)}, the denoisers to realign"
+        )
+    other = {part: network for part, network in there.items() if unwrapped(network) is not pipe_denoisers[part]}
+    return [(name, part, network) for part, network in (other or there).items()]
+
+
+def components_for(networks: Mapping[str, nn.Module], anchor: AnchorLike, location: Location) -> list[str]:
     """The denoisers an anchor was made for.
 
     Raises:
@@ -62,7 +79,7 @@ def components_for(networks: Mapping[str, nn.Module], anchor: AnchorLike) -> lis
             return loaded
     if isinstance(anchor, nn.Module):
         return [_closest(networks, anchor)]
-    source = resolve_anchor(anchor, names)
+    source = resolve_anchor(anchor, names, location)
     if source.kind is Kind.PIPELINE:
         return [name for name in names if source.holds(name)]
     if len(names) == 1:
@@ -98,7 +115,9 @@ def _closest(networks: Mapping[str, nn.Module], module: nn.Module) -> str:
     return first
 
 
-def load_anchor(pipe: Any, component: str, denoiser: nn.Module, name: str, anchor: AnchorLike) -> Anchor:
+def load_anchor(
+    pipe: Any, component: str, denoiser: nn.Module, name: str, anchor: AnchorLike, location: Location
+) -> Anchor:
     """Load or hold one anchor of one denoiser.
 
     Raises:
@@ -108,9 +127,9 @@ def load_anchor(pipe: Any, component: str, denoiser: nn.Module, name: str, ancho
         return hold_module(name, denoiser, anchor, component, {})
     if isinstance(anchor, str) and anchor in adapter_names(denoiser):
         return hold_adapter(name, anchor)
-    source = resolve_anchor(anchor, [component])
+    source = resolve_anchor(anchor, [component], location)
     if source.kind is Kind.LORA:
-        return load_lora(name, pipe, denoiser, source, component)
+        return hold_lora(name, pipe, denoiser, source, component)
     schedule = getattr(scheduler_of(pipe, component), "config", {})
     return load_network(name, denoiser, source, component, schedule)
 

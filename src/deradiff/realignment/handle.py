@@ -1,6 +1,7 @@
 """The handle of a realigned pipeline: changes lam on the fly, and undoes the realignment."""
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from deradiff.realignment.batch import BatchInfo, PipelineCall, check_count, inf
 from deradiff.realignment.hook import DenoiserHook
 from deradiff.realignment.intercept import Call, owner_of
 from deradiff.realignment.lams import LamLike, Lams
-from deradiff.realignment.limits import check_no_step_cache, check_rows_are_images, check_same_denoiser
+from deradiff.realignment.limits import check_modules, check_no_step_cache, check_rows_are_images, check_same_denoiser
 from deradiff.realignment.particles import check_particles, particle_warnings, run_recorded
 from deradiff.trajectory import Observer, Paths
 
@@ -24,6 +25,9 @@ logger = logging.getLogger("deradiff")
 
 class Handle:
     """A realigned pipeline; also a context manager that removes itself.
+
+    Its pipeline may be called from several threads: runs wait for one another.  A run keeps the lam that was set when
+    it began; in the middle of a run only the thread that runs it (in a callback) changes it.
 
     Attributes:
         components: names of the denoisers that are realigned.
@@ -36,10 +40,12 @@ class Handle:
         "__weakref__",
         "_hooks",
         "_lams",
+        "_lock",
         "_particles",
         "_pipe",
         "_recording",
         "_removed",
+        "_running",
         "_undo",
         "_warned",
         "anchors",
@@ -55,6 +61,10 @@ class Handle:
         self.return_all_particles = False
         self.paths: Paths | None = None
         self._particles, self._recording = 1, False
+        self._lock = threading.RLock()  # held by a run, and by what changes how the denoisers run
+        self._running: int | None = None  # the thread that runs the pipeline
+        for hook in hooks:
+            hook.lock = self._lock
         self._warned: set[str] = set()
 
     @property
@@ -84,6 +94,18 @@ class Handle:
     def lam(self, lam: LamLike) -> None:
         self._check_attached()
         self._lams = Lams.parse(lam, self.anchors)
+        values = [value for row in self._lams.values for value in row]
+        if any(value > 1 for value in values):
+            self._warn(
+                "lam above 1 extrapolates beyond the anchor, which nothing bounds or corrects; an anchor of smaller "
+                "beta at a lam below 1 is the surer way there (docs/exactness.md)"
+            )
+        if any(value < 0 for value in values):
+            self._warn("lam below 0 moves away from the anchor, which is the opposite of aligning to it")
+        if self._running in (None, threading.get_ident()):
+            self._apply_lams()
+
+    def _apply_lams(self) -> None:
         for hook in self._hooks:
             hook.lams = Lams(tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors))
 
@@ -128,15 +150,17 @@ class Handle:
         several = [hook.component for hook in self._hooks if len(hook.anchors) > 1]
         if several and not isinstance(policy, Exact):
             raise RealignError(f"{policy} takes one anchor a denoiser, but {several[0]} has several; leave it out")
-        for hook in self._hooks:
-            hook.runner = PolicyRunner(policy, hook.scheduler, hook.runner.guidance)
+        with self._lock:
+            for hook in self._hooks:
+                hook.runner = PolicyRunner(policy, hook.scheduler, hook.runner.guidance)
 
     def remove(self) -> None:
         """Undo the realignment: the pipeline is bit for bit what it was. May be called again."""
-        for hook in self._hooks:
-            hook.ensemble.on_run_end()
-        self._undo.close()
-        self._removed = True
+        with self._lock:
+            for hook in self._hooks:
+                hook.ensemble.on_run_end()
+            self._undo.close()
+            self._removed = True
 
     def _check_attached(self) -> None:
         if self._removed:
@@ -155,8 +179,22 @@ class Handle:
         return f"Handle(components={self.components}, anchors={self.anchors}, lam={self.lam})"
 
     def _call_pipeline(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        pipeline_call = PipelineCall(call, args, kwargs)
-        pipe, batch = pipeline_call.pipe, infer_batch(pipeline_call, self.particles)
+        with self._lock:
+            if self._removed:  # while this call waited for another thread's
+                return call(*args, **kwargs)
+            before, self._running = self._running, threading.get_ident()
+            self._apply_lams()
+            try:
+                return self._prepare_and_run(PipelineCall(call, args, kwargs))
+            finally:
+                self._running = before
+                for hook in self._hooks:
+                    hook.batch = None
+                    hook.ensemble.on_run_end()
+                self._apply_lams()  # another thread may have set some since
+
+    def _prepare_and_run(self, call: PipelineCall) -> Any:
+        pipe, batch = call.pipe, infer_batch(call, self.particles)
         check_count(self._lams.count, batch)
         batched = any(isinstance(hook.ensemble, BatchedAdapters) for hook in self._hooks)
         check_rows_are_images(pipe, self._lams.count, batched=batched, particles=self.particles)
@@ -164,16 +202,13 @@ class Handle:
             check_same_denoiser(pipe, hook.component, hook.denoiser)
             hook.ensemble.tree.refresh()
             check_no_step_cache(hook.component, hook.ensemble.tree)
+            one_model = isinstance(hook.ensemble, Interpolated)
+            check_modules(hook.component, hook.ensemble.tree, one_model=one_model)
             check_not_fused(hook.denoiser)
             hook.batch = batch
             hook.runner.on_run_start()
         self.paths = None
-        try:
-            return self._run(pipeline_call, batch)
-        finally:
-            for hook in self._hooks:
-                hook.batch = None
-                hook.ensemble.on_run_end()
+        return self._run(call, batch)
 
     def _run(self, call: PipelineCall, batch: BatchInfo) -> Any:
         with ExitStack() as stack:
@@ -184,17 +219,18 @@ class Handle:
             output, self.paths = run_recorded(
                 self._hooks, partial(observing, self), call, batch, keep_all=self.return_all_particles
             )
-            self._warn(self.paths)
+            if self.particles > 1:
+                lams = [lam for values in self._lams.values for lam in values]
+                stochastic = bool(self.paths.stochastic)
+                for warning in particle_warnings(lams, self._hooks[0].scheduler(), stochastic=stochastic):
+                    self._warn(f"particles: {warning}")
             return output
 
-    def _warn(self, paths: Paths) -> None:
-        """Log what particles can't do here, once."""
-        if self.particles > 1:
-            lams = [lam for values in self._lams.values for lam in values]
-            for warning in particle_warnings(lams, self._hooks[0].scheduler(), stochastic=bool(paths.stochastic)):
-                if warning not in self._warned:
-                    logger.warning("particles: %s", warning)
-                    self._warned.add(warning)
+    def _warn(self, warning: str) -> None:
+        """Log a warning, once."""
+        if warning not in self._warned:
+            logger.warning(warning)
+            self._warned.add(warning)
 
 
 def _check_two_models(hooks: Sequence[DenoiserHook]) -> None:
@@ -227,13 +263,14 @@ def observing(handle: Handle, observer: Observer) -> Iterator[None]:
     handle._check_attached()
     hooks = handle._hooks
     _check_two_models(hooks)
-    for hook in hooks:
-        hook.observers.append(observer)
-    try:
-        yield
-    finally:
+    with handle._lock:
         for hook in hooks:
-            hook.observers.remove(observer)
+            hook.observers.append(observer)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.observers.remove(observer)
 
 
 @contextmanager
@@ -251,12 +288,13 @@ def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Itera
     """
     handle._check_attached()
     hooks = handle._hooks
-    before = [(hook.runner, hook.lams_an_image, hook.budget) for hook in hooks]
-    handle.policy = policy
-    for hook in hooks:
-        hook.lams_an_image, hook.budget = lams, budget
-    try:
-        yield
-    finally:
-        for hook, state in zip(hooks, before, strict=True):
-            hook.runner, hook.lams_an_image, hook.budget = state
+    with handle._lock:
+        before = [(hook.runner, hook.lams_an_image, hook.budget) for hook in hooks]
+        handle.policy = policy
+        for hook in hooks:
+            hook.lams_an_image, hook.budget = lams, budget
+        try:
+            yield
+        finally:
+            for hook, state in zip(hooks, before, strict=True):
+                hook.runner, hook.lams_an_image, hook.budget = state

@@ -1,6 +1,7 @@
 """The hook on one denoiser: a policy evaluates its calls, and the pipeline gets the mixture of the predictions."""
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,12 +47,16 @@ class DenoiserHook:
         self.lams = Lams(tuple((0.0,) for _ in anchors))
         self.batch: BatchInfo | None = None  # of the pipeline's run
         self.observers: list[Observer] = []
+        self.lock = threading.RLock()  # the handle's, once there is one
         self.lams_an_image, self.budget = 1, Budget(limit=sys.maxsize)  # other in sweeps
 
     def __call__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The denoiser's call, realigned."""
+        with self.lock:
+            return self._realigned(DenoiserInputs(call, args, kwargs))
+
+    def _realigned(self, inputs: DenoiserInputs) -> Any:
         self.ensemble.tree.refresh()
-        inputs = DenoiserInputs(call, args, kwargs)
         row_lams = self._row_lams(inputs.rows)
         if not isinstance(self.ensemble, Interpolated) and (self.observers or len(active_models(row_lams)) > 1):
             check_no_step_cache(self.component, self.ensemble.tree)

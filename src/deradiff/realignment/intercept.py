@@ -34,13 +34,21 @@ def intercept(instance: object, interceptor: Interceptor, owner: object) -> Call
         # compiled code may hold on to this function after the undo
         return interceptor(plain, args, kwargs) if isinstance(self, intercepted) else plain(*args, **kwargs)
 
-    def refuse_copy(self: object, memo: dict[int, Any]) -> Any:
-        raise RealignError(f"a realigned {original.__name__} can't be copied; call handle.remove() first")
+    def refuse_copy(self: object, *_: Any) -> Any:
+        raise RealignError(f"a realigned {original.__name__} can't be copied or pickled; call handle.remove() first")
+
+    def copy_shallow(self: Any) -> Any:
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(self.__dict__)
+        return duplicate
 
     # Name and module stay those of the original: diffusers finds classes by them (save_pretrained, from_pipe).
     attributes = {
         "__call__": call,
-        "__deepcopy__": refuse_copy,  # a copy would share the original's anchors and lam, but not its weights
+        "__copy__": copy_shallow,
+        # a deep copy would share the original's anchors and lam, but not its weights
+        "__deepcopy__": refuse_copy,
+        "__reduce_ex__": refuse_copy,
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,

@@ -18,6 +18,21 @@ def check_no_step_cache(component: str, tree: ModuleTree) -> None:
         )
 
 
+def check_modules(component: str, tree: ModuleTree, *, one_model: bool) -> None:
+    """Raise RealignError where layers were changed so that an anchor, or two models, can't run on them."""
+    if tree.fuses_projections:
+        raise RealignError(
+            f"the attention of {component} runs on fused q, k and v projections, which neither a LoRA nor a full "
+            f"anchor reaches; call pipe.unfuse_qkv_projections() (or pipe.{component}.unfuse_qkv_projections()) first"
+        )
+    if tree.replaced_forwards and not one_model:
+        names = ", ".join(f"{component}.{name}" if name else component for name in tree.replaced_forwards[:3])
+        raise RealignError(
+            f"the forward of {names} has been replaced, by a cache or kin: what it keeps of one model would go into "
+            "the other; undo that, or realign with policy=Weights(), which runs one model"
+        )
+
+
 def check_no_attention_stores(component: str, tree: ModuleTree) -> None:
     """Raise RealignError where attention processors keep maps, which two models would overwrite for one another."""
     if stores := tree.map_stores:

@@ -1,0 +1,159 @@
+"""Where anchors lie: subfolders, revisions, variants and files of folders and of repositories on the hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import deradiff
+from deradiff.errors import AnchorError
+
+from . import loras
+from .hub import serving
+from .original_names import original_weights
+from .subject import Subject, known, replaced
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def save_unet(folder: Path, **settings: Any) -> Path:
+    known("sd").anchors["unet"].save_pretrained(folder, **settings)  # pyright: ignore[reportCallIssue]
+    return folder
+
+
+def aligned(it: Subject) -> torch.Tensor:
+    with replaced(it.pipe, it.anchors):
+        return it.run()
+
+
+def single_file(folder: Path) -> Path:
+    weights = original_weights(known("sd").anchors["unet"])
+    others = {"first_stage_model.decoder.conv_in.weight": torch.ones(2), "cond_stage_model.logit_scale": torch.ones(1)}
+    save_file({**weights, **others}, folder / "finetuned.safetensors")
+    return folder
+
+
+def weights_alone(folder: Path) -> Path:
+    (save_unet(folder / "unet") / WEIGHTS).rename(folder / "weights.safetensors")
+    shutil.rmtree(folder / "unet")
+    return folder
+
+
+PLACES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a subfolder of a folder of several": (
+        lambda f: save_unet(f / "runs" / "last" / "unet").parents[2],
+        {"subfolder": "runs/last"},
+    ),
+    "the network's own subfolder": (lambda f: save_unet(f / "unet").parent, {"subfolder": "unet"}),
+    "an fp16 variant beside the plain one": (
+        lambda f: (save_unet(f), save_unet(f, variant="fp16"))[0],
+        {"variant": "fp16"},
+    ),
+    "shards of a variant": (lambda f: save_unet(f, variant="fp16", max_shard_size="100KB"), {}),
+    "a single file of Stable Diffusion": (single_file, {}),
+    "a single file by its name": (
+        lambda f: (save_unet(f / "unet"), single_file(f))[1],
+        {"weight_name": "finetuned.safetensors"},
+    ),
+    "weights without a config": (weights_alone, {}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_checkpoint_is_found_where_it_lies(place: str, tmp_path: Path) -> None:
+    it = known("sd")
+    make, location = PLACES[place]
+    expected, halves = aligned(it), "variant" in place
+    with deradiff.realign(it.pipe, make(tmp_path), lam=1.0, **location):
+        assert torch.allclose(it.run(), expected, atol=1e-2 if halves else 1e-4)
+    assert torch.equal(it.run(), it.plain)
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ({"variant": "bf16"}, "variant 'bf16'.*fp16, the plain one|variant 'bf16'.*the plain one, fp16"),
+        ({"weight_name": "none.safetensors"}, "no file 'none.safetensors'; it holds"),
+        ({"subfolder": "elsewhere"}, "elsewhere can't be listed"),
+    ],
+)
+def test_what_is_not_there_is_named(location: dict[str, Any], words: str, tmp_path: Path) -> None:
+    save_unet(tmp_path)
+    save_unet(tmp_path, variant="fp16")
+    with pytest.raises(AnchorError, match=words):
+        deradiff.realign(known("sd").pipe, tmp_path, **location)
+
+
+def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> None:
+    it = known("sd")
+    for name in ("one", "two"):
+        file = loras.save(it.pipe, "unet", tmp_path / name) / "pytorch_lora_weights.safetensors"
+        file.rename(tmp_path / f"{name}.safetensors")
+        (tmp_path / name).rmdir()
+    with pytest.raises(AnchorError, match=r"several files, one.safetensors, two.safetensors.*weight_name"):
+        deradiff.realign(it.pipe, tmp_path)
+    deradiff.realign(it.pipe, tmp_path, weight_name="two.safetensors").remove()
+
+
+SCRIPT = """
+import sys, torch, deradiff
+from tests.realign.subject import known
+it = known("sd")
+name, location = sys.argv[1], dict(pair.split("=") for pair in sys.argv[2:])
+try:
+    with deradiff.realign(it.pipe, name, lam=1.0, **location):
+        moved = float((it.run() - it.plain).abs().max())
+    print("taken", moved > 0, torch.equal(it.run(), it.plain))
+except deradiff.errors.DeradiffError as error:
+    print("refused:", error)
+"""
+
+
+def on_hub(address: str, cache: Path, name: str, *location: str) -> str:
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    environment.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, name, *location], capture_output=True, text=True, env=environment, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_repositories_on_the_hub_are_listed_and_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    it = known("sd")
+    lora = loras.save(it.pipe, "unet", tmp_path / "lora")
+    (lora / "pytorch_lora_weights.safetensors").rename(lora / "my-dpo.safetensors")
+    (lora / "training.bin").write_bytes(b"0" * 10)
+    halves = save_unet(tmp_path / "halves" / "unet", variant="fp16").parent
+    both = save_unet(tmp_path / "both" / "unet").parent
+    save_unet(both / "unet", variant="fp16")
+    (both / "unet" / "model.onnx").write_bytes(b"0" * 10)
+    inside = save_unet(tmp_path / "inside" / "step-100" / "unet").parents[1]
+    pickles = tmp_path / "pickles"
+    pickles.mkdir()
+    (pickles / "lora.bin").write_bytes(b"0")
+    names = {"a/lora": lora, "a/halves": halves, "a/both": both, "a/inside": inside, "a/pickles": pickles}
+    taken = "taken True True"
+    with serving(names) as (address, fetched):
+        cache = tmp_path / "cache"
+        assert on_hub(address, cache, "a/lora") == taken
+        assert fetched == ["my-dpo.safetensors"]
+        fetched.clear()
+        assert on_hub(address, cache, "a/halves", "revision=v2") == taken
+        assert on_hub(address, cache, "a/inside", "subfolder=step-100") == taken
+        fetched.clear()
+        assert on_hub(address, cache, "a/both") == taken
+        assert sorted(fetched) == ["unet/config.json", f"unet/{WEIGHTS}"]
+        assert "pickles" in on_hub(address, cache, "a/pickles")
+        assert "no revision 'v9'" in on_hub(address, cache, "a/lora", "revision=v9")
+        assert "no such repository" in on_hub(address, cache, "a/nothing")
+    assert on_hub(address, cache, "a/lora") == taken  # the server is gone, and what was fetched is there
+    assert "not on the hub or in its cache" in on_hub(address, cache, "a/never-fetched")
