@@ -58,7 +58,7 @@ class Arms:
     ) -> Results:
         """A sweep with its scores."""
         given = {"model": "embedded", "anchor": anchor, "steps": STEPS, "batch_size": 64, "scheduler": SCHEDULER}
-        recipe = Recipe.of(**{**given, **settings})
+        recipe = Recipe(**{**given, **settings})
         run = Run(self.out / f"{kind}-{anchor}", recipe, pipe=self.pipe, aligned=str(LADDER / anchor))
         requests = run.requests(self.prompts, seeds, lams, [1.0])
         with progress(f"{kind} {anchor}", run.cost(requests).missing) as advance:

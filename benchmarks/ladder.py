@@ -50,7 +50,7 @@ def preferences(folder: Path) -> Pairs:
 
 def train(pairs: Pairs, beta: float, seed: int, work: Path) -> None:
     """Train one model, and keep it in half precision."""
-    settings = Settings.of(beta=beta, seed=seed, **TRAINING)
+    settings = Settings(beta=beta, seed=seed, **TRAINING)
     card = {"reference": "deradiff.testbed", "reward": "deradiff.testbed.warmth"}
     with progress(work.name, settings.steps) as advance:
         align(testbed.load_pipeline(), pairs, work, settings, card=card, advance=lambda step: advance(1))

@@ -50,7 +50,7 @@ def part(pool: dict[str, np.ndarray], prompts: np.ndarray, seeds: np.ndarray, la
 
 
 def main() -> None:
-    run, prompts = Run(Path("runs/pool"), Recipe.of(**RECIPE)), testbed.prompts(SHAPE[0], seed=6, drop=0.5)
+    run, prompts = Run(Path("runs/pool"), Recipe(**RECIPE)), testbed.prompts(SHAPE[0], seed=6, drop=0.5)
     requests = run.requests(prompts, SEEDS, LAMS, [1.0])
     with progress("sampling", run.cost(requests).missing) as advance:
         run.sample_requests(requests, progress=advance)

@@ -22,7 +22,7 @@ _LINKS = 60_000  # of a file: ext4 allows 65,000
 
 def store_at(folder: Path) -> Store:
     """A run of the embedded pipeline, without images."""
-    return Store.at(folder, with_hashes(Recipe.of(model=EMBEDDED, anchor=EMBEDDED, steps=STEPS)))
+    return Store.at(folder, with_hashes(Recipe(model=EMBEDDED, anchor=EMBEDDED, steps=STEPS)))
 
 
 def request(prompts: int, seeds: int, lams: int) -> Request:
@@ -31,9 +31,7 @@ def request(prompts: int, seeds: int, lams: int) -> Request:
         f"a photograph of scene number {number}, with some more words that say what it shows"
         for number in range(prompts)
     ]
-    return Request.of(
-        prompts=texts, seeds=range(seeds), lams=np.linspace(0, 1, lams).round(10).tolist(), guidances=[1.0]
-    )
+    return Request(prompts=texts, seeds=range(seeds), lams=np.linspace(0, 1, lams).round(10).tolist(), guidances=[1.0])
 
 
 def journal(store: Store, cells: Iterable[Cell], hashes: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ class Case:
     @property
     def request(self) -> Request:
         """Its images, the same in every mode."""
-        return Request.of(
+        return Request(
             prompts=testbed.prompts(self.prompts, PROMPTS_SEED),
             seeds=range(self.seeds),
             lams=torch.linspace(0, 2, self.lams).tolist(),
@@ -54,7 +54,7 @@ class Case:
 
     def recipe(self, mode: str, anchor: Path) -> Recipe:
         """What they share in one mode."""
-        return Recipe.of(
+        return Recipe(
             model=self.pipeline,
             anchor=str(anchor),
             scheduler=self.scheduler,

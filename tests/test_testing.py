@@ -22,6 +22,7 @@ from deradiff.anchor.ensembles import AdapterToggle, SequentialEnsemble, build_e
 from deradiff.anchor.inputs import DenoiserInputs
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree
+from deradiff.errors import ConfigError
 from deradiff.rewards import load_reward
 from deradiff.search.acquisition import SampleBlock, next_block
 from deradiff.testing import check_acquisition, check_ensemble, check_policy, check_reward, check_scheduler
@@ -128,3 +129,15 @@ def test_the_acquisition_of_a_search_passes_and_one_that_repeats_is_told() -> No
 
     with pytest.raises(AssertionError, match="is sampled already"):
         check_acquisition(repeating)
+
+
+def test_a_name_is_not_what_it_names() -> None:
+    name: Any = "warmth"
+    with pytest.raises(
+        ConfigError, match=r"expected a function .*load_reward\(NAME\), got the text 'warmth'"
+    ):
+        check_reward(name)
+    with pytest.raises(ConfigError, match="expected a policy"):
+        check_policy(name, DDIM())
+    with pytest.raises(ConfigError, match="expected a scheduler"):
+        check_scheduler(name)

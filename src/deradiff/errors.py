@@ -1,9 +1,5 @@
 """One family of errors: every message names what was given, what was expected and what to do."""
 
-import reprlib
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 
 class DeradiffError(Exception):
     """Base of every error this package raises on purpose."""
@@ -47,14 +43,3 @@ class RewardError(DeradiffError, ValueError):
 
 class AlignError(DeradiffError, ValueError):
     """An alignment that can't be trained: unusable preferences, a pipeline that can't be taught."""
-
-
-def problems(found: Iterable[Mapping[str, Any]]) -> str:
-    """What a pydantic ``ValidationError.errors()`` says, in one line: each setting, why it is wrong, what was given."""
-    told = (
-        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {reprlib.repr(item['input'])})"
-        if item["loc"]
-        else str(item["msg"])
-        for item in found
-    )
-    return "; ".join(told).replace("Value error, ", "")

@@ -19,6 +19,7 @@ from torch import Tensor
 from deradiff.acceleration import Budget, Exact, Policy
 from deradiff.anchor.ensembles import ModelEnsemble
 from deradiff.anchor.inputs import DenoiserInputs
+from deradiff.errors import ConfigError
 from deradiff.noise import is_flow, is_stochastic, noise_levels
 from deradiff.realignment import realign, sweeping
 from deradiff.rewards import Reward, scores
@@ -37,7 +38,12 @@ def check_reward(reward: Reward, prompts: Sequence[str] = _PROMPTS, size: int = 
         reward: of pixels (N, 3, H, W) in [0, 1] and N prompts.
         prompts: to score noise images for; two or more.
         size: of the images, pixels.
+
+    Raises:
+        ConfigError: the reward's name was given.
+        RewardError: the reward raised.
     """
+    _check_not_name(reward, "a function of pixels and prompts, such as deradiff.load_reward(NAME)")
     pixels = torch.rand(len(prompts), 3, size, size, generator=torch.Generator().manual_seed(0))
     before = pixels.clone()
     whole = scores("reward", reward, pixels, prompts)
@@ -58,6 +64,7 @@ def check_scheduler(scheduler: Any, steps: int = 10) -> None:
         scheduler: as pipelines have it; left as it was.
         steps: to set.
     """
+    _check_not_name(scheduler, "a scheduler, such as pipe.scheduler")
     drawn: list[Tensor] = []
     for seed in (0, 1):
         copied = copy.deepcopy(scheduler)
@@ -87,6 +94,7 @@ def check_policy(policy: Policy, scheduler: Any, *, tolerance: float = 0.05) -> 
         scheduler: to sample by.
         tolerance: mean relative error of samples against exact evaluation.
     """
+    _check_not_name(policy, "a policy, such as deradiff.Adaptive()")
     pipe, anchor = _oracles(scheduler)
     exact, exact_nfe = _sampled(pipe, anchor, Exact())
     samples, nfe = _sampled(pipe, anchor, policy)
@@ -99,6 +107,11 @@ def check_policy(policy: Policy, scheduler: Any, *, tolerance: float = 0.05) -> 
     by_image = same.reshape(_IMAGES, len(_LAMS), -1)
     spread = float((by_image - by_image[:, :1]).norm() / by_image.norm())
     assert spread <= 1e-6, f"where both models are the same, images differ by {spread:.3g} along lam"
+
+
+def _check_not_name(value: object, expected: str) -> None:
+    if isinstance(value, str):
+        raise ConfigError(f"expected {expected}, got the text {value!r}")
 
 
 def _oracles(scheduler: Any) -> tuple[Any, OracleDenoiser]:

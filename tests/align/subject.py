@@ -40,4 +40,4 @@ def preferences(folder: Path, pairs: int = 6) -> Pairs:
 
 def settings(**changes: Any) -> Settings:
     given: dict[str, Any] = {"beta": 0.01, "steps": 6, "train_batch_size": 4, "learning_rate": 1e-3, "rank": 2}
-    return Settings.of(**given | changes)
+    return Settings(**given | changes)

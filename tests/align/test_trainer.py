@@ -170,7 +170,7 @@ def test_another_beta_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_work_are_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(AlignError, match=told):
+    with pytest.raises(DeradiffError, match=told):
         trained(tmp_path / "anchor", **changes)
     assert not (tmp_path / "anchor" / WEIGHTS).exists()
 

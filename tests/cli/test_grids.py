@@ -139,8 +139,8 @@ def test_a_shard_without_images_says_so(tmp_path: Path) -> None:
 
 
 def test_network_calls_are_counted_over_all_journals(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", Recipe.of(model="m", anchor="a", batch_size=2))
-    cells = list(Request.of(prompts=["a", "b", "c"], seeds=[0], lams=[0, 1]).cells())
+    run = Run(tmp_path / "run", Recipe(model="m", anchor="a", batch_size=2))
+    cells = list(Request(prompts=["a", "b", "c"], seeds=[0], lams=[0, 1]).cells())
     for shard, nfe in (((0, 2), 30), ((1, 2), 970)):
         with run.store.writing(shard) as writer:
             own, cells = cells[:3], cells[3:]

@@ -10,7 +10,7 @@ from deradiff.runs.models import call
 from deradiff.runs.recipe import Recipe
 
 PROMPTS = ["a red circle", "a blue square"]
-RECIPE = Recipe.of(model="m", anchor="a", steps=2, height=32, width=32)
+RECIPE = Recipe(model="m", anchor="a", steps=2, height=32, width=32)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def paint(store: Store, cells: Iterable[Cell], version: int = 0, shard: Shard = 
 def painted(folder: Path, shard: Shard = WHOLE, recipe: dict[str, Any] | None = None, **axes: Any) -> Store:
     """A run that has been asked for some images, and has those of a shard."""
     given = {"model": "m", "anchor": "a", "batch_size": 3, **(recipe or {})}
-    store, request = Store.at(folder, Recipe.of(**given)), Request.of(**{**AXES, **axes})
+    store, request = Store.at(folder, Recipe(**given)), Request(**{**AXES, **axes})
     paint(store, cells_of_shard(store.recipe, [request], shard), shard=shard)
     store.add_request(request)
     return store

@@ -31,7 +31,7 @@ def save_models(root: Path) -> tuple[str, str]:
 
 def recipe_of(models: tuple[str, str], **changes: Any) -> Recipe:
     given = {"model": models[0], "anchor": models[1], "steps": 2, "batch_size": 3}
-    return Recipe.of(**{**given, "scheduler": "EulerAncestralDiscreteScheduler", **changes})
+    return Recipe(**{**given, "scheduler": "EulerAncestralDiscreteScheduler", **changes})
 
 
 @cache

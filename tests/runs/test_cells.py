@@ -15,7 +15,7 @@ CELL = Cell("one", 0, None, 0.5)
 
 
 def request(**changes: Any) -> Request:
-    return Request.of(**{**GIVEN, **changes})
+    return Request(**{**GIVEN, **changes})
 
 
 @st.composite
@@ -85,7 +85,7 @@ def test_a_shard_that_is_none_is_refused(shard: tuple[int, int]) -> None:
 
 def test_keys_tell_apart_what_changes_the_image_and_nothing_else() -> None:
     def key(cell: Cell = CELL, **changes: Any) -> str:
-        return Keys(Recipe.of(**{"model": "m", "anchor": "a", **changes}).identity)(cell)
+        return Keys(Recipe(**{"model": "m", "anchor": "a", **changes}).identity)(cell)
 
     here = key()
     assert key(diagnostics=False) == key(anchor_beta=2) == here

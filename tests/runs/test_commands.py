@@ -40,6 +40,6 @@ def test_a_guidance_whose_turn_to_be_sampled_did_not_come_does_not_spoil_the_ans
 ) -> None:
     store = painted(tmp_path / "run", guidances=[1])
     score(store, REWARD)
-    store.add_request(Request.of(prompts=["one"], seeds=[0], lams=[0], guidances=[4]))
+    store.add_request(Request(prompts=["one"], seeds=[0], lams=[0], guidances=[4]))
     said = here(command, str(store.folder), "--objective", REWARD).stdout
     assert said.count("recommended lam") == 1

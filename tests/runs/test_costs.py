@@ -23,7 +23,7 @@ def recorded(run: Run) -> list[SamplingInfo]:
 
 
 def asked(**changes: Any) -> Request:
-    return Request.of(**{"prompts": PROMPTS, "seeds": [0, 1], "lams": [0, 0.5, 1], **changes})
+    return Request(**{"prompts": PROMPTS, "seeds": [0, 1], "lams": [0, 0.5, 1], **changes})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_was_recorded_is_not_timed_again(tmp_path: Path, models: tuple[str,
     ids=str,
 )
 def test_evaluations_of_an_image(changes: dict[str, Any], each: dict[float, int]) -> None:
-    recipe = Recipe.of(model="m", anchor="a", steps=10, **changes)
+    recipe = Recipe(model="m", anchor="a", steps=10, **changes)
     assert {lam: recipe.nfe(lam) for lam in each} == each
 
 

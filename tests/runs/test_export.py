@@ -82,7 +82,7 @@ def test_an_unfinished_run_is_exported_as_far_as_it_is(tmp_path: Path) -> None:
 def test_a_run_that_grew_by_a_guidance_is_exported_whole(tmp_path: Path) -> None:
     """From the pipeline's own, which is a row's empty one, to a number."""
     store = painted(tmp_path / "run")
-    paint(store, Request.of(prompts=["one"], seeds=[0], lams=[0, 1], guidances=[4]).cells())
+    paint(store, Request(prompts=["one"], seeds=[0], lams=[0, 1], guidances=[4]).cells())
     assert export(store, tmp_path / "run.parquet") == 38
     assert [row["guidance"] for row in rows(tmp_path / "run.parquet")].count(None) == 36
 

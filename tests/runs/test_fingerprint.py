@@ -203,10 +203,10 @@ def test_what_is_not_here_has_no_hash(name: str) -> None:
 
 
 def test_hashes_are_filled_in_where_they_can_be_told(models: tuple[str, str]) -> None:
-    found = with_hashes(Recipe.of(model=models[0], anchor="nobody/nothing", anchor_hash="as it was"))
+    found = with_hashes(Recipe(model=models[0], anchor="nobody/nothing", anchor_hash="as it was"))
     assert found.model_hash == fingerprint(models[0])
     assert found.anchor_hash == "as it was"
-    embedded = with_hashes(Recipe.of(model="embedded", anchor="embedded"))
+    embedded = with_hashes(Recipe(model="embedded", anchor="embedded"))
     assert embedded.model_hash == fingerprint(str(testbed.pipeline_path()))
     assert embedded.anchor_hash == fingerprint(str(testbed.anchor_path()))
 

@@ -200,8 +200,8 @@ def test_a_deleted_image_that_was_scored_stays_in_the_table(tmp_path: Path, reci
 def test_what_was_asked_for_and_is_not_there_is_counted(tmp_path: Path, recipe: Recipe) -> None:
     run = finished(tmp_path, recipe, (0, 2))
     assert run.results().missing == 6
-    run.store.add_request(Request.of(prompts=["another"], seeds=[0, 1], lams=[0, 0.5, 3]))
-    run.store.add_request(Request.of(prompts=["another", *PROMPTS], seeds=[1], lams=[3]))
+    run.store.add_request(Request(prompts=["another"], seeds=[0, 1], lams=[0, 0.5, 3]))
+    run.store.add_request(Request(prompts=["another", *PROMPTS], seeds=[1], lams=[3]))
     assert run.results().missing == 6 + 6 + 2
     grown(tmp_path, recipe)
     assert run.results().missing == 0
@@ -210,7 +210,7 @@ def test_what_was_asked_for_and_is_not_there_is_counted(tmp_path: Path, recipe: 
 
 def test_what_one_guidance_lacks_does_not_count_for_another(tmp_path: Path, recipe: Recipe) -> None:
     run = finished(tmp_path, recipe, guidances=[1])
-    run.store.add_request(Request.of(prompts=PROMPTS, seeds=[0], lams=[0], guidances=[1, 4]))
+    run.store.add_request(Request(prompts=PROMPTS, seeds=[0], lams=[0], guidances=[1, 4]))
     grown(tmp_path, recipe, prompts=PROMPTS[:1], seeds=[0], lams=[0], guidances=[4])
     assert run.results(1).missing == 0
     assert run.results(4).missing == 1

@@ -37,7 +37,7 @@ def held() -> tuple[Any, Any]:
 
 
 def by_hand(folder: Path, held: tuple[Any, Any], **changes: Any) -> Run:
-    given: dict[str, Any] = {"recipe": Recipe.of(steps=2, batch_size=3), **changes}
+    given: dict[str, Any] = {"recipe": Recipe(steps=2, batch_size=3), **changes}
     return Run(folder, pipe=held[0], aligned=held[1], **given)
 
 
@@ -161,7 +161,7 @@ def test_objects_in_hand_sample_what_models_on_disk_do(tmp_path: Path, models: t
     on_disk = grown(tmp_path / "disk", recipe, **AXES).results()
     pipe = load_pipeline(models[0])
     held = (pipe, load_pipeline(models[1]).unet)
-    in_hand = by_hand(tmp_path / "hand", held, recipe=Recipe.of(**recipe.model_dump(exclude={"model", "anchor"})))
+    in_hand = by_hand(tmp_path / "hand", held, recipe=Recipe(**recipe.model_dump(exclude={"model", "anchor"})))
     in_hand.sample(**AXES, progress=quiet)
     own = in_hand.results()
     for place in np.ndindex(own.shape):
@@ -207,7 +207,7 @@ def test_an_anchor_may_be_whatever_realign_takes(tmp_path: Path, models: tuple[s
 def test_a_lora_that_is_loaded_can_be_the_anchor(tmp_path: Path) -> None:
     pipe: Any = ZOO["sd_with_style_lora"].build()
     pipe.set_progress_bar_config(disable=True)
-    run = Run(tmp_path, Recipe.of(steps=2), pipe=pipe, aligned="style")
+    run = Run(tmp_path, Recipe(steps=2), pipe=pipe, aligned="style")
     run.sample(["one"], 1, [0, 1], progress=quiet)
     results = run.results()
     assert results.image(0, 0, 0).read_bytes() != results.image(0, 0, 1).read_bytes()

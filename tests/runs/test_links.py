@@ -24,7 +24,7 @@ def everything(store: Store) -> None:
     folder = store.folder
     Run(folder)
     load_results(Store.open(folder))
-    asked = Request.of(prompts=["more"], seeds=[0], lams=[0])
+    asked = Request(prompts=["more"], seeds=[0], lams=[0])
     with store.writing() as writer:
         note_provenance(writer, {"python": "other"})
     paint(store, asked.cells())
@@ -56,7 +56,7 @@ def test_a_request_is_not_noted_outside(tmp_path: Path, store: Store, torn: byte
     if torn:
         outside.write_bytes(torn)
     with pytest.raises(RunFolderError, match="is a link out of"):
-        store.add_request(Request.of(prompts=["more"], seeds=[0], lams=[0]))
+        store.add_request(Request(prompts=["more"], seeds=[0], lams=[0]))
     assert (outside.read_bytes() if outside.exists() else b"") == torn
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_written_by_way_of_parts_that_lead_outside(tmp_path: Path, st
 def test_a_part_that_is_a_link_is_not_written_through(tmp_path: Path, store: Store, name: str) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")
-    (cell,) = Request.of(prompts=["more"], seeds=[0], lams=[0]).cells()
+    (cell,) = Request(prompts=["more"], seeds=[0], lams=[0]).cells()
     parts = store.folder / ".cells.parts"
     parts.mkdir()
     (parts / name.format(store.keys(cell))).symlink_to(outside)

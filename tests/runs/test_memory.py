@@ -19,7 +19,7 @@ MESSAGES = ["[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate
 def tiny_run(folder: Path, **recipe: Any) -> Run:
     pipe: Any = ZOO["sd"].build()
     pipe.set_progress_bar_config(disable=True)
-    return Run(folder, Recipe.of(steps=2, batch_size=4, **recipe), pipe=pipe, aligned=anchor_of(pipe.unet))
+    return Run(folder, Recipe(steps=2, batch_size=4, **recipe), pipe=pipe, aligned=anchor_of(pipe.unet))
 
 
 def failing_above(rows: int, call: Callable[..., Any], error: Callable[[], BaseException]) -> Callable[..., Any]:

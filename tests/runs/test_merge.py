@@ -194,7 +194,7 @@ def test_a_run_that_is_being_sampled_is_not_merged_into(tmp_path: Path) -> None:
 
 def test_a_merged_run_is_as_if_all_had_been_asked_for_in_it(tmp_path: Path) -> None:
     one = painted(tmp_path / "one", prompts=["one"], shard=(0, 2))
-    one.add_request(Request.of(prompts=["later"], seeds=[0], lams=[0]))
+    one.add_request(Request(prompts=["later"], seeds=[0], lams=[0]))
     other = painted(tmp_path / "other", prompts=["two"])
     merge([one.folder, other.folder], tmp_path / "all")
     merged = load_results(Store.open(tmp_path / "all"))

@@ -68,10 +68,10 @@ def million(folder: Path) -> dict[str, float]:
 
     prompts = [f"prompt number {i}" for i in range(PROMPTS)]
     half, whole = (
-        Request.of(prompts=prompts, seeds=range(SEEDS), lams=[i / count for i in range(LAMS) if i / count <= 2])
+        Request(prompts=prompts, seeds=range(SEEDS), lams=[i / count for i in range(LAMS) if i / count <= 2])
         for count in (4, 8)
     )
-    store = Store.at(folder, Recipe.of(model="m", anchor="a", batch_size=SIZE))
+    store = Store.at(folder, Recipe(model="m", anchor="a", batch_size=SIZE))
     there: list[bytes] = []
     with store.writing() as writer:
         for request in (half, whole):

@@ -31,13 +31,13 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 
 def recipe(**changes: Any) -> Recipe:
-    return Recipe.of(**{**GIVEN, **changes})
+    return Recipe(**{**GIVEN, **changes})
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"steps": 0}, "steps"),
+        ({"steps": 0}, "^steps is 0; expected 1 or more$"),
         ({"batch_size": 0}, "batch_size"),
         ({"height": 60, "width": 64}, "height"),
         ({"height": 64}, "height and width go together"),
@@ -46,16 +46,17 @@ def recipe(**changes: Any) -> Recipe:
         ({"anchor_beta": float("inf")}, "anchor_beta"),
         ({"dtype": "float8"}, "float16"),
         ({"policy": "fast"}, "adaptive"),
-        ({"refresh": 2}, "refresh: is a setting of policy='reuse'"),
+        ({"refresh": 2}, "refresh is 2: it belongs to policy='reuse'"),
         ({"refresh": 0, "policy": "reuse"}, "refresh"),
-        ({"target_error": 0.1}, "target_error: is a setting of policy='adaptive'"),
-        ({"target_error": 0.01, "policy": "reuse"}, "target_error: is a setting of policy='adaptive'"),
+        ({"target_error": 0.1}, "target_error is .*: it belongs to policy='adaptive'"),
+        ({"target_error": 0.01, "policy": "reuse"}, "target_error is .*: it belongs to policy='adaptive'"),
         ({"target_error": 1, "policy": "adaptive"}, "target_error"),
         ({"particles": 0}, "particles"),
-        ({"particles": 4, "policy": "reuse"}, "particles: needs both models at every step"),
-        ({"particles": 4, "policy": "adaptive"}, "particles: needs both models at every step"),
-        ({"particles": 4, "policy": "weights"}, "particles: needs both models at every step"),
-        ({"stepps": 2}, "stepps"),
+        ({"particles": 4, "policy": "reuse"}, "particles is 4: more than one needs both models at every step"),
+        ({"particles": 4, "policy": "adaptive"}, "particles is 4: more than one needs both models at every step"),
+        ({"particles": 4, "policy": "weights"}, "particles is 4: more than one needs both models at every step"),
+        ({"stepps": 2}, "Recipe has no setting 'stepps'; did you mean steps"),
+        ({"zzz": 2}, "choose from model, anchor, "),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, Any], word: str) -> None:

@@ -179,13 +179,13 @@ def test_what_is_not_given_is_the_runs(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="no prompts"):
         run.requests(lams=[1])
     assert asked(["a"]) == (("a",), tuple(range(SEEDS)), LAMS, (None,))
-    run.store.add_request(Request.of(prompts=["b", "a"], seeds=[3, 1], lams=[0, 1], guidances=[4]))
+    run.store.add_request(Request(prompts=["b", "a"], seeds=[3, 1], lams=[0, 1], guidances=[4]))
     assert asked(["c"]) == (("c",), (3, 1), (0, 1), (4,))
     assert asked(None, 2) == (("b", "a"), (0, 1), (0, 1), (4,))
     assert asked(None, [9]) == (("b", "a"), (9,), (0, 1), (4,))
     assert asked(None, None, [2, -1]) == (("b", "a"), (3, 1), (-1, 2), (4,))
     assert asked(None, None, None, [1, 2]) == (("b", "a"), (3, 1), (0, 1), (1, 2))
-    run.store.add_request(Request.of(prompts=["c", "a"], seeds=[1, 0], lams=[0.5, 0], guidances=[1]))
+    run.store.add_request(Request(prompts=["c", "a"], seeds=[1, 0], lams=[0.5, 0], guidances=[1]))
     assert asked(None, None, [7]) == (("b", "a", "c"), (3, 1, 0), (7,), (4, 1))
     assert asked(["d"]) == (("d",), (3, 1, 0), (0, 0.5, 1), (4, 1))
     assert run.requests() == run.store.requests()
@@ -247,8 +247,8 @@ def test_a_shard_without_images_says_what_was_asked_for(tmp_path: Path, recipe: 
 def test_a_run_of_version_0_1_is_read_and_not_begun_anew(tmp_path: Path) -> None:
     write_legacy(tmp_path / "old")
     with pytest.raises(RunFolderError, match="steps was 5, now 3"):
-        Run(tmp_path / "old", Recipe.of(model="m", anchor="a", steps=3, batch_size=3))
-    run = Run(tmp_path / "old", Recipe.of(model="m", anchor="a", steps=5, batch_size=3))
+        Run(tmp_path / "old", Recipe(model="m", anchor="a", steps=3, batch_size=3))
+    run = Run(tmp_path / "old", Recipe(model="m", anchor="a", steps=5, batch_size=3))
     assert run.results().shape == (3, 2, 3)
     assert run.is_complete()
 

@@ -24,7 +24,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "weights": {},
 }
 CHANGES: dict[str, Any] = {"steps": 6, "scheduler": "DDIMScheduler", "diagnostics": False}
-REQUEST = Request.of(prompts=PROMPTS, seeds=[0, 1], lams=[0, 0.5, 1.5])
+REQUEST = Request(prompts=PROMPTS, seeds=[0, 1], lams=[0, 0.5, 1.5])
 
 
 def recipe_for(models: tuple[str, str], policy: str, **changes: Any) -> Recipe:
@@ -81,7 +81,7 @@ def test_a_network_always_sees_as_many_rows(models: tuple[str, str], policy: str
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_blocks_hold_what_is_missing_once_and_at_one_guidance(models: tuple[str, str], policy: str) -> None:
-    request = Request.of(prompts=PROMPTS, seeds=[0, 1, 2], lams=[0, 0.5, 1, 2], guidances=[1, 4])
+    request = Request(prompts=PROMPTS, seeds=[0, 1, 2], lams=[0, 0.5, 1, 2], guidances=[1, 4])
     there = {cell for number, cell in enumerate(request.cells()) if number % 3 == 0 and cell.seed < 2}
 
     def missing(cells: Any) -> Any:

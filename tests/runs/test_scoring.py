@@ -72,7 +72,7 @@ def scored_keys(store: Store, reward: str) -> list[str]:
 
 def more(store: Store, **axes: Any) -> None:
     """Paint what is asked for and isn't there."""
-    request, there = Request.of(**axes), set(cells_of(store))
+    request, there = Request(**axes), set(cells_of(store))
     store.add_request(request)
     paint(store, [cell for cell in request.cells() if cell not in there])
 
@@ -119,7 +119,7 @@ def test_new_images_leave_a_reward_out_until_they_are_scored(tmp_path: Path) -> 
 
 def test_images_of_equal_bytes_and_other_prompts_have_scores_of_their_own(tmp_path: Path) -> None:
     store = painted(tmp_path)
-    request = Request.of(prompts=["a longer prompt", "short"], seeds=[0], lams=[0])
+    request = Request(prompts=["a longer prompt", "short"], seeds=[0], lams=[0])
     same = store.image(cells_of(store)[0]).read_bytes()
     with store.writing() as writer:
         for cell in request.cells():
@@ -299,7 +299,7 @@ def test_a_run_in_which_nothing_can_be_compared_is_told(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_told_before_it_is_sampled() -> None:
     def asked(**axes: Any) -> list[Request]:
-        return [Request.of(**{"prompts": ["one"], "seeds": [0, 1], "lams": [0, 1], **axes})]
+        return [Request(**{"prompts": ["one"], "seeds": [0, 1], "lams": [0, 1], **axes})]
 
     diversity, moved = load_reward("diversity"), load_reward("reference_distance")
     check_group(diversity, asked())
@@ -388,7 +388,7 @@ def test_scores_are_by_reward_and_the_latest_counts(tmp_path: Path) -> None:
 
 
 def test_on_the_embedded_pipeline(tmp_path: Path) -> None:
-    recipe = Recipe.of(model="embedded", anchor="embedded", steps=3, batch_size=4)
+    recipe = Recipe(model="embedded", anchor="embedded", steps=3, batch_size=4)
     run = Run(tmp_path, recipe)
     assert Path(testbed.resolve_model(run.recipe.model)).is_dir()
     run.sample(["a white circle", "a purple triangle"], 2, [0, 2], progress=subject.quiet)

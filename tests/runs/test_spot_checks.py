@@ -1,5 +1,7 @@
 """Spot checks: how many, which, what tolerance they lead to, and the interval of their mean."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import SamplingInfo, SpotCheck
 from deradiff.runs.spot_checks import SpotChecks, estimated_error
 
-RECIPE = Recipe.of(model="m", anchor="a", policy="adaptive", target_error=0.02)
+RECIPE = Recipe(model="m", anchor="a", policy="adaptive", target_error=0.02)
 LAMS = (0.0, 0.5, 1.0)
 
 
@@ -66,8 +68,8 @@ def test_which_image_is_checked_follows_from_how_many_blocks_came_before() -> No
 
 
 @pytest.mark.parametrize("policy", ["exact", "reuse", "weights"])
-def test_only_the_adaptive_policy_checks(policy: str) -> None:
-    checks = SpotChecks(Recipe.of(model="m", anchor="a", policy=policy))
+def test_only_the_adaptive_policy_checks(policy: Any) -> None:
+    checks = SpotChecks(Recipe(model="m", anchor="a", policy=policy))
     checks.update(SamplingInfo(nfe=1, nfe_published=1), 3)
     assert checks.tolerance is None
     assert checks.select(3) is None

@@ -162,8 +162,8 @@ from deradiff.runs.store import Store
 import sys
 store = Store.open(Path({str(store.folder)!r}))
 for number in range(20):
-    store.add_request(Request.of(prompts=[f"{{number}}"], seeds=[0], lams=[float(sys.argv[1]), 9]))
-    store.add_request(Request.of(prompts=["both"], seeds=[number], lams=[0]))
+    store.add_request(Request(prompts=[f"{{number}}"], seeds=[0], lams=[float(sys.argv[1]), 9]))
+    store.add_request(Request(prompts=["both"], seeds=[number], lams=[0]))
 """
     others = [subprocess.Popen([sys.executable, "-c", code, str(number)]) for number in range(2)]
     assert [other.wait() for other in others] == [0, 0]
@@ -338,6 +338,6 @@ def test_a_model_that_cannot_be_told_is_known_by_its_name(tmp_path: Path, models
 
 def test_nothing_to_sample_with_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names model and anchor"):
-        Run(tmp_path, Recipe.of(model="m"))
+        Run(tmp_path, Recipe(model="m"))
     with pytest.raises(RunFolderError, match="no run folder"):
         Run(tmp_path)

@@ -32,7 +32,7 @@ def settings(
     objective: str = RED, guards: tuple[Guard, ...] = (Guard(BRIGHT, margin=0.02),), **wanted: Any
 ) -> Settings:
     question = make_criteria(objective, guards)
-    return Settings.of(**{"criteria": question, "interval_width": 1e-6, "max_images": 40, **wanted})
+    return Settings(**{"criteria": question, "interval_width": 1e-6, "max_images": 40, **wanted})
 
 
 def infer_batch(folder: Path, models: tuple[str, str], **changes: Any) -> Run:

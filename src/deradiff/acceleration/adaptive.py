@@ -48,7 +48,9 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if not isinstance(self.tolerance, Real) or not 0 < self.tolerance < 1:
-            raise RealignError(f"Adaptive: tolerance is a share between 0 and 1, such as 0.01; got {self.tolerance!r}")
+            raise RealignError(
+                f"Adaptive(tolerance={self.tolerance!r}): the target error is a share between 0 and 1, such as 0.01"
+            )
 
     def start(self) -> Session:
         """Carries the records of every cell."""

@@ -1,16 +1,16 @@
 """How an anchor is trained."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deradiff.align.convention import NAMES
-from deradiff.errors import AlignError, problems
+from deradiff.validation import ValidatedModel
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-class Settings(BaseModel):
+class Settings(ValidatedModel):
     """Everything that the trained weights depend on beside the pipeline and the preferences.
 
     Attributes:
@@ -34,9 +34,10 @@ class Settings(BaseModel):
         guidance: what a guidance-distilled denoiser (FLUX) is told; there is no classifier-free guidance in training.
         mixed_precision: of the forward and backward passes.
         gradient_checkpointing: recompute activations, for less memory.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ConfigError: names each setting that is wrong, what was given and what is expected.
+    """
 
     beta: float = Field(gt=0, allow_inf_nan=False)
     convention: str = "kl"
@@ -76,15 +77,3 @@ class Settings(BaseModel):
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width go together: give both or neither")
         return self
-
-    @staticmethod
-    def of(**given: Any) -> "Settings":
-        """Validated settings.
-
-        Raises:
-            AlignError: a value that can't be used, named.
-        """
-        try:
-            return Settings(**given)
-        except ValidationError as error:
-            raise AlignError(f"these settings can't be trained with: {problems(error.errors())}") from error

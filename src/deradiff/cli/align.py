@@ -111,7 +111,7 @@ def align(
     if sampling_guidance is not None and not isfinite(sampling_guidance):
         raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
     _check_used(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
-    settings = Settings.of(
+    settings = Settings(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
         train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
         learning_rate=learning_rate, full=full, rank=rank,

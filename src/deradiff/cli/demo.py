@@ -21,14 +21,14 @@ def demo(out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/dem
     from deradiff.runs.run import Run
     from deradiff.testbed import EMBEDDED
 
-    recipe = Recipe.of(
+    recipe = Recipe(
         model=EMBEDDED,
         anchor=f"{EMBEDDED}:{ANCHOR}",
         anchor_beta=card_of(testbed.anchor_path(ANCHOR))["beta"],
         steps=STEPS,
         batch_size=8 * len(LAMS),
     )
-    asked = Request.of(
+    asked = Request(
         prompts=testbed.prompts(PROMPTS, seed=11, drop=0.5),
         seeds=[0],  # one seed of many prompts shows more than many seeds of few
         lams=LAMS,

@@ -51,8 +51,8 @@ def generate(
     from deradiff.sampling import noise_seed
     from deradiff.testbed import resolve_anchor, resolve_model
 
-    recipe = Recipe.of(scheduler=scheduler, steps=steps, height=height, width=width, dtype=dtype, particles=particles)
-    asked = Request.of(
+    recipe = Recipe(scheduler=scheduler, steps=steps, height=height, width=width, dtype=dtype, particles=particles)
+    asked = Request(
         prompts=[prompt],
         seeds=[seed],
         lams=parse_numbers(lam),

@@ -37,7 +37,7 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
     else:
         base = {"model": EMBEDDED, "anchor": EMBEDDED}
         base["anchor_beta"] = card_of(resolve_anchor(given.get("anchor", EMBEDDED))).get("beta")
-    recipe = Recipe.of(**{**base, **given})
+    recipe = Recipe(**{**base, **given})
     return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
 
 

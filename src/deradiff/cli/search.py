@@ -81,7 +81,7 @@ def search(
 
     hush()
     criteria = parse_criteria(objective, guard, kl_budget, risk)
-    settings = Settings.of(criteria=criteria, max_lam=max_lam, interval_width=interval_width, max_images=max_images)
+    settings = Settings(criteria=criteria, max_lam=max_lam, interval_width=interval_width, max_images=max_images)
     run = open_run(ctx, out)
     axes = search_axes(ctx, run)
     warn_of_few_prompts(criteria, len(axes[0]))

@@ -5,16 +5,17 @@ from math import isclose, nan
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from deradiff.align.convention import convention
 from deradiff.anchor.source import card_of
-from deradiff.errors import AnchorError, ConfigError, problems
+from deradiff.errors import AnchorError, ConfigError
+from deradiff.validation import ValidatedModel
 
 _ROUNDING = 1e-6
 
 
-class Aligned(BaseModel):
+class Aligned(ValidatedModel):
     """An aligned model and what its card says of it.
 
     Attributes:
@@ -24,7 +25,6 @@ class Aligned(BaseModel):
         convention: what beta means.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     beta: float = Field(gt=0, allow_inf_nan=False)
     seed: int
@@ -47,8 +47,8 @@ class Aligned(BaseModel):
             )
         try:
             return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
-        except ValidationError as error:
-            raise AnchorError(f"the card of {name} can't be used: {problems(error.errors())}") from error
+        except ConfigError as error:
+            raise AnchorError(f"the card of {name} can't be used: {error}") from error
 
     def __str__(self) -> str:
         return f"beta{self.beta:g}-seed{self.seed}"

@@ -6,11 +6,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from pydantic import ValidationError
-
 from deradiff.compare.aligned import check_units
 from deradiff.compare.settings import Arm, Comparison
-from deradiff.errors import RunFolderError
+from deradiff.errors import ConfigError, RunFolderError
 from deradiff.io import locked, read_object, write_errors, write_whole
 from deradiff.results import Results
 from deradiff.rewards import load_reward
@@ -122,7 +120,6 @@ def _settings_of(comparison: Comparison) -> dict[str, Any]:
 
 def _read(path: Path) -> Comparison:
     try:
-        return Comparison.model_validate(read_object(path, "the comparison"))
-    except ValidationError as error:
-        what = str(error).splitlines()[0]
-        raise RunFolderError(f"{path} is damaged ({what}); restore it, or give another --out") from error
+        return Comparison(**read_object(path, "the comparison"))
+    except ConfigError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); restore it, or give another --out") from error

@@ -2,9 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, NamedTuple
 
 from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.compare.optimum import LEAST_ESS
@@ -12,6 +10,7 @@ from deradiff.errors import ConfigError
 from deradiff.mixture import lam_from_beta
 from deradiff.runs.cells import Request
 from deradiff.runs.recipe import Recipe
+from deradiff.validation import ValidatedModel
 
 
 class Arm(NamedTuple):
@@ -22,7 +21,7 @@ class Arm(NamedTuple):
     request: Request
 
 
-class Comparison(BaseModel):
+class Comparison(ValidatedModel):
     """Anchors against models aligned from scratch, on the same prompts and seeds.
 
     Attributes:
@@ -34,7 +33,6 @@ class Comparison(BaseModel):
         optimum: further samples of the reference, for each prompt, from which the optimum at each beta is weighed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     anchors: tuple[Aligned, ...]
     scratch: tuple[Aligned, ...]
     schedulers: tuple[str | None, ...]
@@ -53,7 +51,7 @@ class Comparison(BaseModel):
         prompts: Sequence[str],
         seeds: Sequence[int],
         guidance: float | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> "Comparison":
         """A comparison from aligned models, what to draw, and the other settings of a `Recipe`.
 
@@ -74,11 +72,11 @@ class Comparison(BaseModel):
         if optimum and optimum < LEAST_ESS:
             raise ConfigError(f"expected {LEAST_ESS} or more samples of the reference for the optimum, got {optimum}")
         first = anchors[0]
-        recipe = Recipe.of(
+        recipe = Recipe(
             **settings, anchor=first.name, anchor_beta=first.beta, scheduler=schedulers[0], diagnostics=False
         )
         lams = _lams(first, betas) | {0.0, 1.0}
-        request = Request.of(prompts=prompts, seeds=seeds, lams=lams, guidances=[guidance])
+        request = Request(prompts=prompts, seeds=seeds, lams=lams, guidances=[guidance])
         if len(request.prompts) < 2:
             raise ConfigError("expected two or more prompts, got 1: intervals need the spread between prompts")
         own = {"anchors": tuple(anchors), "scratch": tuple(scratch), "schedulers": tuple(schedulers)}
@@ -119,15 +117,15 @@ class Comparison(BaseModel):
             )
         ]
 
-    def _arm(self, kind: str, model: Aligned, scheduler: str | None, lams: set[float], **policy: object) -> Arm:
+    def _arm(self, kind: str, model: Aligned, scheduler: str | None, lams: set[float], **policy: Any) -> Arm:
         recipe = self._recipe(anchor=model.name, anchor_beta=model.beta, scheduler=scheduler, **policy)
         return Arm(f"{kind}-{model}-{scheduler or 'own'}", recipe, self._request(lams=lams))
 
-    def _recipe(self, **changes: object) -> Recipe:
-        return Recipe.of(**{**dict(self.recipe), **changes})
+    def _recipe(self, **changes: Any) -> Recipe:
+        return Recipe(**{**dict(self.recipe), **changes})
 
-    def _request(self, **changes: object) -> Request:
-        return Request.of(**{**dict(self.request), **changes})
+    def _request(self, **changes: Any) -> Request:
+        return Request(**{**dict(self.request), **changes})
 
 
 def _lams(anchor: Aligned, betas: Iterable[float]) -> set[float]:

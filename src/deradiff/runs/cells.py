@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from deradiff.errors import ConfigError, problems
+from deradiff.errors import ConfigError
+from deradiff.validation import ValidatedModel
 
 T = TypeVar("T", bound=Hashable)
 Shard = tuple[int, int]  # k of n, from 0
@@ -65,7 +66,7 @@ def image_name(key: str) -> str:
     return f"images/{key[:2]}/{key}.png"
 
 
-class Request(BaseModel):
+class Request(ValidatedModel):
     """Every combination of some prompts, seeds, guidances and lams.
 
     Attributes:
@@ -73,9 +74,10 @@ class Request(BaseModel):
         seeds: each image's generator starts from its prompt and seed.
         lams: ascending; 0 is the reference, 1 the anchor.
         guidances: classifier-free guidance scales; None is the pipeline's default.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ConfigError: names each that is wrong, what was given and what is expected.
+    """
 
     prompts: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -108,17 +110,8 @@ class Request(BaseModel):
             raise ValueError("the pipeline's default (None) can't be one of several; give it as a number")
         return _unique(tuple(None if g is None else _finite(g, "guidances") for g in guidances), "guidance")
 
-    @classmethod
-    def of(cls, **values: object) -> "Request":
-        """A request from values as the user gives them.
-
-        Raises:
-            ConfigError: names each that is wrong and why.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"these images can't be asked for: {problems(error.errors())}") from error
+    def __init__(self, **values: Any) -> None:  # any sequence of numbers will do
+        super().__init__(**values)
 
     @property
     def count(self) -> int:

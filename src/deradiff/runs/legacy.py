@@ -59,8 +59,8 @@ def _migrate(folder: Path) -> None:
     plan = read_object(folder / _PLAN, "the plan of a run of version 0.1,")
     fields = {_RENAMED.get(name, name): value for name, value in plan.items()}
     try:
-        request = Request.of(**{name: fields.pop(name) for name in ("prompts", "seeds", "lams", "guidances")})
-        recipe = with_hashes(Recipe.of(**fields))
+        request = Request(**{name: fields.pop(name) for name in ("prompts", "seeds", "lams", "guidances")})
+        recipe = with_hashes(Recipe(**fields))
     except (KeyError, ConfigError) as error:
         raise RunFolderError(f"{folder / _PLAN} is damaged ({error}); restore it, or give another --out") from error
     store, files = Store(folder, recipe), _files_by_hash(folder)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deradiff.errors import RunFolderError
 from deradiff.io import check_inside, read_object
 from deradiff.runs.store import Writer, setup_lock
+from deradiff.validation import describe_errors
 
 logger = logging.getLogger("deradiff")
 
@@ -74,5 +75,6 @@ def _read(writer: Writer, path: Any) -> Provenance:
     try:
         return Provenance.model_validate(read_object(path, "the environment file"))
     except ValidationError as error:
-        told = error.errors()[0]["msg"]
-        raise RunFolderError(f"{path} is damaged ({told}); delete it to have it written anew") from error
+        raise RunFolderError(
+            f"{path} is damaged ({describe_errors(error)}); delete it to have it written anew"
+        ) from error

@@ -3,9 +3,10 @@
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from deradiff.errors import ConfigError, RunFolderError, problems
+from deradiff.errors import RunFolderError
+from deradiff.validation import ValidatedModel
 
 Ensemble = Literal["auto", "toggle", "separate", "batched"]  # as `deradiff.realign` takes them
 Policy = Literal["exact", "reuse", "adaptive", "weights"]
@@ -16,7 +17,7 @@ REFRESH = 3  # default of the policy reuse
 _NOT_OF_AN_IMAGE = {"model", "anchor", "anchor_beta", "diagnostics"}
 
 
-class Recipe(BaseModel):
+class Recipe(ValidatedModel):
     """Everything but prompt, seed, guidance and lam that an image depends on.
 
     Attributes:
@@ -40,9 +41,10 @@ class Recipe(BaseModel):
         target_error: of the policy ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
         diagnostics: record each trajectory's statistics (path KL, ...), for which both models run at every lam.
         particles: K of each image at 0 < lam < 1, of the Feynman–Kac correction; 1 is plain DeRaDiff.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    Raises:
+        ConfigError: names each setting that is wrong, what was given and what is expected.
+    """
 
     model: str = ""
     anchor: str = ""
@@ -73,14 +75,14 @@ class Recipe(BaseModel):
     @classmethod
     def _particles(cls, value: int, info: ValidationInfo) -> int:
         if value > 1 and info.data.get("policy") != "exact":
-            raise ValueError("needs both models at every step; choose policy='exact', or leave it out")
+            raise ValueError("more than one needs both models at every step; choose policy='exact', or leave it out")
         return value
 
     @field_validator("policy")
     @classmethod
     def _policy(cls, value: Policy, info: ValidationInfo) -> Policy:
         if value == "weights" and info.data.get("ensemble", "auto") != "auto":
-            raise ValueError("'weights' holds one network at interpolated weights; leave ensemble out")
+            raise ValueError("one network at interpolated weights is no ensemble; leave ensemble out")
         return value
 
     @field_validator("refresh", "target_error")
@@ -88,20 +90,8 @@ class Recipe(BaseModel):
     def _of_the_policy(cls, value: float | None, info: ValidationInfo) -> float | None:
         policy = {"refresh": "reuse", "target_error": "adaptive"}[str(info.field_name)]
         if value is not None and info.data.get("policy") != policy:
-            raise ValueError(f"is a setting of policy={policy!r}; choose that policy, or leave it out")
+            raise ValueError(f"it belongs to policy={policy!r}; choose that policy, or leave {info.field_name} out")
         return value
-
-    @classmethod
-    def of(cls, **settings: object) -> "Recipe":
-        """A recipe from settings as the user gives them.
-
-        Raises:
-            ConfigError: names each setting that is wrong and why.
-        """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise ConfigError(f"nothing can be sampled so: {problems(error.errors())}") from error
 
     @property
     def identity(self) -> str:

@@ -8,6 +8,7 @@ from deradiff.errors import RunFolderError
 from deradiff.io import parse_object
 from deradiff.results import RewardInfo
 from deradiff.runs.cells import Cell
+from deradiff.validation import describe_errors
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 R = TypeVar("R", bound=BaseModel)
@@ -165,10 +166,8 @@ def parse_record(kind: type[R], line: bytes, where: str) -> R:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         raise RunFolderError(
-            f"{where}, is damaged ({place}: {first['msg']}); delete that line and run the same command again"
+            f"{where}, is damaged ({describe_errors(error)}); delete that line and run the same command again"
         ) from error
 
 

@@ -124,7 +124,7 @@ class Run:
         # the pipeline's default has no number, so it can't stand beside others in one request
         groups = [(None,), named] if named and None in own else [own]
         return [
-            Request.of(
+            Request(
                 prompts=tuple(prompts) if prompts is not None else _merged(request.prompts for request in earlier),
                 seeds=_seeds(seeds) or _merged(request.seeds for request in earlier) or tuple(range(SEEDS)),
                 lams=tuple(lams) if lams is not None else _merged(request.lams for request in earlier) or LAMS,
@@ -258,7 +258,7 @@ class Run:
                 "model_hash": _hash_of_pipeline(self._pipe, self._call_kwargs),
                 "anchor_hash": fingerprint(str(anchor)) if isinstance(anchor, str | os.PathLike) else _hash_of(anchor),
             }
-            return Recipe.of(**{**recipe.model_dump(), **known})
+            return Recipe(**{**recipe.model_dump(), **known})
         if not recipe.model or not recipe.anchor:
             raise ConfigError("nothing to sample with: give a recipe that names model and anchor, or pipe and aligned")
         store = Store.open(self.folder) if Store.exists(self.folder) else None

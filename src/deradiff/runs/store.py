@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from deradiff.errors import ConfigError, RunFolderError
 from deradiff.io import (
@@ -108,20 +107,18 @@ class Store:
         if not cls.exists(folder):
             raise RunFolderError(f"{folder} is no run folder: it has no {RUN}; make one with deradiff sweep")
         check_inside(folder, folder / RUN)
-        told = read_object(folder / RUN, "the run file")
-        schema = told.get("schema")
+        content = read_object(folder / RUN, "the run file")
+        schema, settings = content.get("schema"), content.get("recipe")
         if schema != SCHEMA:
             newer = isinstance(schema, int) and schema > SCHEMA
             remedy = "install a newer deradiff" if newer else "restore it, or give another --out"
             raise RunFolderError(f"{folder / RUN} has schema {schema!r}; this version reads {SCHEMA}: {remedy}")
         try:
-            return cls(folder, Recipe.model_validate(told.get("recipe")))
-        except ValidationError as error:
-            what = error.errors()[0]
-            place = ".".join(map(str, what["loc"]))
-            raise RunFolderError(
-                f"{folder / RUN} is damaged (recipe.{place}: {what['msg']}); restore it, or give another --out"
-            ) from error
+            if not isinstance(settings, dict):
+                raise ConfigError(f"its recipe is {settings!r}; expected an object")
+            return cls(folder, Recipe(**settings))
+        except ConfigError as error:
+            raise RunFolderError(f"{folder / RUN} is damaged ({error}); restore it, or give another --out") from error
 
     @classmethod
     def at(cls, folder: Path, recipe: Recipe) -> "Store":
@@ -165,7 +162,7 @@ class Store:
         for number, (_, line) in enumerate(read_lines(path), start=1):
             where = f"{path}, line {number}"
             try:
-                found.append(Request.of(**parse_object(line, where)))
+                found.append(Request(**parse_object(line, where)))
             except (ConfigError, TypeError) as error:
                 raise RunFolderError(f"{where}, is damaged ({error}); delete that line") from error
         return found

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from deradiff.analysis.criteria import Criteria
-from deradiff.errors import ConfigError, problems
+from deradiff.validation import ValidatedModel
 
 POINTS = 33  # lams of the grid that is chosen from
 
 
-class Settings(BaseModel):
+class Settings(ValidatedModel):
     """The question of a search.
 
     Attributes:
@@ -18,26 +18,15 @@ class Settings(BaseModel):
         max_lam: the largest lam looked at, above 0; the smallest is 0.
         interval_width: stop where the interval of lam (`deradiff.search.search.Estimate`) is no wider.
         max_images: how many it may sample; None for as many as there are prompts, seeds and lams near the answer.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ConfigError: names each setting that is wrong, what was given and what is expected.
+    """
 
     criteria: Criteria
     max_lam: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     interval_width: float = Field(default=0.1, gt=0)
     max_images: int | None = Field(default=None, ge=1)
-
-    @classmethod
-    def of(cls, **settings: object) -> "Settings":
-        """Settings as the user gives them.
-
-        Raises:
-            ConfigError: names each that is wrong and why.
-        """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise ConfigError(f"can't search: {problems(error.errors())}") from error
 
     @property
     def grid(self) -> tuple[float, ...]:

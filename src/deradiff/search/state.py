@@ -4,20 +4,20 @@ import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deradiff.analysis.criteria import Criteria
-from deradiff.errors import RunFolderError, problems
+from deradiff.errors import ConfigError, RunFolderError
 from deradiff.io import check_inside, read_object, write_whole
 from deradiff.results import Results
 from deradiff.search.search import SearchResult, estimate_lam, search_result
 from deradiff.search.settings import grid_of
+from deradiff.validation import ValidatedModel
 
 NAME = "search.json"
 SCHEMA = 1
 
 
-class SearchState(BaseModel):
+class SearchState(ValidatedModel):
     """``search.json``: that a run was searched, and how far.
 
     Attributes:
@@ -26,8 +26,6 @@ class SearchState(BaseModel):
         prompts: in the order in which the search takes them.
         seeds: likewise.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA
     max_lam: float
@@ -47,9 +45,9 @@ def read_state(folder: Path) -> SearchState | None:
     check_inside(folder, path)
     fields = read_object(path, "the search file")
     try:
-        state = SearchState.model_validate(fields)
-    except ValidationError as error:
-        raise RunFolderError(f"{path} is damaged ({problems(error.errors())}); delete it, and search again") from error
+        state = SearchState(**fields)
+    except ConfigError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); delete it, and search again") from error
     if state.schema_version != SCHEMA:
         raise RunFolderError(
             f"{path} has schema {state.schema_version}; this version reads {SCHEMA}: install a newer deradiff"

@@ -151,7 +151,7 @@ def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
         pairs = self_label(_load(reference), captions, warmth, work / "pairs", **pool)
     card = {"reference": "deradiff.testbed", "reward": "deradiff.testbed.warmth"}
     for beta, seed, target in missing:
-        settings = Settings.of(beta=beta, seed=seed, steps=plan.anchor_steps, **TRAINING)
+        settings = Settings(beta=beta, seed=seed, steps=plan.anchor_steps, **TRAINING)
         with _stage(target.name, plan.anchor_steps) as report:
 
             def stepped(step: Step, report: Callable[..., None] = report) -> None:
