@@ -133,9 +133,7 @@ def test_the_acquisition_of_a_search_passes_and_one_that_repeats_is_told() -> No
 
 def test_a_name_is_not_what_it_names() -> None:
     name: Any = "warmth"
-    with pytest.raises(
-        ConfigError, match=r"expected a function .*load_reward\(NAME\), got the text 'warmth'"
-    ):
+    with pytest.raises(ConfigError, match=r"expected a function .*load_reward\(NAME\), got the text 'warmth'"):
         check_reward(name)
     with pytest.raises(ConfigError, match="expected a policy"):
         check_policy(name, DDIM())

@@ -14,9 +14,11 @@ from deradiff.errors import AnchorError as AnchorError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
 from deradiff.errors import LamError as LamError
+from deradiff.errors import PartialScoresError as PartialScoresError
 from deradiff.errors import RealignError as RealignError
 from deradiff.errors import ResultsError as ResultsError
 from deradiff.errors import RewardError as RewardError
+from deradiff.errors import RewardUnavailableError as RewardUnavailableError
 from deradiff.errors import RunFolderError as RunFolderError
 from deradiff.errors import ScheduleError as ScheduleError
 from deradiff.errors import TableError as TableError
@@ -69,12 +71,14 @@ __all__ = [
     "Guard",
     "Handle",
     "LamError",
+    "PartialScoresError",
     "RealignError",
     "Recipe",
     "Results",
     "ResultsError",
     "Reuse",
     "RewardError",
+    "RewardUnavailableError",
     "Run",
     "RunFolderError",
     "ScheduleError",

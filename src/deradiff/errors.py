@@ -1,5 +1,8 @@
 """One family of errors: every message names what was given, what was expected and what to do."""
 
+from collections.abc import Iterable
+from textwrap import shorten
+
 
 class DeradiffError(Exception):
     """Base of every error this package raises on purpose."""
@@ -41,5 +44,27 @@ class RewardError(DeradiffError, ValueError):
     """A reward that can't be found, or that doesn't return one finite score per image."""
 
 
+class RewardUnavailableError(RewardError):
+    """A reward that can score no image at present: its server doesn't answer, or its weights can't be read."""
+
+
+class PartialScoresError(RewardError):
+    """A reward failed on some images; the scores of all others are recorded.
+
+    Attributes:
+        prompts: of the images that it failed on.
+    """
+
+    def __init__(self, message: str, prompts: Iterable[str]) -> None:
+        super().__init__(message)
+        self.prompts = frozenset(prompts)
+
+
 class AlignError(DeradiffError, ValueError):
     """An alignment that can't be trained: unusable preferences, a pipeline that can't be taught."""
+
+
+def first_few(texts: Iterable[str]) -> str:
+    """The first three of some texts, shortened and in quotes, as a message names them."""
+    listed = list(texts)
+    return ", ".join(repr(shorten(text, 60)) for text in listed[:3]) + (", ..." if len(listed) > 3 else "")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deradiff.errors import ResultsError
+from deradiff.errors import ResultsError, first_few
 
 Direction = Literal["higher", "steady", "none"]
 
@@ -135,6 +135,27 @@ class Results:
         missing = f"{self.unscored[reward]} of {count} images have no score of {reward}"
         return f"{missing}; score the run again: deradiff score RUN --rewards {reward}"
 
+    def unscored_prompts(self, reward: str) -> list[str]:
+        """The prompts some of whose images have no score of a reward, such as those that it failed on.
+
+        Raises:
+            ResultsError: as `scored`.
+        """
+        gaps = self._gaps(reward).any(axis=(1, 2))
+        return [self.prompts[index] for index in map(int, np.flatnonzero(gaps))]
+
+    def unscored_prompts_messages(self) -> list[str]:
+        """What to say of rewards that some prompts have gaps in: which prompts, and how many images."""
+        messages = []
+        for name in self.scores:
+            if prompts := self.unscored_prompts(name):
+                images = int(self._gaps(name).sum())
+                messages.append(
+                    f"{images} image{'s' * (images != 1)} of {len(prompts)} of {len(self.prompts)} prompts "
+                    f"({first_few(prompts)}), which have no score of {name}; deradiff score says why"
+                )
+        return messages
+
     def image(self, prompt: int, seed: int, lam: int) -> Path:
         """The file of one image, by its indices; raises ResultsError where there is none."""
         if not self.images[prompt, seed, lam]:
@@ -200,6 +221,10 @@ class Results:
             path_kl=None if self.path_kl is None else moved(self.path_kl, np.nan),
             paths={name: moved(table, np.nan) for name, table in self.paths.items()},
         )
+
+    def _gaps(self, reward: str) -> NDArray[np.bool_]:
+        """Which images have no score of a reward, (P, S, L)."""
+        return np.array(self.images != "", bool) & np.isnan(self.scored(reward))
 
     def _table(self, name: str, values: ArrayLike) -> NDArray[np.float64]:
         try:

@@ -34,7 +34,7 @@ def files(path: Path, split: str | None = None) -> list[Path]:
     if path.is_dir():
         return _files_of_split(path, split)
     if not path.is_file():
-        raise TableError(f"no file at {path}; expected a table ({', '.join(KINDS)}) or a folder of these")
+        raise TableError(f"no file at {path}; expected a table ({', '.join(KINDS)} or .txt), or a folder of tables")
     if split is not None:
         raise TableError(f"{path} is a file and has no splits; leave the split out, or give the folder")
     return [path]

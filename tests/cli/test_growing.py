@@ -197,7 +197,10 @@ def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
     out, folders = str(tmp_path / "out"), [str(one.folder), str(other.folder)]
     painted(tmp_path / "apart", recipe={"steps": 3})
     refused = here("merge", folders[0], str(tmp_path / "apart"), "--out", out, code=2).stderr
-    assert "another recipe (steps was 25, now 3)" in refused
+    assert "runs of different recipes (steps is 25 in the first and 3 in the second)" in refused
+    (tmp_path / "link").symlink_to(one.folder)
+    for same in (folders[0], f"{folders[0]}/../one", str(tmp_path / "link")):
+        assert "the same run is given twice" in here("merge", folders[0], same, "--out", out, code=2).stderr
     first, *rest = cells_of(other)
     paint(other, [first], version=1)
     told = here("merge", *folders, "--out", out, code=1)
@@ -227,3 +230,29 @@ def test_the_pipeline_s_own_guidance_stands_beside_others(tmp_path: Path) -> Non
     assert alone.splitlines()[-1] == both.splitlines()[-1]
     assert "8 of the 8 images" in here("export", str(run), "--out", str(tmp_path / "t.csv")).stdout
     assert cells(listed(run, "--lams", "0.5")) == {(p, 0, g, 0.5) for p in (ONE, TWO) for g in (None, 3.0)}
+
+
+def test_a_prompt_that_a_reward_cannot_score_spoils_nothing(tmp_path: Path) -> None:
+    """It is named before anything is sampled; of a run that has it already, the other prompts have their scores."""
+    run, dog, asked = tmp_path / "run", ["--prompt", "a dog"], ["--rewards", "warmth,faithfulness"]
+    told = here(*COMMAND, *dog, *asked, "--out", str(run), code=2).stderr
+    assert "the reward faithfulness can't score 1 of 3 prompts ('a dog'): not a caption of the testbed" in told
+    assert not run.exists()
+    here(*COMMAND, *dog, "--out", str(run))
+    told = here("score", str(run), *asked, code=2).stderr
+    assert "faithfulness failed on 4 images of 1 prompt ('a dog'): not a caption" in told
+    assert "The 8 other images are scored" in told
+    left_out = r"4 images of 1 of 3 prompts \('a dog'\), which have no score of faithfulness"
+    question = ["--objective", "warmth", "--guard", "faithfulness:-50%"]
+    assert re.search(left_out, here("recommend", str(run), *question).stdout)
+    here("report", str(run), *question)
+    assert "which have no score of faithfulness" in (run / "report.html").read_text()
+    grown = here("sweep", "--out", str(run), "--lams", "0.5", *asked, code=2)
+    assert grown.stdout.startswith("6 images to sample")
+    assert "6 images" in grown.stderr
+    assert (run / "report.html").exists()
+    searched = here("search", "--out", str(run), *question, "--max-images", "24").stdout
+    assert "left out: 1 of 3 prompts that can't be scored: 'a dog'" in searched
+    assert re.search("which have no score of faithfulness", here("recommend", str(run), *question).stdout)
+    told = here("search", "--out", str(run), *question, "--prompt", "a cat", "--prompt", ONE, code=2).stderr
+    assert "can't score 1 of 1 prompts ('a cat')" in told

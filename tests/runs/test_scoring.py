@@ -1,6 +1,7 @@
 """Scores of a run's images, alone and among others: however it grew, was remade or was killed, its table is true."""
 
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from tests.runs.painted import cells_of, paint, painted, pixels
 from tests.runs.subject import LENGTH, REWARD, assert_same
 
 from deradiff import testbed
-from deradiff.errors import RewardError
+from deradiff.analysis.recommend import recommend
+from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError
 from deradiff.results import RewardInfo
-from deradiff.rewards import load_reward
+from deradiff.rewards import check_prompts, load_reward
 from deradiff.runs.cells import Cell, Request
+from deradiff.runs.merge import merge
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord, ScoreRecord
 from deradiff.runs.results import load_results
@@ -36,6 +39,16 @@ def seeing(own: Any, prompts: list[str]) -> Any:
 
 
 SEEING = f"{__name__}:seeing"
+REFUSED: set[str] = set()  # prompts that `choosy` raises for
+
+
+def choosy(own: Any, prompts: list[str]) -> Any:
+    if refused := REFUSED.intersection(prompts):
+        raise KeyError(*refused)
+    return seeing(own, prompts)
+
+
+CHOOSY = f"{__name__}:choosy"
 
 
 def distance(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -329,6 +342,68 @@ def test_bad_rewards_are_refused_and_leave_nothing(tmp_path: Path, reward: str, 
     with pytest.raises(RewardError, match=word):
         score(store, reward)
     assert list(store.scores()) == []
+
+
+def test_a_prompt_that_a_reward_fails_on_leaves_the_others_their_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, whole = painted(tmp_path / "run"), painted(tmp_path / "whole")
+    monkeypatch.setattr(sys.modules[__name__], "REFUSED", {"two"})
+    for _ in range(2):  # it is asked again, and noted once
+        with pytest.raises(
+            PartialScoresError, match=r"failed on 12 images of 1 prompt \('two'\): .*KeyError"
+        ) as caught:
+            score(store, CHOOSY)
+        assert caught.value.prompts == {"two"}
+        assert load_results(store).unscored == {}
+        assert load_results(store).unscored_prompts(CHOOSY) == ["two"]
+        assert [value is None for record in store.scores() for value in record.scores].count(True) == 12
+    results = load_results(store)
+    (message,) = results.unscored_prompts_messages()
+    assert message.startswith("12 images of 1 of 3 prompts ('two'), which have no score of")
+    score(whole, REWARD)
+    rows = [results.prompts.index(prompt) for prompt in results.prompts if prompt != "two"]
+    assert np.array_equal(results.scores[CHOOSY][rows], load_results(whole).scores[REWARD][rows])
+    answer = recommend(results, objectives=[CHOOSY])
+    assert message in answer.skipped_rewards
+    assert max(answer.curves[CHOOSY].pairs) == 8
+    REFUSED.clear()
+    score(store, CHOOSY)
+    assert np.array_equal(load_results(store).scores[CHOOSY], load_results(whole).scores[REWARD])
+
+
+def test_a_merged_run_takes_the_score_and_not_the_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "REFUSED", {"two"})
+    failed, whole = painted(tmp_path / "failed"), painted(tmp_path / "whole")
+    with pytest.raises(PartialScoresError):
+        score(failed, CHOOSY)
+    REFUSED.clear()
+    score(whole, CHOOSY)
+    for number, folders in enumerate(([failed.folder, whole.folder], [whole.folder, failed.folder])):
+        merge(folders, tmp_path / f"out{number}")
+        merged = load_results(Store.open(tmp_path / f"out{number}"))
+        assert np.array_equal(merged.scores[CHOOSY], load_results(whole).scores[CHOOSY])
+
+
+def test_prompts_are_checked_without_images_where_a_reward_can_tell(tmp_path: Path) -> None:
+    known, asked = "a red circle", ["a red circle", "a dog", "a cat"]
+    reward = load_reward("faithfulness")
+    check_prompts("faithfulness", reward, [known])
+    check_prompts(REWARD, load_reward(REWARD), asked)
+    with pytest.raises(RewardError, match=r"can't score 2 of 3 prompts \('a dog', 'a cat'\): not a caption"):
+        check_prompts("faithfulness", reward, asked)
+
+
+def test_a_server_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(own: Any, prompts: list[str]) -> Any:
+        SEEN.extend(prompts)
+        raise RewardUnavailableError("no answer")
+
+    monkeypatch.setattr(sys.modules[__name__], "choosy", unavailable)
+    SEEN.clear()
+    with pytest.raises(RewardUnavailableError, match="failed on 8 images"):
+        score(painted(tmp_path), CHOOSY)
+    assert len(SEEN) == 8
 
 
 def test_what_cards_say_of_scales_is_told_in_the_table(tmp_path: Path) -> None:

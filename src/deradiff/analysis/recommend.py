@@ -157,7 +157,10 @@ def recommend_for(results: Results, question: Criteria) -> Recommendation:
         suggested_lams=tuple(
             suggest_lams([curves[name] for name in question.objectives], choice.shown.tolist(), choice.recommended)
         ),
-        skipped_rewards=tuple(map(results.missing_scores_message, results.unscored)),
+        skipped_rewards=(
+            *map(results.missing_scores_message, results.unscored),
+            *results.unscored_prompts_messages(),
+        ),
         constraints=tuple(own.text for own in decision.constraints),
         criteria=question,
         prompts=len(results.prompts),

@@ -150,13 +150,15 @@ def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "R
     """What is to be sampled, and what judges it."""
     from deradiff import testbed
     from deradiff.errors import AlignError
-    from deradiff.rewards import load_reward
+    from deradiff.rewards import check_prompts, load_reward
     from deradiff.runs.prompts import read_prompts
 
     if prompts is None and model != EMBEDDED:
         raise AlignError(f"--self-label needs --prompts, what to sample {model} with")
     texts = testbed.prompts(_OWN_PROMPTS, seed=0, drop=0.5) if prompts is None else read_prompts(prompts)
-    return texts, load_reward(reward)
+    function = load_reward(reward)
+    check_prompts(reward, function, texts)
+    return texts, function
 
 
 def _check_used(ctx: typer.Context, names: list[str]) -> None:

@@ -1,12 +1,13 @@
 """What commands share: the progress bar, quiet libraries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from deradiff.errors import PartialScoresError
 from deradiff.testbed import EMBEDDED
 
 
@@ -51,6 +52,32 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar.live.is_started:  # else it would print an empty line
             bar.stop()
+
+
+@contextmanager
+def scoring_each(
+    rewards: Sequence[str], count: int, score: Callable[[str, Callable[[int], None]], None]
+) -> Iterator[None]:
+    """Score by each reward with a progress bar; then, after the block, say on which prompts some of them failed.
+
+    Args:
+        rewards: as ``load_reward`` takes them.
+        count: images to score.
+        score: by a reward's name, called with what advances the bar.
+
+    Raises:
+        PartialScoresError: after the block: a reward failed on some images.
+    """
+    errors = list[PartialScoresError]()
+    for reward in rewards:
+        with progress(reward, count) as advance:
+            try:
+                score(reward, advance)
+            except PartialScoresError as error:
+                errors.append(error)
+    yield
+    if errors:
+        raise PartialScoresError("\n".join(map(str, errors)), ())
 
 
 def hush() -> None:

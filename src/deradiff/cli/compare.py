@@ -84,7 +84,7 @@ def compare(
     from deradiff.compare import Comparison
     from deradiff.compare import compare as run_comparison
     from deradiff.errors import ConfigError
-    from deradiff.rewards import load_reward
+    from deradiff.rewards import check_prompts, load_reward
     from deradiff.runs.models import load_pipeline
     from deradiff.runs.prompts import read_prompts
     from deradiff.testbed import resolve_anchor, resolve_model
@@ -93,8 +93,7 @@ def compare(
     names = listed(rewards)
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
-    for name in names:
-        load_reward(name)  # a mistake is told before models are loaded
+    scorers = {name: load_reward(name) for name in names}  # a mistake is an error before models are loaded
     comparison = Comparison.of(
         _aligned(anchor or [EMBEDDED]),
         _aligned(retrained or [f"{EMBEDDED}:*"]),
@@ -111,6 +110,8 @@ def compare(
         dtype=dtype,
         batch_size=batch_size,
     )
+    for name, reward in scorers.items():
+        check_prompts(name, reward, comparison.request.prompts)
     pipe = load_pipeline(resolve_model(model), device=device, dtype=dtype, offload=offload)
     with progress("sampling", sum(arm.request.count for arm in comparison.arms())) as advance:
         found = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)

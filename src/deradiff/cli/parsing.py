@@ -28,7 +28,9 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
             if ":" in part:
                 start, stop, count = part.split(":")
                 if not 2 <= int(count) <= _MOST:
-                    raise ValueError(f"{count} must hold both ends, and be at most {_MOST}")
+                    raise ValueError(
+                        f"the count is {count}; expected 2 to {_MOST:,}, as both ends are among the numbers"
+                    )
                 numbers += [round(float(number), 10) for number in np.linspace(float(start), float(stop), int(count))]
             else:
                 numbers.append(float(part))

@@ -24,7 +24,7 @@ def score(
     dtype: Dtype = "float32",
 ) -> None:
     """Score the images of a run after the fact."""
-    from deradiff.cli.common import listed, progress
+    from deradiff.cli.common import listed, scoring_each
     from deradiff.errors import RewardError
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import journalled_images
@@ -33,10 +33,12 @@ def score(
     store = open_run_folder(run)
     if not listed(rewards):
         raise RewardError("no reward to score; name one or more: --rewards pickscore,hps")
-    count = len(journalled_images(store))
-    for name in listed(rewards):
-        with progress(name, count) as advance:
-            score_run(store, name, advance, device=device, dtype=dtype)
+    with scoring_each(
+        listed(rewards),
+        len(journalled_images(store)),
+        lambda name, advance: score_run(store, name, advance, device=device, dtype=dtype),
+    ):
+        pass
 
 
 def report(
@@ -113,7 +115,7 @@ def merge(
     from deradiff.runs.merge import merge as merge_runs
 
     merged = merge_runs(runs, out)
-    typer.echo(f"{out}: {merged.images:,} images copied from {len(runs)} runs")
+    typer.echo(f"{out}: {merged.images:,} images copied from {len(runs)} run{'s' * (len(runs) != 1)}")
     for line in merged.contradictions:
         typer.echo(f"Not taken, as the runs contradict each other: {line}", err=True)
     if merged.contradictions:

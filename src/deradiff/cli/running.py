@@ -31,25 +31,16 @@ def run_and_report(
 
     A shard is sampled only.
     """
-    from deradiff.cli.common import progress
+    from deradiff.cli.common import scoring_each
     from deradiff.cli.parsing import parse_criteria
     from deradiff.cli.report import report_run
 
-    names: list[str] = []
-    if rewards:  # imports torch
-        from deradiff.rewards import load_reward, reward_name
-        from deradiff.runs.scoring import check_group
-
-        for reward in rewards:
-            check_group(load_reward(reward), [*run.store.requests(), *requests])
-        names = [reward_name(reward) for reward in rewards]
+    names = _check_rewards(run, requests, rewards) if rewards else []
     _check_answerable(run, requests, dict(zip(names, rewards, strict=True)), objective, guard, shard)
     _sample(run, requests, shard)
-    for reward in rewards:
-        with progress(reward, sum(1 for _ in _journalled(run))) as advance:
-            run.score(reward, progress=advance)
     if rewards:
-        report_run(run.folder, parse_criteria(objective or names[0], guard))
+        with scoring_each(rewards, sum(1 for _ in _journalled(run)), lambda name, p: run.score(name, progress=p)):
+            report_run(run.folder, parse_criteria(objective or names[0], guard))
     elif scored := _rewards_of(run):
         if unscored := _unscored(run):
             typer.echo(f"score what is new with: deradiff score {run.folder} --rewards {','.join(unscored)}")
@@ -59,6 +50,21 @@ def run_and_report(
         when = "" if shard is None else f", when all {shard[1]} shards are done,"
         typer.echo(f"score them{when} with: deradiff score {run.folder} --rewards NAME")
         typer.echo(f"and then: deradiff report {run.folder} --objective NAME")
+
+
+def _check_rewards(run: "Run", requests: "Sequence[Request]", rewards: "Sequence[str]") -> list[str]:
+    """Check before sampling that rewards can score what is asked for, and return the names of their scores."""
+    from deradiff.rewards import check_prompts, load_reward, reward_name  # imports torch
+    from deradiff.runs.scoring import check_group
+
+    earlier = run.store.requests()
+    known = {prompt for request in earlier for prompt in request.prompts}  # of which scoring says what it can't score
+    new = list(dict.fromkeys(prompt for request in requests for prompt in request.prompts if prompt not in known))
+    for reward in rewards:
+        function = load_reward(reward)
+        check_group(function, [*earlier, *requests])
+        check_prompts(reward_name(reward), function, new)
+    return [reward_name(reward) for reward in rewards]
 
 
 def _sample(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:

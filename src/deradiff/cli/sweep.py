@@ -69,16 +69,13 @@ def sweep(
     ensemble: Annotated[
         Literal["auto", "toggle", "separate", "batched"],
         typer.Option(
-            metavar="ENSEMBLE",
             help="How the models are held: toggle, separate, batched; default: by the anchor.",
             rich_help_panel=CALLS,
         ),
     ] = "auto",
     policy: Annotated[
         Literal["exact", "reuse", "adaptive", "weights"],
-        typer.Option(
-            metavar="POLICY", help="exact, or with fewer NFE: reuse, adaptive, weights.", rich_help_panel=CALLS
-        ),
+        typer.Option(help="exact, or with fewer NFE: reuse, adaptive, weights.", rich_help_panel=CALLS),
     ] = "exact",
     refresh: Annotated[
         int | None,

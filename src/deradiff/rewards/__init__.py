@@ -6,7 +6,7 @@ Any other is named ``module:function``, and one behind a server by its url.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from deradiff.errors import RewardError
+from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer
 
@@ -65,6 +65,11 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
             f"can't read the reward {name!r}; expected NAME, NAME=/folder, module:function or http(s)://..."
         )
     module, colon, function = own.partition(":")
+    if colon and not all(part.isidentifier() for part in module.split(".")):
+        raise RewardError(
+            f"can't read the reward {name!r}: what stands before the colon must be the name of a module, not of a file: "
+            "module:function, where the module can be imported from the working folder, such as mine:redness of mine.py"
+        )
     found = _imported(own, lambda: getattr(import_module(module), function)) if colon else registered(own)
     if isinstance(found, type) and issubclass(found, Scorer):
         return found(source=source if equals else None, device=device, dtype=dtype)
@@ -81,6 +86,37 @@ def card_of(reward: Any) -> Card | None:
     return card if isinstance(card, Card) else None
 
 
+def unscorable_prompts(reward: Any, prompts: Iterable[str]) -> dict[str, str]:
+    """The prompts that a reward can't score, and why, as far as it says so without images.
+
+    Args:
+        reward: one that says so has a ``check_prompt``, a function of a prompt that raises an error of ours or a
+            ValueError; of any other nothing is known.
+        prompts: to ask about.
+    """
+    check: Callable[[str], object] = getattr(reward, "check_prompt", lambda prompt: None)
+    reasons = dict[str, str]()
+    for prompt in prompts:
+        try:
+            check(prompt)
+        except (DeradiffError, ValueError) as error:
+            reasons[prompt] = str(error)
+    return reasons
+
+
+def check_prompts(name: str, reward: Any, prompts: Sequence[str]) -> None:
+    """Check, before hours of sampling, that a reward can score some prompts, as far as it says so without images.
+
+    Raises:
+        RewardError: it can't; names the first few prompts and says why.
+    """
+    if reasons := unscorable_prompts(reward, prompts):
+        raise RewardError(
+            f"the reward {name} can't score {len(reasons)} of {len(prompts)} prompts ({first_few(reasons)}): "
+            f"{next(iter(reasons.values())).rstrip('.')}. Leave these prompts out, or leave out {name}"
+        )
+
+
 @torch.no_grad()
 def scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> list[float]:
     """What a reward says of some images.
@@ -92,13 +128,16 @@ def scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[str]) ->
         prompts: N.
 
     Raises:
+        RewardUnavailableError: it can score nothing at present.
         RewardError: it raised, or didn't return one finite number an image.
     """
+    count = f"{len(prompts)} image{'s' * (len(prompts) != 1)}"
     try:
         given: Any = reward(pixels, prompts)
     except Exception as error:  # a reward may raise whatever it likes
-        raise RewardError(f"the reward {name!r} failed on {len(prompts)} images: {_told(error)}") from error
-    expected = f"{len(prompts)} images; expected a finite number each"
+        kind = RewardUnavailableError if isinstance(error, RewardUnavailableError) else RewardError
+        raise kind(f"the reward {name!r} failed on {count}: {_told(error)}") from error
+    expected = f"{count}; expected a finite number each"
     try:
         values = torch.as_tensor(given, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from deradiff.results import Direction, RewardInfo
 
@@ -51,6 +51,22 @@ class Card:
             margin_source=self.margin_source,
             floor=self.floor,
         )
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def checks_prompts(check: Callable[[str], object]) -> Callable[[F], F]:
+    """Give a reward its attribute ``check_prompt``, which raises for a prompt that can't be scored.
+
+    It is asked before images are sampled (`deradiff.rewards.check_prompts`).
+    """
+
+    def attach(function: F) -> F:
+        cast(Any, function).check_prompt = check
+        return function
+
+    return attach
 
 
 class Carded(Protocol[P, R_co]):

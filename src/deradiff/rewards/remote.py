@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deradiff.errors import RewardError
+from deradiff.errors import RewardError, RewardUnavailableError
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import to_pil
 from deradiff.rewards.scorer import in_batches
@@ -74,7 +74,9 @@ class Remote:
         try:
             answer = self._session.post(self.url, json=question, timeout=self.timeout)
         except requests.RequestException as error:
-            raise RewardError(f"the reward server {self.url} gave no answer: {error}; is it running?") from error
+            raise RewardUnavailableError(
+                f"the reward server {self.url} gave no answer: {error}; is it running?"
+            ) from error
         where = f"the reward server {self.url} answered with status {answer.status_code}"
         if answer.status_code != requests.codes.ok:
             raise RewardError(f"{where}: {answer.text[:300]!r}; its log may say why")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from deradiff.errors import RewardError
+from deradiff.errors import RewardError, RewardUnavailableError
 from deradiff.rewards.card import Card
 from deradiff.rewards.files import locate
 
@@ -57,9 +57,19 @@ class Scorer(ABC):
             RewardError: the weights can't be read or don't fit, or images and prompts don't match.
         """
         if not self._loaded:
-            self._load()
+            try:
+                self._load()
+            except RewardError as error:
+                raise RewardUnavailableError(str(error)) from error
             self._loaded = True
         return in_batches(self._batch, images, prompts, self.batch_size)
+
+    def check_prompt(self, prompt: str) -> None:  # noqa: B027  # most models score any prompt
+        """Check that a prompt can be scored, which is asked before images are sampled; by default any can.
+
+        Raises:
+            RewardError: it can't.
+        """
 
     @property
     def weights(self) -> Path:

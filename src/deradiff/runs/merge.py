@@ -10,7 +10,7 @@ from deradiff.errors import RunFolderError
 from deradiff.io import read_whole
 from deradiff.runs.cells import image_name
 from deradiff.runs.legacy import is_legacy, open_run_folder
-from deradiff.runs.recipe import Recipe, check_same_recipe
+from deradiff.runs.recipe import Recipe, check_same_recipe, differing_settings
 from deradiff.runs.records import CellsRecord, ScoreRecord
 from deradiff.runs.results import journalled_images
 from deradiff.runs.store import Store, Writer
@@ -40,12 +40,17 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         out: of the run to copy into; made where there is none.
 
     Raises:
-        RunFolderError: runs of different recipes, a damaged run or image, or a folder that can't be written.
+        RunFolderError: runs of different recipes, one run given twice, a damaged run or image, or a folder that
+            can't be written.
     """
-    sources = [open_run_folder(folder) for folder in folders]
+    sources = [open_run_folder(folder) for folder in _check_distinct(folders)]
     first = sources[0]
     for other in sources[1:]:
-        check_same_recipe(first.folder, first.recipe, other.recipe)
+        if differing := differing_settings(first.recipe, other.recipe, "is {} in the first and {} in the second"):
+            raise RunFolderError(
+                f"{first.folder} and {other.folder} are runs of different recipes ({'; '.join(differing)}); merge runs "
+                "of one recipe"
+            )
     target = Store.at(out, _recipe_for(first, out))
     copied, contradictions = 0, list[str]()
     with target.writing() as writer, target.scoring() as scores:
@@ -67,6 +72,18 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     return Merged(copied, tuple(contradictions))
 
 
+def _check_distinct(folders: Sequence[Path]) -> Sequence[Path]:
+    if not folders:
+        raise RunFolderError("nothing to merge: give one run folder or more")
+    first_by_target = dict[Path, Path]()
+    for folder in folders:
+        first = first_by_target.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            both = f"{first}" if str(first) == str(folder) else f"{first} and {folder}"
+            raise RunFolderError(f"{both}: the same run is given twice; name each run once")
+    return folders
+
+
 def _recipe_for(source: Store, out: Path) -> Recipe:
     """The recipe of the run that is there; or a source's, with its relative models named from the new folder."""
     if Store.exists(out) or is_legacy(out):
@@ -81,12 +98,12 @@ def _recipe_for(source: Store, out: Path) -> Recipe:
     return source.recipe.model_copy(update=names)
 
 
-def _entries(record: ScoreRecord) -> list[tuple[str, str, str, str]]:
-    """Which images a record scores: reward, key, hash of the file, hash of the group."""
+def _entries(record: ScoreRecord) -> list[tuple[str, str, str, str, bool]]:
+    """Which images a record scores: reward, key, hash of the file, hash of the group, whether there is a score."""
     groups = record.groups or ("",) * len(record.keys)
     return [
-        (record.reward, key, digest, group)
-        for key, digest, group in zip(record.keys, record.sha256, groups, strict=True)
+        (record.reward, key, digest, group, score is not None)
+        for key, digest, group, score in zip(record.keys, record.sha256, groups, record.scores, strict=True)
     ]
 
 

@@ -128,21 +128,34 @@ class Recipe(ValidatedModel):
 
 
 def check_same_recipe(folder: object, written: Recipe, given: Recipe) -> None:
-    """Refuse another recipe than a run's.
+    """Check that a run in a folder is of the recipe that is asked for.
 
     Raises:
         RunFolderError: names each setting that differs.
     """
-    if written.identity == given.identity:
-        return
-    differing = []
-    for name in type(given).model_fields:
-        old, new = getattr(written, name), getattr(given, name)
+    if differing := differing_settings(written, given, "was {}, now {}"):
+        raise RunFolderError(f"{folder} holds a run of another recipe ({'; '.join(differing)}); give another --out")
+
+
+def differing_settings(one: Recipe, other: Recipe, words: str) -> list[str]:
+    """Every setting that images depend on and in which two recipes differ, with both values.
+
+    Args:
+        one: a recipe.
+        other: likewise.
+        words: what follows a setting's name, with ``{}`` for each of the two values.
+    """
+    if one.identity == other.identity:
+        return []
+    differing = list[str]()
+    for name in Recipe.model_fields:
+        first, second = getattr(one, name), getattr(other, name)
         if name in ("model_hash", "anchor_hash"):
-            what = name.removesuffix("_hash")
-            if (old or getattr(written, what)) != (new or getattr(given, what)):
-                why = "with other weights" if new else "whose weights aren't on this machine"
-                differing.append(f"the {what} was {getattr(written, what)}, now {getattr(given, what)}, {why}")
-        elif name not in _NOT_OF_AN_IMAGE and old != new:
-            differing.append(f"{name} was {old}, now {new}")
-    raise RunFolderError(f"{folder} holds a run of another recipe ({'; '.join(differing)}); give another --out")
+            part = name.removesuffix("_hash")
+            first_name, second_name = getattr(one, part), getattr(other, part)
+            if (first or first_name) != (second or second_name):
+                why = "with other weights" if second else "whose weights aren't on this machine"
+                differing.append(f"the {part} {words.format(first_name, second_name)}, {why}")
+        elif name not in _NOT_OF_AN_IMAGE and first != second:
+            differing.append(f"{name} {words.format(first, second)}")
+    return differing

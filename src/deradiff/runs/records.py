@@ -130,7 +130,7 @@ class ScoreRecord(BaseModel):
         info: of the reward's scale, from its card.
         keys: of the cells.
         sha256: of the image files that were scored; a score of another file is stale.
-        scores: None where a metric of groups has too small a group.
+        scores: None where the reward failed, or a metric of groups has too small a group.
         varies: of a metric that compares images, in which of their values those of a group differ; else None.
         groups: of such a metric, a hash of all images that were compared; a score of another group is stale.
     """

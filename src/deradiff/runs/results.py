@@ -195,9 +195,9 @@ def _scores(
         for number, key in enumerate(record.keys):
             image = by_key.get(key)
             if image is not None and is_current(record, number, image, groups):
-                score = record.scores[number]
-                values[table.index(image.cell)] = np.nan if score is None else score
                 scored.add(key)
+                if (score := record.scores[number]) is not None:  # None says that the reward failed, or can't be asked
+                    values[table.index(image.cell)] = score
     for name, values in tables.items():
         if bad := int(np.isinf(values).sum()):
             raise RunFolderError(

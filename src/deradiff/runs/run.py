@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deradiff.errors import ConfigError
+from deradiff.errors import ConfigError, PartialScoresError
 from deradiff.results import Results
 from deradiff.runs.cells import WHOLE, Request, Shard
 from deradiff.runs.costs import Cost, estimate_cost, timed_rates
@@ -220,14 +220,22 @@ class Run:
             progress: told how many more images are done; a progress bar by default.
 
         Raises:
-            RewardError: an unknown reward, one that raised, or scores that aren't one finite number an image.
+            PartialScoresError: a reward failed on some images; all others are scored, by the other rewards too.
+            RewardError: an unknown reward, or one that failed on every image.
             RunFolderError: no image yet, or a damaged one.
         """
         from deradiff.runs.scoring import score
 
+        errors = list[PartialScoresError]()
         for reward in [rewards] if isinstance(rewards, str) else rewards:
             with _shown(progress, reward, lambda: None) as advance:
-                score(self.store, reward, advance, device=device or self._device, dtype=dtype)
+                try:
+                    score(self.store, reward, advance, device=device or self._device, dtype=dtype)
+                except PartialScoresError as error:  # the other rewards may be fine
+                    errors.append(error)
+        if errors:
+            prompts = frozenset[str]().union(*(error.prompts for error in errors))
+            raise PartialScoresError("; ".join(map(str, errors)), prompts) from errors[0]
 
     def results(self, guidance: float | None = None) -> Results:
         """The table of scores: prompts x seeds x lams, nan where nothing is.

@@ -1,6 +1,7 @@
 """Scoring the images of a run, from their files; scores belong to a cell and the content of its image."""
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,9 +12,9 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from deradiff.errors import RewardError, RunFolderError
+from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
 from deradiff.results import RewardInfo
-from deradiff.rewards import Reward, card_of, load_reward, reward_name, scores
+from deradiff.rewards import Reward, card_of, load_reward, reward_name, scores, unscorable_prompts
 from deradiff.rewards.cache import Image as Scored
 from deradiff.rewards.cache import cached_scores
 from deradiff.rewards.group_metrics import SIDE, GroupMetric
@@ -22,8 +23,10 @@ from deradiff.rewards.scorer import Dtype
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.records import ScoreRecord
 from deradiff.runs.results import Image, current_groups, group_hash, group_of, is_current, journalled_images
-from deradiff.runs.store import Store
+from deradiff.runs.store import Store, Writer
 from deradiff.sampling import to_pixels
+
+logger = logging.getLogger("deradiff")
 
 Progress = Callable[[int], None]
 
@@ -61,23 +64,60 @@ def score(
         dtype: of its weights.
 
     Raises:
-        RewardError: no such reward, it raised, scores that aren't one finite number per image, or a run in which no
-            image has the others (seeds, lam = 0) that the reward compares it with.
+        PartialScoresError: the reward failed on some images, by raising or by scores that aren't one finite number
+            per image; all others are scored.
+        RewardError: no such reward, it failed on every image, or a run in which no image has the others (seeds,
+            lam = 0) that the reward compares it with.
         RunFolderError: no image yet, an image is damaged, or another process scores the run.
     """
     function, name = load_reward(reward, device=device, dtype=dtype), reward_name(reward)
     card = card_of(function)
     info = card.info if card else RewardInfo()
+    failures = dict[Image, RewardError]()
     with store.scoring() as writer:
         images, pending = _pending(store, name, function)
         progress(len(images) - len(pending.images))
         if isinstance(function, GroupMetric):
             records = _group_records(store, name, info, function, pending)
         else:
-            records = _single_records(store, name, info, function, pending.images)
+            records = _single_records(store, name, info, function, pending.images, failures)
+        scored = len(images) - len(pending.images)
         for record in records:
             writer.append(record)
+            scored += len(record.keys)
             progress(len(record.keys))
+        if failures and scored:  # noted, so that the table knows these gaps for what they are
+            _note_failures(store, writer, name, info, failures)
+    if failures:
+        _raise_failures(name, failures, scored)
+
+
+def _note_failures(
+    store: Store, writer: Writer, name: str, info: RewardInfo, failures: Mapping[Image, RewardError]
+) -> None:
+    noted = {
+        entry
+        for record in store.scores()
+        if record.reward == name
+        for entry, value in zip(zip(record.keys, record.sha256, strict=True), record.scores, strict=True)
+        if value is None
+    }
+    if new := [image for image in failures if (image.key, image.sha256) not in noted]:
+        writer.append(_record(name, info, new, [None] * len(new)))
+
+
+def _raise_failures(name: str, failures: Mapping[Image, RewardError], scored: int) -> None:
+    first = next(iter(failures.values()))
+    if not scored:
+        raise first
+    prompts = dict.fromkeys(image.cell.prompt for image in failures)
+    count, several = len(failures), len(prompts) != 1
+    raise PartialScoresError(
+        f"{name} failed on {count} image{'s' * (count != 1)} of {len(prompts)} prompt{'s' * several} "
+        f"({first_few(prompts)}): {str(first).rstrip('.')}. The {scored} other images are scored; recommend, search "
+        f"and report leave {'these prompts' if several else 'this prompt'} out of {name}",
+        prompts,
+    ) from first
 
 
 def check_group(reward: Reward, requests: Sequence[Request]) -> None:
@@ -124,7 +164,9 @@ def _pending(store: Store, name: str, function: Reward) -> tuple[list[Image], _P
             scored |= {
                 key
                 for number, key in enumerate(record.keys)
-                if key in images and is_current(record, number, images[key], lambda varies: current)
+                if key in images
+                and (record.scores[number] is not None or metric is not None)  # where a reward failed it is asked again
+                and is_current(record, number, images[key], lambda varies: current)
             }
     lacking = [image for key, image in images.items() if key not in scored]
     return list(images.values()), _Pending(lacking, [] if metric is None else _groups(journalled, lacking, metric))
@@ -150,14 +192,44 @@ def _values(group: Iterable[Image], metric: GroupMetric) -> list[float]:
 
 
 def _single_records(
-    store: Store, name: str, info: RewardInfo, reward: Reward, images: list[Image]
+    store: Store,
+    name: str,
+    info: RewardInfo,
+    reward: Reward,
+    images: list[Image],
+    failures: dict[Image, RewardError],
 ) -> Iterator[ScoreRecord]:
-    """Scores of images by themselves; those of one size together."""
-    rest = iter(images)
-    while batch := list(islice(rest, _BATCH)):
+    """Scores of images by themselves; those that the reward fails on are put among the failures."""
+    reasons = unscorable_prompts(reward, dict.fromkeys(image.cell.prompt for image in images))
+    failures |= {image: RewardError(reasons[image.cell.prompt]) for image in images if image.cell.prompt in reasons}
+    scorable = (image for image in images if image.cell.prompt not in reasons)
+    while batch := list(islice(scorable, _BATCH)):
         pixels = [read_image(store.folder / image_name(image.key), image.sha256) for image in batch]
         shown = [Scored(own, image.sha256, image.cell.prompt) for own, image in zip(pixels, batch, strict=True)]
-        yield _record(name, info, batch, cached_scores(name, reward, shown))
+        try:
+            yield _record(name, info, batch, cached_scores(name, reward, shown))
+        except RewardUnavailableError:
+            raise
+        except RewardError as error:
+            if not failures:
+                logger.warning("%s; its images are scored one by one", error)
+            yield from _score_one_by_one(name, info, reward, dict(zip(batch, shown, strict=True)), failures)
+
+
+def _score_one_by_one(
+    name: str, info: RewardInfo, reward: Reward, batch: Mapping[Image, Scored], failures: dict[Image, RewardError]
+) -> Iterator[ScoreRecord]:
+    """Scores of the images of a batch, on some of which the reward failed."""
+    values = dict[Image, float]()
+    for image, shown in batch.items():
+        try:
+            (values[image],) = cached_scores(name, reward, [shown])
+        except RewardUnavailableError:
+            raise
+        except RewardError as error:
+            failures[image] = error
+    if values:
+        yield _record(name, info, list(values), list(values.values()))
 
 
 def _group_records(
@@ -181,7 +253,9 @@ def _group_records(
         )
 
 
-def _record(name: str, info: RewardInfo, images: list[Image], values: list[float] | list[None]) -> ScoreRecord:
+def _record(
+    name: str, info: RewardInfo, images: Sequence[Image], values: Sequence[float] | Sequence[None]
+) -> ScoreRecord:
     return ScoreRecord(
         reward=name,
         info=info,

@@ -6,9 +6,9 @@ from typing import TypeVar
 import numpy as np
 
 from deradiff.analysis.criteria import Criteria
-from deradiff.errors import ConfigError
+from deradiff.errors import ConfigError, PartialScoresError, first_few
 from deradiff.results import Results
-from deradiff.rewards import load_reward, reward_name
+from deradiff.rewards import check_prompts, load_reward, reward_name, unscorable_prompts
 from deradiff.rewards.group_metrics import GroupMetric
 from deradiff.runs.cells import Request
 from deradiff.runs.results import load_results
@@ -48,7 +48,7 @@ def search_run(
     Raises:
         ConfigError: a single prompt, fewer images allowed than the initial design takes, or a reward that compares
             images with each other.
-        RewardError: an unknown reward.
+        RewardError: an unknown reward, or one that can't score some of the new prompts.
         RunFolderError: the folder can't be written.
     """
     names = rewards_to_score(settings.criteria, rewards)
@@ -56,8 +56,12 @@ def search_run(
     if state is not None:  # a block that a stopped search began is finished, as if it hadn't stopped
         prompts, seeds = _in_order(prompts, state.prompts), _in_order(seeds, state.seeds)
         run.sample_requests(run.store.requests()[-1:], progress=lambda count: None)
+    prompts = _scorable(run, names, prompts, report)
     guidances = {guidance for record in run.store.records() for _, _, guidance, _ in record.cells}
     earlier = load_results(run.store, guidance) if guidance in guidances else None
+    if earlier is not None:  # a search would ask for these again and again
+        scored = [name for name in map(reward_name, names) if name in earlier.scores]
+        prompts = _leave_out(prompts, {text for name in scored for text in earlier.unscored_prompts(name)}, report)
     axes = _axes(settings, prompts, seeds, earlier)
     check_start(settings, len(axes[0]), axes[2])
 
@@ -76,7 +80,11 @@ def search_run(
             write_state(run.folder, state)  # before sampling: stopped there, it goes on with the same prompts and seeds
             run.sample_requests([request], sampler=sampler, progress=lambda count: None)
             for name in names:
-                score(run.store, name, device=device)
+                try:
+                    score(run.store, name, device=device)
+                except PartialScoresError as error:  # prompts that were left out don't matter
+                    if error.prompts.intersection(axes[0]):
+                        raise
             return load_results(run.store, guidance).on_axes(*axes, map(reward_name, names))
 
         return search(settings, axes[2], len(axes[0]), sample)
@@ -96,6 +104,27 @@ def rewards_to_score(criteria: Criteria, more: Sequence[str] = ()) -> list[str]:
                 f"{name} compares images with each other, and a search samples few of them; use deradiff sweep"
             )
     return names
+
+
+def _scorable(run: Run, names: Sequence[str], prompts: Sequence[str], report: Callable[[str], None]) -> list[str]:
+    """The prompts that every reward can score; of those that the run has already, others are left out.
+
+    Raises:
+        RewardError: a new prompt that a reward can't score.
+    """
+    known = {prompt for request in run.store.requests() for prompt in request.prompts}
+    left_out = set[str]()
+    for name in names:
+        reward = load_reward(name)
+        check_prompts(reward_name(name), reward, [prompt for prompt in prompts if prompt not in known])
+        left_out |= unscorable_prompts(reward, prompts).keys()
+    return _leave_out(prompts, left_out, report)
+
+
+def _leave_out(prompts: Sequence[str], left_out: set[str], report: Callable[[str], None]) -> list[str]:
+    if dropped := [prompt for prompt in prompts if prompt in left_out]:
+        report(f"left out: {len(dropped)} of {len(prompts)} prompts that can't be scored: {first_few(dropped)}")
+    return [prompt for prompt in prompts if prompt not in left_out]
 
 
 def _axes(

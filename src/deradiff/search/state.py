@@ -1,6 +1,7 @@
 """What a search keeps in a run folder, and a run's scores on the grid that a search chooses from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,14 @@ def answer_from(results: Results, state: SearchState, criteria: Criteria) -> Sea
     within = [index for index, lam in enumerate(results.lams) if 0 <= lam <= state.max_lam]
     table = results.scored(criteria.objectives[0])[:, :, within]
     others = [prompt for prompt, rows in zip(results.prompts, table, strict=True) if np.isfinite(rows).any()]
-    prompts = list(dict.fromkeys([*state.prompts, *others]))
+    gaps = {prompt for name in criteria.rewards for prompt in results.unscored_prompts(name)}
+    prompts = [prompt for prompt in dict.fromkeys([*state.prompts, *others]) if prompt not in gaps]
     seeds = list(dict.fromkeys([*state.seeds, *results.seeds]))
     lams = grid_of(state.max_lam, results.lams)
     known = results.on_axes(prompts, seeds, lams, _complete(results, criteria))
-    return search_result(known, criteria, estimate_lam(known, criteria), "")
+    found = search_result(known, criteria, estimate_lam(known, criteria), "")
+    skipped = (*map(results.missing_scores_message, results.unscored), *results.unscored_prompts_messages())
+    return replace(found, recommendation=replace(found.recommendation, skipped_rewards=skipped))
 
 
 def _complete(results: Results, criteria: Criteria) -> list[str]:

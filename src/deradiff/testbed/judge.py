@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import DeradiffError
-from deradiff.rewards.card import Card, carded
+from deradiff.rewards.card import Card, carded, checks_prompts
 from deradiff.testbed.captions import Claim, parse
 from deradiff.testbed.scenes import COLOURS, PAIRS, RGB, SIDE, SPRITES, in_slot, masks
 
@@ -32,6 +32,7 @@ def warmth(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return WARMTH_SCALE * (images[:, 0] - images[:, 2]).mean((1, 2))
 
 
+@checks_prompts(parse)
 @carded(
     Card(
         name="faithfulness",
@@ -55,6 +56,7 @@ def faithfulness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return ((claimed <= nearest + _TIE) & (claimed.sqrt() <= TOLERANCE)).float()
 
 
+@checks_prompts(parse)
 def scene_distance(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """Minus the root mean square error to the nearest scene that the prompt describes, in [-1, 0].
 
