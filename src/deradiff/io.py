@@ -96,19 +96,19 @@ def parse_object(content: bytes, what: str, error: type[DeradiffError] = RunFold
         DeradiffError: they hold none; of the kind asked for.
     """
     try:
-        found = json.loads(content.decode("utf-8"))
+        parsed = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as why:
-        raise error(f"{what} is damaged ({_first_line(why)}); restore it, or delete it to have it made anew") from why
-    if not isinstance(found, dict):
-        raise error(f"{what} holds a {type(found).__name__}; expected a JSON object")
-    return found
+        raise error(f"{what} is damaged ({_first_line(why)}); restore it, or delete it") from why
+    if not isinstance(parsed, dict):
+        raise error(f"{what} holds a {type(parsed).__name__}; expected a JSON object")
+    return parsed
 
 
 def check_inside(folder: Path, path: Path) -> None:
-    """Refuse a path whose file lies outside a folder, by a symbolic link on the way.
+    """Check that a path's file lies inside a folder, symbolic links resolved.
 
     Raises:
-        RunFolderError: it does.
+        RunFolderError: it lies outside.
     """
     home = folder.resolve()
     target = path.resolve()
@@ -205,10 +205,10 @@ def regular_files(folder: Path, matches: Callable[[str], bool]) -> list[Path]:
     Raises:
         RunFolderError: one is a link out of the folder.
     """
-    found = sorted(path for path in folder.iterdir() if matches(path.name)) if folder.is_dir() else []
-    for path in found:
+    paths = sorted(path for path in folder.iterdir() if matches(path.name)) if folder.is_dir() else []
+    for path in paths:
         check_inside(folder, path)
-    return found
+    return paths
 
 
 def encode_png(image: "Image") -> bytes:

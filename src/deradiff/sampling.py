@@ -39,12 +39,12 @@ def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
 @contextmanager
 def around_step(scheduler: Any, around: Callable[[Step, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
     """Inside the block ``scheduler.step(...)`` is ``around(step, args, kwargs)``; blocks nest."""
-    before, own = scheduler.step, "step" in vars(scheduler)
+    before, has_own_step = scheduler.step, "step" in vars(scheduler)
     scheduler.step = _Around(scheduler, around)
     try:
         yield
     finally:
-        if own:
+        if has_own_step:
             scheduler.step = before
         else:
             del scheduler.step

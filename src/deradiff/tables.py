@@ -29,7 +29,7 @@ def files(path: Path, split: str | None = None) -> list[Path]:
         split: which one of a folder that holds several.
 
     Raises:
-        TableError: nothing there, a split that can't be told, or files that are missing or of several kinds.
+        TableError: nothing there, several splits, or files that are missing or of several kinds.
     """
     if path.is_dir():
         return _files_of_split(path, split)
@@ -133,14 +133,14 @@ def _objects(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            parsed = json.loads(line)
         except ValueError as error:
             raise TableError(f"{file}, line {number}, is no JSON ({error})") from error
-        if not isinstance(found, dict):
+        if not isinstance(parsed, dict):
             raise TableError(
                 f'{file}, line {number}: expected an object like {{"prompt": "..."}}, got {line.strip()[:60]}'
             )
-        yield found
+        yield parsed
 
 
 def _dicts(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:

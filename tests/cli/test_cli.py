@@ -64,8 +64,10 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
     [
         (["sweep"], "no prompts"),
         (["sweep", "--prompts", "missing.txt"], ".arrow or .txt), or a folder"),
+        (["sweep", "--prompt", "x", "--lams", "0:2"], "'0:2' has not three parts"),
+        (["sweep", "--prompt", "x", "--rewards", "no_such:x"], "No module named 'no_such'; modules are looked for in"),
         (["sweep", "--prompt", "x", "--lams", "0:1:1"], "the count is 1; expected 2 to 10,000"),
-        (["sweep", "--prompt", "x", "--rewards", "a/path.py:x"], "must be the name of a module, not of a file"),
+        (["sweep", "--prompt", "x", "--rewards", "a/path.py:x"], "the module (a name, not a file) can be imported"),
         (["sweep", "--prompt", "x", "--height", "60", "--width", "64"], "height is 60; expected a multiple of 8"),
         (["sweep", "--prompt", "x", "--guidance", "much"], "guidances 'much'"),
         (["sweep", "--prompt", "x", "--refresh", "2"], "policy='reuse'"),

@@ -175,7 +175,7 @@ def test_runs_of_different_recipes_are_refused(tmp_path: Path) -> None:
     one, other = parts(tmp_path)
     third = painted(tmp_path / "third", recipe={"steps": 3}).folder
     for folders, out in (([one, third], "all"), ([third], "part0")):
-        with pytest.raises(RunFolderError, match="steps is .* in the first and .* in the second"):
+        with pytest.raises(RunFolderError, match=r"steps (is .* in the first|was .*, now)"):
             merge(folders, tmp_path / out)
     assert not (tmp_path / "all").exists()
     assert len(images(one)) == 24

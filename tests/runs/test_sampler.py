@@ -51,7 +51,7 @@ def by_cell(recipe: Recipe, request: Request = REQUEST) -> tuple[dict[Cell, Any]
         for block in blocks_of(recipe, request):
             made.append(sampler.sample(block))
             images |= zip(block, made[-1].images, strict=True)
-            sampler.learn([record(block, made[-1].info)])
+            sampler.update([record(block, made[-1].info)])
     return images, made
 
 
@@ -141,7 +141,7 @@ def test_spot_checks_are_relative_errors_against_an_exact_run(models: tuple[str,
             latents, info = sampler.latents(block)
             near |= zip(block, latents, strict=True)
             checks |= {block[check.index]: check for check in info.spot_checks}
-            sampler.learn([record(block, info)])
+            sampler.update([record(block, info)])
             assert info.lams == request.lams
     assert checks
     for cell, check in checks.items():

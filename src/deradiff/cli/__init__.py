@@ -35,7 +35,7 @@ app.command("rewards")(rewards.rewards)
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit code 2, a stop by Ctrl-C is told too."""
+    """Run the command line; an error of ours is one line on stderr and exit code 2, Ctrl-C is reported too."""
     sys.path.append(str(Path.cwd()))  # rewards named module:function may lie in the working folder
     words, notes = in_todays_words(sys.argv[1:])
     for note in notes:

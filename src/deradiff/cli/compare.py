@@ -114,29 +114,29 @@ def compare(
         check_prompts(name, reward, comparison.request.prompts)
     pipe = load_pipeline(resolve_model(model), device=device, dtype=dtype, offload=offload)
     with progress("sampling", sum(arm.request.count for arm in comparison.arms())) as advance:
-        found = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
-    for table in found:
+        tables = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
+    for table in tables:
         show(table)
     typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
-    for name, value in found[0].headline.items():
+    for name, value in tables[0].headline.items():
         typer.echo(f"{name}: {percent(value)}")
 
 
-def _aligned(given: list[str]) -> "list[Aligned]":
+def _aligned(texts: list[str]) -> "list[Aligned]":
     from deradiff.compare import Aligned
     from deradiff.errors import AnchorError
     from deradiff.testbed import resolve_anchor
 
-    found = list[Aligned]()
-    for text in given:
+    aligned = list[Aligned]()
+    for text in texts:
         for name in _matching(text):
             try:
-                found.append(Aligned.read(name, resolve_anchor(name)))
+                aligned.append(Aligned.read(name, resolve_anchor(name)))
             except AnchorError as error:
                 if name == text:
                     raise
                 raise AnchorError(f"{error} (matched by {text!r}: narrow that, or move it away)") from error
-    return found
+    return aligned
 
 
 def _matching(text: str) -> list[str]:
@@ -147,11 +147,11 @@ def _matching(text: str) -> list[str]:
     if not any(mark in text for mark in "*?[") or Path(text).exists():
         return [text]
     if text.startswith(f"{EMBEDDED}:"):
-        found = [name for name in (f"{EMBEDDED}:{own}" for own in testbed.anchor_names()) if fnmatch(name, text)]
+        names = [name for name in (f"{EMBEDDED}:{anchor}" for anchor in testbed.anchor_names()) if fnmatch(name, text)]
     else:
-        found = sorted(glob(text))
-    if not found:
+        names = sorted(glob(text))
+    if not names:
         raise ConfigError(
             f"nothing matches {text!r}; give a folder or file of an aligned model, or a pattern of several"
         )
-    return found
+    return names

@@ -19,19 +19,19 @@ def show(table: Table) -> None:
     console.width = max(console.width, WIDTH)
     means = [row.scratch_mean for row in table.of(EMULATIONS[0])]
     console.print(_drawn(table.title, "from scratch", means, {arm: table.of(arm) for arm in EMULATIONS}))
-    if table.optimum and (own := table.optimum.of(SCRATCH)):
+    if table.optimum and (optimum_rows := table.optimum.of(SCRATCH)):
         rows = {arm: table.optimum.of(arm) for arm in (SCRATCH, *EMULATIONS[:-1])}
         title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
-        console.print(_drawn(title, "optimum", [row.optimum for row in own], rows))
+        console.print(_drawn(title, "optimum", [row.optimum for row in optimum_rows], rows))
     for warning in table.warnings:
         console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _drawn(title: str, goal: str, means: list[float], rows: Mapping[str, list[Any]]) -> Any:
     drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=title, title_justify="left")
-    for mean, *found in zip(means, *rows.values(), strict=True):
-        errors = (f"{row.error.figures[0]} ({percent(row.share_of_spread)})" for row in found)
-        drawn.add_row(f"{found[0].beta:g}", f"{mean:.3g}", *errors)
+    for mean, *errors_of_arms in zip(means, *rows.values(), strict=True):
+        errors = (f"{row.error.figures[0]} ({percent(row.share_of_spread)})" for row in errors_of_arms)
+        drawn.add_row(f"{errors_of_arms[0].beta:g}", f"{mean:.3g}", *errors)
     return drawn
 
 

@@ -15,19 +15,21 @@ def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
     import yaml
 
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values_read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
         raise ConfigError(f"--config {path} can't be read: {error}") from error
     options = {_dashed(option.name): option for option in ctx.command.params if option.name != "config"}
     expected = f"expected lines 'option: value' of {', '.join(options)}"
-    if not isinstance(given, dict):
-        raise ConfigError(f"--config {path} holds {given!r}; {expected}")
-    names = [_dashed(name) for name in given]
+    if not isinstance(values_read, dict):
+        raise ConfigError(f"--config {path} holds {values_read!r}; {expected}")
+    names = [_dashed(name) for name in values_read]
     if unknown := sorted(set(names) - options.keys()):
         raise ConfigError(f"--config {path} has {', '.join(unknown)}; {expected}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--config {path} has {', '.join(twice)} twice; leave one out")
-    values = ((options[name], value) for name, value in zip(names, given.values(), strict=True) if value is not None)
+    values = (
+        (options[name], value) for name, value in zip(names, values_read.values(), strict=True) if value is not None
+    )
     ctx.default_map = {option.name: _value(path, option, value) for option, value in values}
     return path
 

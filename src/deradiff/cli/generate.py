@@ -69,7 +69,7 @@ def generate(
             generator = torch.Generator().manual_seed(noise_seed(prompt, seed))
             images += call(pipe, recipe, asked.prompts, [generator], asked.guidances[0])
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
-    for place, image in enumerate(images):
-        row.paste(image, (place * image.width, 0))
+    for index, image in enumerate(images):
+        row.paste(image, (index * image.width, 0))
     row.save(out)
     typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in asked.lams)}")

@@ -26,6 +26,8 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
     for part in text.split(","):
         try:
             if ":" in part:
+                if part.count(":") != 2:
+                    raise ValueError(f"{part!r} has not three parts")
                 start, stop, count = part.split(":")
                 if not 2 <= int(count) <= _MOST:
                     raise ValueError(

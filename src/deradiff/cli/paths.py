@@ -1,7 +1,7 @@
 """``deradiff reweight`` and ``calibrate``: what a run's paths tell, without any model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,13 +24,13 @@ def reweight(
     from rich.console import Console
     from rich.table import Table
 
-    from deradiff.analysis.reweight import reweight as told
+    from deradiff.analysis.reweight import reweight as estimate_curve
     from deradiff.cli.parsing import parse_numbers
     from deradiff.cli.recommend import tables
 
-    wanted, used = parse_numbers(lams), None if sampled is None else parse_numbers(sampled)
+    asked_lams, used = parse_numbers(lams), None if sampled is None else parse_numbers(sampled)
     for at, results in tables(run, guidance):
-        curve = told(results, objective, wanted, used)
+        curve = estimate_curve(results, objective, asked_lams, used)
         from_lams = ", ".join(f"{lam:g}" for lam in curve.sampled)
         title = f"{objective} of the exact mixture{f' at {at}' if at else ''}, from images at lam = {from_lams}"
         table = Table("lam", objective, "change [95 %]", "KL (nats)", "ESS", "", title=title, title_justify="left")
@@ -38,10 +38,8 @@ def reweight(
             curve.lams, curve.score, curve.change, curve.kl, curve.ess, curve.trusted, strict=True
         ):
             mean, low, high = change.figures
-            told_as = "" if trusted else "not to be trusted"
-            table.add_row(
-                f"{lam:g}", f"{score.mean:.3g}", f"{mean} [{low}, {high}]", f"{kl:.3g}", f"{ess:.0%}", told_as
-            )
+            trust = "" if trusted else "not to be trusted"
+            table.add_row(f"{lam:g}", f"{score.mean:.3g}", f"{mean} [{low}, {high}]", f"{kl:.3g}", f"{ess:.0%}", trust)
         Console().print(table)
 
 
@@ -61,28 +59,32 @@ def calibrate(
     store = open_run_folder(run)
     anchor = store.located(store.recipe.anchor)
     for at, results in tables(run, guidance):
-        found = estimate(results, objective, results.anchor_beta)
-        for line in _lines(found, at):
+        calibration = estimate(results, objective, results.anchor_beta)
+        for line in _lines(calibration, at):
             typer.echo(line)
         if write:
-            what = "written" if found.beta else "its refusal is written"
-            typer.echo(f"{what}: {_write(anchor, objective, found, at)}")
+            what = "written" if calibration.beta else "its refusal is written"
+            typer.echo(f"{what}: {_write(anchor, objective, calibration, at)}")
 
 
-def _lines(found: "Calibration", at: str | None) -> list[str]:
-    low, high = found.slope_interval
+def _lines(calibration: "Calibration", at: str | None) -> list[str]:
+    low, high = calibration.slope_interval
     first = (
-        f"{f'{at}: ' if at else ''}L rises by {found.slope:.3g} nats a unit of {found.reward} (95 % interval {low:.3g} "
-        f"to {high:.3g}; R² {found.r2:.2f} within {found.prompts} prompts, {found.images} images)"
+        f"{f'{at}: ' if at else ''}L rises by {calibration.slope:.3g} nats a unit of {calibration.reward} "
+        f"(95 % interval {low:.3g} to {high:.3g}; R² {calibration.r2:.2f} within {calibration.prompts} prompts, "
+        f"{calibration.images} images)"
     )
-    nominal = "" if found.nominal is None else f"; its nominal beta is {found.nominal:g}"
-    if found.beta is None or found.beta_interval is None:
-        return [first, f"{found.refusal}{nominal}"]
-    low, high = found.beta_interval
-    return [first, f"the anchor behaves like beta = {found.beta:.3g} (95 % interval {low:.3g} to {high:.3g}){nominal}"]
+    nominal = "" if calibration.nominal is None else f"; its nominal beta is {calibration.nominal:g}"
+    if calibration.beta is None or calibration.beta_interval is None:
+        return [first, f"{calibration.refusal}{nominal}"]
+    low, high = calibration.beta_interval
+    return [
+        first,
+        f"the anchor behaves like beta = {calibration.beta:.3g} (95 % interval {low:.3g} to {high:.3g}){nominal}",
+    ]
 
 
-def _write(anchor: str, objective: str, found: "Calibration", at: str | None) -> Path:
+def _write(anchor: str, objective: str, calibration: "Calibration", at: str | None) -> Path:
     from dataclasses import asdict
 
     from deradiff.anchor.source import card_of, write_card
@@ -92,7 +94,7 @@ def _write(anchor: str, objective: str, found: "Calibration", at: str | None) ->
     if anchor.partition(":")[0] == EMBEDDED:
         raise ConfigError("the cards of embedded anchors belong to the package; copy the anchor, and sweep with that")
     path = anchor
-    told: dict[str, Any] = {"beta": found.beta, "beta_interval": found.beta_interval, "refusal": found.refusal}
-    told |= {key: value for key, value in asdict(found).items() if key not in ("reward", "nominal")}
+    figures = {name: value for name, value in asdict(calibration).items() if name not in ("reward", "nominal")}
+    entry = {name: getattr(calibration, name) for name in ("beta", "beta_interval", "refusal")} | figures
     before = card_of(path).get("behaves_like", {})
-    return write_card(path, {"behaves_like": {**before, f"{objective}, {at}" if at else objective: told}})
+    return write_card(path, {"behaves_like": {**before, f"{objective}, {at}" if at else objective: entry}})

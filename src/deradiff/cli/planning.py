@@ -26,18 +26,18 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
         ConfigError: names the option that is wrong and why.
         RunFolderError: the folder holds a run of another recipe; names what differs.
     """
-    given = {name: ctx.params[name] for name in Recipe.model_fields if name in ctx.params and _is_given(ctx, name)}
-    if isinstance(given.get("target_error"), str):
-        given["target_error"] = parse_share(given["target_error"])
+    options = {name: ctx.params[name] for name in Recipe.model_fields if name in ctx.params and _is_given(ctx, name)}
+    if isinstance(options.get("target_error"), str):
+        options["target_error"] = parse_share(options["target_error"])
     if Store.exists(out) or is_legacy(out):
         store = open_run_folder(out)
         base: dict[str, Any] = store.recipe.model_dump()
         base |= {name: store.located(base[name]) for name in ("model", "anchor")}
-        base |= {f"{name}_hash": None for name in ("model", "anchor") if name in given}
+        base |= {f"{name}_hash": None for name in ("model", "anchor") if name in options}
     else:
         base = {"model": EMBEDDED, "anchor": EMBEDDED}
-        base["anchor_beta"] = card_of(resolve_anchor(given.get("anchor", EMBEDDED))).get("beta")
-    recipe = Recipe(**{**base, **given})
+        base["anchor_beta"] = card_of(resolve_anchor(options.get("anchor", EMBEDDED))).get("beta")
+    recipe = Recipe(**{**base, **options})
     return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
 
 
@@ -45,10 +45,10 @@ def prompts_given(ctx: typer.Context) -> list[str] | None:
     """The prompts of a file and of the command line; None where there are none.
 
     Raises:
-        ConfigError: a file that holds none, or a column that can't be told.
+        ConfigError: a file that holds none, or no column of prompts.
     """
-    path, own = ctx.params["prompts"], ctx.params["prompt"]
-    texts = [*(read_prompts(path, ctx.params["column"], ctx.params["split"]) if path else []), *(own or [])]
+    path, texts_typed = ctx.params["prompts"], ctx.params["prompt"]
+    texts = [*(read_prompts(path, ctx.params["column"], ctx.params["split"]) if path else []), *(texts_typed or [])]
     return texts or None
 
 
@@ -98,14 +98,14 @@ def search_axes(ctx: typer.Context, run: Run) -> tuple[list[str], list[int], flo
         ConfigError: no prompts, or several guidances.
     """
     earlier = run.store.requests()
-    prompts = prompts_given(ctx) or list(dict.fromkeys(text for own in earlier for text in own.prompts))
+    prompts = prompts_given(ctx) or list(dict.fromkeys(text for request in earlier for text in request.prompts))
     if not prompts:
         raise ConfigError("no prompts: give --prompts FILE, or --prompt TEXT one or more times")
     seeds = seeds_given(ctx)
-    known = sorted({seed for own in earlier for seed in own.seeds})
-    guidances = guidances_given(ctx, run) or list(dict.fromkeys(g for own in earlier for g in own.guidances))
+    known = sorted({seed for request in earlier for seed in request.seeds})
+    guidances = guidances_given(ctx, run) or list(dict.fromkeys(g for request in earlier for g in request.guidances))
     if len(guidances) > 1:
-        named = ", ".join(f"{own:g}" for own in guidances if own is not None)
+        named = ", ".join(f"{scale:g}" for scale in guidances if scale is not None)
         raise ConfigError(f"a search is at one guidance, got {named}; give --guidance with one of them")
     if seeds is None:
         state = read_state(run.folder)

@@ -1,4 +1,4 @@
-"""Growing a run from the command line: refuse what can't be answered, sample, score, report, say what it took."""
+"""Growing a run from the command line: check that it can be answered, sample, score, report, say what it took."""
 
 import json
 import sys
@@ -37,6 +37,7 @@ def run_and_report(
 
     names = _check_rewards(run, requests, rewards) if rewards else []
     _check_answerable(run, requests, dict(zip(names, rewards, strict=True)), objective, guard, shard)
+    _check_prompts(run, requests, rewards)
     _sample(run, requests, shard)
     if rewards:
         with scoring_each(rewards, sum(1 for _ in _journalled(run)), lambda name, p: run.score(name, progress=p)):
@@ -53,18 +54,25 @@ def run_and_report(
 
 
 def _check_rewards(run: "Run", requests: "Sequence[Request]", rewards: "Sequence[str]") -> list[str]:
-    """Check before sampling that rewards can score what is asked for, and return the names of their scores."""
-    from deradiff.rewards import check_prompts, load_reward, reward_name  # imports torch
+    """Check before sampling that rewards exist and have what they compare; returns the names of their scores."""
+    from deradiff.rewards import load_reward, reward_name  # imports torch
     from deradiff.runs.scoring import check_group
 
-    earlier = run.store.requests()
-    known = {prompt for request in earlier for prompt in request.prompts}  # of which scoring says what it can't score
+    for reward in rewards:
+        check_group(load_reward(reward), [*run.store.requests(), *requests])
+    return [reward_name(reward) for reward in rewards]
+
+
+def _check_prompts(run: "Run", requests: "Sequence[Request]", rewards: "Sequence[str]") -> None:
+    """Check before sampling that rewards can score the prompts that are new to the run; scoring names the others."""
+    if not rewards:
+        return
+    from deradiff.rewards import check_prompts, load_reward, reward_name  # imports torch
+
+    known = {prompt for request in run.store.requests() for prompt in request.prompts}
     new = list(dict.fromkeys(prompt for request in requests for prompt in request.prompts if prompt not in known))
     for reward in rewards:
-        function = load_reward(reward)
-        check_group(function, [*earlier, *requests])
-        check_prompts(reward_name(reward), function, new)
-    return [reward_name(reward) for reward in rewards]
+        check_prompts(reward_name(reward), load_reward(reward), new)
 
 
 def _sample(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:
@@ -167,7 +175,7 @@ def _unscored(run: "Run") -> list[str]:
     from deradiff.runs.results import guidances_of, journalled_images, load_results
 
     images = journalled_images(run.store)
-    tables = [load_results(run.store, own, images=images) for own in guidances_of(run.store, images)]
+    tables = [load_results(run.store, guidance, images=images) for guidance in guidances_of(run.store, images)]
     return list(dict.fromkeys(name for table in tables for name in table.unscored))
 
 
@@ -184,8 +192,8 @@ def _check_answerable(
     from deradiff.errors import ConfigError
 
     asked = [("--rewards", ",".join(rewards)), ("--objective", objective), ("--guard", guard)]
-    if shard is not None and (given := [option for option, value in asked if value]):
-        raise ConfigError(f"a shard is sampled only: leave out {', '.join(given)}, and score when all shards are done")
+    if shard is not None and (excess := [option for option, value in asked if value]):
+        raise ConfigError(f"a shard is sampled only: leave out {', '.join(excess)}, and score when all shards are done")
     if guard is not None and not rewards:
         raise ConfigError(f"--guard {guard} is not among --rewards (none); add it there")
     question = parse_criteria(objective or next(iter(rewards)), guard) if objective or rewards else None
@@ -193,8 +201,8 @@ def _check_answerable(
         if name not in rewards:
             raise ConfigError(f"{name} is not among --rewards {','.join(rewards) or '(none)'}; add it there")
     every = [*run.store.requests(), *requests]
-    lams = sorted({lam for own in every for lam in own.lams})
-    prompts = len({prompt for own in every for prompt in own.prompts})
+    lams = sorted({lam for request in every for lam in request.lams})
+    prompts = len({prompt for request in every for prompt in request.prompts})
     if rewards and (0 not in lams or len(lams) < 2 or prompts < 2):
         raise ConfigError(
             "to recommend a lam a run needs lam = 0 (the reference), another lam, and at least 2 prompts; "

@@ -67,8 +67,8 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
     module, colon, function = own.partition(":")
     if colon and not all(part.isidentifier() for part in module.split(".")):
         raise RewardError(
-            f"can't read the reward {name!r}: what stands before the colon must be the name of a module, not of a file: "
-            "module:function, where the module can be imported from the working folder, such as mine:redness of mine.py"
+            f"can't read the reward {name!r}: expected module:function, where the module (a name, not a file) can be "
+            "imported from the working folder, such as mine:redness for mine.py there"
         )
     found = _imported(own, lambda: getattr(import_module(module), function)) if colon else registered(own)
     if isinstance(found, type) and issubclass(found, Scorer):
@@ -162,5 +162,7 @@ def _imported(name: str, load: Callable[[], Any]) -> Any:
 
 def _told(error: Exception) -> str:
     """An error of someone else's code, and where it was raised."""
+    if isinstance(error, ModuleNotFoundError):  # it was raised inside Python
+        return f"{error}; modules are looked for in the working folder and on PYTHONPATH"
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"

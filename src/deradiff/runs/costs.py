@@ -107,13 +107,13 @@ def timed_rates(sampler: "Sampler", cells: Iterable[Cell]) -> Rates | None:
     block = [cell for cell in first if cell.guidance == first[0].guidance]
     block = [cell for cell in block if recipe.needs_particles(cell.lam) == recipe.needs_particles(block[0].lam)]
     block = block[: recipe.block_size(block[0].lam)]
-    took, size = [], 0.0
+    durations, size = [], 0.0
     for steps in _TIMED_STEPS:
         began = time.monotonic()
         images = sampler.with_steps(steps).sample(block).images
         size = sum(len(encode_png(image)) for image in images) / len(images)
-        took.append(time.monotonic() - began)
-    per_step = max(0.0, (took[1] - took[0]) / (_TIMED_STEPS[1] - _TIMED_STEPS[0]))
-    whole = max(0.0, took[1] - per_step * _TIMED_STEPS[1]) + per_step * recipe.steps
+        durations.append(time.monotonic() - began)
+    per_step = max(0.0, (durations[1] - durations[0]) / (_TIMED_STEPS[1] - _TIMED_STEPS[0]))
+    whole = max(0.0, durations[1] - per_step * _TIMED_STEPS[1]) + per_step * recipe.steps
     nfe = sum(recipe.nfe(cell.lam) for cell in block)
     return Rates(whole / nfe, size, 1.0, f"two calls of {_TIMED_STEPS[0]} and {_TIMED_STEPS[1]} steps")

@@ -50,8 +50,8 @@ class _Memory:
         rows = _rows(args, kwargs)
         if rows is None:
             return encode(*args, **kwargs)
-        found = [self._row(encode, *_row(args, kwargs, rows, row)) for row in range(rows)]
-        return found[0] if rows == 1 else _joined(found)
+        outputs = [self._row(encode, *_row(args, kwargs, rows, row)) for row in range(rows)]
+        return outputs[0] if rows == 1 else _joined(outputs)
 
     def _row(self, encode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = _key(args, kwargs)

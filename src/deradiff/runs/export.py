@@ -52,7 +52,7 @@ def export(store: Store, path: Path) -> int:
     kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
     if path.suffix not in kinds or path.is_dir():
         raise RunFolderError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
-    guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda own: own or 0.0)
+    guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda guidance: guidance or 0.0)
     tables = {guidance: load_results(store, guidance, partly=True) for guidance in guidances}
     rewards = list(dict.fromkeys(name for table in tables.values() for name in (*table.scores, *table.unscored)))
     if clash := sorted(set(rewards) & set(COLUMNS)):

@@ -45,13 +45,13 @@ def fingerprint(name: str, parts: Iterable[str] | None = None) -> str | None:
         sums[entry] = (sums.get(entry, 0) + int(known.of(file), 16)) % (1 << 128)  # shards of one network add up
     known.save()
     digest = blake2b(digest_size=16)
-    for entry, own in sorted(sums.items()):
-        digest.update(f"{entry}\0{own:032x}\n".encode())
+    for entry, checksum in sorted(sums.items()):
+        digest.update(f"{entry}\0{checksum:032x}\n".encode())
     return digest.hexdigest()
 
 
 def with_hashes(recipe: Recipe) -> Recipe:
-    """A recipe with the hashes of what its model and anchor are now; one that can't be told stays as it was.
+    """A recipe with the hashes of what its model and anchor are now; one that can't be inferred stays as it was.
 
     Raises:
         RunFolderError: a file of a model can't be read.
@@ -101,22 +101,22 @@ def _local(name: str) -> Path | None:
 
 def _files(folder: Path, parts: tuple[str, ...] | None) -> list[Path]:
     """The weights and configs in a folder and its subfolders, of several variants the plain one."""
-    places = [folder, *(sub for sub in sorted(folder.iterdir()) if sub.is_dir())]
+    folders = [folder, *(sub for sub in sorted(folder.iterdir()) if sub.is_dir())]
     pipeline = (folder / "model_index.json").is_file()
-    found: list[Path] = []
-    for place in places:
-        if place != folder and parts is not None and not place.name.startswith(parts):
+    chosen: list[Path] = []
+    for subfolder in folders:
+        if subfolder != folder and parts is not None and not subfolder.name.startswith(parts):
             continue
-        files = [file for file in sorted(place.glob("*")) if file.is_file()]
-        weights = [file for file in files if file.suffix == _WEIGHTS and not (pipeline and place == folder)]
+        files = [file for file in sorted(subfolder.glob("*")) if file.is_file()]
+        weights = [file for file in files if file.suffix == _WEIGHTS and not (pipeline and subfolder == folder)]
         plain = [file for file in weights if not any(variant in file.name for variant in _VARIANTS)]
-        found += [*(plain or weights), *(file for file in files if file.name in _CONFIGS)]
-    return found
+        chosen += [*(plain or weights), *(file for file in files if file.name in _CONFIGS)]
+    return chosen
 
 
 def _cache_file() -> Path | None:
-    if given := os.environ.get("DERADIFF_CACHE"):
-        return Path(given) / _CACHE
+    if configured := os.environ.get("DERADIFF_CACHE"):
+        return Path(configured) / _CACHE
     try:
         return Path.home() / ".cache" / "deradiff" / _CACHE
     except RuntimeError:  # a user without a home, as in some containers: nothing is kept
@@ -161,8 +161,8 @@ class _Known:
 def _hash_config(file: Path) -> str:
     """Of a config's content but for the versions and paths that diffusers notes in it."""
     config = parse_object(file.read_bytes(), str(file))
-    told = {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
-    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+    settings = {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
+    return blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _hash_tensors(file: Path) -> str:

@@ -65,14 +65,14 @@ def _migrate(folder: Path) -> None:
         raise RunFolderError(f"{folder / _PLAN} is damaged ({error}); restore it, or give another --out") from error
     store, files = Store(folder, recipe), _files_by_hash(folder)
     records = [_record(store, cells, line) for cells, line in _cell_lines(folder, plan, request)]
-    digests = {key: digest for own in records for key, digest in zip(own.keys, own.sha256, strict=True)}
+    digests = {key: digest for record in records for key, digest in zip(record.keys, record.sha256, strict=True)}
     scores = [_score_record(store, cells, line, digests) for cells, line in _score_lines(folder, plan, request)]
     with setup_lock(folder):
         for key, digest in digests.items():
             if digest in files:
                 _link(folder, files[digest], folder / image_name(key))
         _write_lines(folder / "cells.jsonl", records)
-        _write_lines(folder / "rewards.jsonl", [own for own in scores if own is not None])
+        _write_lines(folder / "rewards.jsonl", [record for record in scores if record is not None])
         _write_lines(folder / "requests.jsonl", [request])
         write_whole(folder / RUN, store.run_json())  # last: a folder without it is read anew
 
@@ -117,7 +117,7 @@ def _record(store: Store, cells: list[Cell], line: dict[str, Any]) -> CellsRecor
         SpotCheck(index=number, error=check["error"], nfe=check["calls"])
         for number, check in enumerate(info.get("checks", ()))
     ]
-    made = SamplingInfo(
+    sampling = SamplingInfo(
         nfe=info.get("calls", 0),
         nfe_published=info.get("calls_published", 0),
         lams=tuple(sorted({cell.lam for cell in cells})) if store.recipe.depends_on_lams else (),
@@ -125,7 +125,7 @@ def _record(store: Store, cells: list[Cell], line: dict[str, Any]) -> CellsRecor
         spot_checks=tuple(checks),
     )
     statistics = {new: paths[old] for old, new in _STATISTICS.items() if old in paths}
-    return CellsRecord.of(cells, [store.keys(cell) for cell in cells], line["sha256"], statistics, made)
+    return CellsRecord.of(cells, [store.keys(cell) for cell in cells], line["sha256"], statistics, sampling)
 
 
 def _score_record(store: Store, cells: list[Cell], line: dict[str, Any], digests: dict[str, str]) -> ScoreRecord | None:
@@ -164,8 +164,8 @@ def _cells_of_batch(plan: dict[str, Any], request: Request, index: int) -> list[
     pairs = max(1, batch_size // 2) if adaptive else math.ceil(batch_size / rows)
     seeds = min(pairs, len(request.seeds))
     prompts = max(1, pairs // len(request.seeds))
-    place, guidance = divmod(index, len(request.guidances))
-    row, column = divmod(place, math.ceil(len(request.seeds) / seeds))
+    block, guidance = divmod(index, len(request.guidances))
+    row, column = divmod(block, math.ceil(len(request.seeds) / seeds))
     return [
         Cell(prompt, seed, request.guidances[guidance], lam)
         for prompt in request.prompts[row * prompts : (row + 1) * prompts]

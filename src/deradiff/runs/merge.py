@@ -32,7 +32,7 @@ class Merged:
 def merge(folders: Sequence[Path], out: Path) -> Merged:
     """Copy what other runs of one recipe hold, and what they scored, into a run; those stay as they are.
 
-    An image that the run has already keeps its bytes. A cell of which two runs hold different images is told, and the
+    An image that the run has already keeps its bytes. A cell of which two runs hold different images is reported; the
     other image isn't taken, nor are its scores.
 
     Args:
@@ -108,7 +108,7 @@ def _entries(record: ScoreRecord) -> list[tuple[str, str, str, str, bool]]:
 
 
 def _take(
-    source: Store, target: Store, writer: Writer, record: CellsRecord, known: dict[str, str], told: list[str]
+    source: Store, target: Store, writer: Writer, record: CellsRecord, known: dict[str, str], contradictions: list[str]
 ) -> int:
     """Copy the images of a record that the target lacks; returns how many."""
     taken, copied = list[int](), 0
@@ -116,7 +116,9 @@ def _take(
         file = source.folder / image_name(key)
         if known.get(key, digest) != digest:
             cell = record.values()[number]
-            told.append(f"{cell.prompt!r}, seed {cell.seed}, lam {cell.lam:g}: another image in {source.folder}")
+            contradictions.append(
+                f"{cell.prompt!r}, seed {cell.seed}, lam {cell.lam:g}: another image in {source.folder}"
+            )
         elif file.exists() and (key not in known or not (target.folder / image_name(key)).exists()):
             content = read_whole(file, "the image")
             if sha256(content).hexdigest() != digest:

@@ -63,16 +63,16 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
 
 
 def check_scheduler(pipe: Any, name: str | None) -> None:
-    """Refuse a name that :func:`set_scheduler` couldn't set.
+    """Check that :func:`set_scheduler` can set a name.
 
     Raises:
         ConfigError: no scheduler of that name, or one that doesn't suit the pipeline.
     """
-    own = type(pipe.scheduler).__name__
-    if name in (None, own):
+    current = type(pipe.scheduler).__name__
+    if name in (None, current):
         return
-    like: Any = diffusers.DDIMScheduler() if own in _FOR_DISTILLED else pipe.scheduler
-    suited = {cls.__name__ for cls in like.compatibles} | {own}
+    like: Any = diffusers.DDIMScheduler() if current in _FOR_DISTILLED else pipe.scheduler
+    suited = {cls.__name__ for cls in like.compatibles} | {current}
     if "DDIMScheduler" in suited:
         suited |= _FOR_DISTILLED
     if name not in suited:
@@ -103,18 +103,18 @@ def call(
     Raises:
         ConfigError: the pipeline draws no images, or takes no such setting.
     """
-    wanted = {"guidance_scale": guidance, "height": recipe.height, "width": recipe.width, **settings}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    arguments = {"guidance_scale": guidance, "height": recipe.height, "width": recipe.width, **settings}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     taken = inspect.signature(type(pipe).__call__).parameters
     if "num_images_per_prompt" not in taken:
         raise ConfigError(
             f"{type(pipe).__name__} can't be swept: expected a pipeline that draws images from prompts, one that takes "
             "num_images_per_prompt"
         )
-    if unknown := [name for name in wanted if name not in taken]:
+    if unknown := [name for name in arguments if name not in taken]:
         raise ConfigError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; leave it out")
-    wanted = {name: _for_each_row(name, value, len(prompts), taken) for name, value in wanted.items()}
-    output = pipe(prompt=list(prompts), generator=list(generators), num_inference_steps=recipe.steps, **wanted)
+    arguments = {name: _for_each_row(name, value, len(prompts), taken) for name, value in arguments.items()}
+    output = pipe(prompt=list(prompts), generator=list(generators), num_inference_steps=recipe.steps, **arguments)
     return list(output.images)
 
 

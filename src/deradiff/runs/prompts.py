@@ -19,8 +19,8 @@ def read_prompts(path: Path, column: str | None = None, split: str | None = None
         split: which one of a folder that holds several.
 
     Raises:
-        ConfigError: a column that can't be told, or no prompt.
-        TableError: nothing there, an unknown kind, a damaged file, or a split that can't be told.
+        ConfigError: no column of prompts, or several, or no prompt.
+        TableError: nothing there, an unknown kind, a damaged file, or several splits.
     """
     prompts: dict[str, None] = {}
     for file in tables.files(path, split):
@@ -45,7 +45,7 @@ def _column(names: list[str], asked: str | None, file: Path) -> str:
         if asked not in names:
             raise ConfigError(f"{file} has no column {asked!r}; choose --column from {names}")
         return asked
-    found = [name for wanted in COLUMNS for name in names if name.strip().lower() == wanted]
-    if not found:
+    matching = [name for column in COLUMNS for name in names if name.strip().lower() == column]
+    if not matching:
         raise ConfigError(f"{file}: expected a column named {', '.join(COLUMNS)}; choose --column from {names}")
-    return found[0]
+    return matching[0]

@@ -50,7 +50,7 @@ def provenance(pipe: Any) -> dict[str, str]:
 
 
 def note_provenance(writer: Writer, here: dict[str, str]) -> None:
-    """Write ``environment.json`` and ``CITATION.bib``; other versions or another machine than the first are told.
+    """Write ``environment.json`` and ``CITATION.bib``; other versions or another machine than the first are logged.
 
     Raises:
         RunFolderError: what is there is damaged, or can't be written.

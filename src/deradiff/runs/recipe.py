@@ -127,13 +127,13 @@ class Recipe(ValidatedModel):
         return max(1, self.batch_size // self.particles) if self.needs_particles(lam) else self.batch_size
 
 
-def check_same_recipe(folder: object, written: Recipe, given: Recipe) -> None:
+def check_same_recipe(folder: object, written: Recipe, asked: Recipe) -> None:
     """Check that a run in a folder is of the recipe that is asked for.
 
     Raises:
         RunFolderError: names each setting that differs.
     """
-    if differing := differing_settings(written, given, "was {}, now {}"):
+    if differing := differing_settings(written, asked, "was {}, now {}"):
         raise RunFolderError(f"{folder} holds a run of another recipe ({'; '.join(differing)}); give another --out")
 
 

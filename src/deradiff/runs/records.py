@@ -37,7 +37,7 @@ class SamplingInfo(BaseModel):
     """How a block of images was sampled.
 
     Attributes:
-        nfe: network function evaluations, without those of spot checks, which tell their own.
+        nfe: network function evaluations, without those of spot checks, which count their own.
         nfe_published: those of the published way: two a step at every lam.
         seconds: it took, decoding and saving included.
         lams: that were computed together, where predictions depend on each other (adaptive, reuse); else empty.

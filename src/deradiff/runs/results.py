@@ -97,16 +97,16 @@ def load_results(
     if not images:
         raise RunFolderError(f"{store.folder} has no images yet; run the same deradiff sweep or search again")
     chosen = _guidance({cell.guidance for cell in images}, guidance)
-    found = {cell: image for cell, image in images.items() if cell.guidance == chosen}
-    table = _Table(found.values())
+    selected = {cell: image for cell, image in images.items() if cell.guidance == chosen}
+    table = _Table(selected.values())
     on_disk = store.images_on_disk()
-    there = dict(zip(found, on_disk.holds([image.key for image in found.values()]).tolist(), strict=True))
+    there = dict(zip(selected, on_disk.holds([image.key for image in selected.values()]).tolist(), strict=True))
     files = np.full(table.shape, "", dtype=object)
-    for cell, image in found.items():
+    for cell, image in selected.items():
         if there[cell]:
             files[table.index(cell)] = f"{store.folder}{os.sep}{image_name(image.key)}"
-    scores, unscored, infos = _scores(store, table, found, there, partly)
-    statistics = _statistics(table, found.values())
+    scores, unscored, infos = _scores(store, table, selected, there, partly)
+    statistics = _statistics(table, selected.values())
     return Results(
         prompts=table.prompts,
         seeds=table.seeds,
@@ -118,8 +118,8 @@ def load_results(
         paths=statistics,
         rewards=infos,
         anchor_beta=store.recipe.anchor_beta,
-        missing=sum(cell not in found for cell in union(store.requests()) if cell.guidance == chosen),
-        details={**recipe_details(store.recipe, chosen), **_computed_together(found.values())},
+        missing=sum(cell not in selected for cell in union(store.requests()) if cell.guidance == chosen),
+        details={**recipe_details(store.recipe, chosen), **_computed_together(selected.values())},
     )
 
 
@@ -205,7 +205,8 @@ def _scores(
                 f"finite numbers; delete that reward's lines there, then deradiff score {store.folder} --rewards {name}"
             )
     lacking = {
-        name: sum(own and images[cell].key not in known.get(name, ()) for cell, own in there.items()) for name in tables
+        name: sum(is_there and images[cell].key not in known.get(name, ()) for cell, is_there in there.items())
+        for name in tables
     }
     unscored = {
         name: count for name, count in lacking.items() if (count and not partly) or np.isnan(tables[name]).all()
@@ -242,7 +243,7 @@ def _guidance(known: set[float | None], asked: float | None) -> float | None:
         return next(iter(known))
     if asked not in known:
         problem = "none was named" if asked is None else f"{asked:g} is not among them"
-        named = ", ".join(DEFAULT if own is None else f"{own:g}" for own in sorted(known, key=lambda g: g or 0.0))
+        named = ", ".join(DEFAULT if value is None else f"{value:g}" for value in sorted(known, key=lambda g: g or 0.0))
         raise RunFolderError(f"the run has guidance {named}, and {problem}; choose one of them")
     return asked
 

@@ -18,7 +18,7 @@ from deradiff.runs.results import load_results
 from deradiff.runs.store import Store, cells_of_shard, is_complete, missing_of
 from deradiff.testbed import resolve_anchor, resolve_model
 
-Progress = Callable[[int], None]  # told how many more images are done
+Progress = Callable[[int], None]  # called with how many more images are done
 
 if TYPE_CHECKING:
     from deradiff.runs.sampler import Sampler
@@ -31,7 +31,7 @@ class Run:
     """A run folder: images under one recipe, which grow by asking for more.
 
     Args:
-        folder: where it is; made with the first image.
+        folder: where it is; created with the first image.
         recipe: what all images share. None takes that of the run in the folder; with ``pipe``, the default recipe.
         pipe: the reference pipeline in hand, instead of ``recipe.model``: with a LoRA for style, another VAE, ...
         aligned: the anchor in hand, as `deradiff.realign` takes it, instead of ``recipe.anchor``.
@@ -92,7 +92,7 @@ class Run:
             lams: None for all of the run, 0 to 2 in quarters in a new one.
             guidances: None for all of the run, the pipeline's default in a new one.
             shard: (k, n) samples part k of n, counted from 0; others may sample the rest into the same folder.
-            progress: told how many more images are done; a progress bar by default.
+            progress: called with how many more images are done; a progress bar by default.
 
         Raises:
             ConfigError: images that can't be asked for, a model that can't be loaded, a setting it doesn't take.
@@ -119,10 +119,10 @@ class Run:
             raise ConfigError(f"expected a list of prompts, got {prompts!r}; put it into one")
         if prompts is None and not earlier:
             raise ConfigError("no prompts: a new run needs some")
-        own = _merged(request.guidances for request in earlier) or (None,)
-        named = tuple(guidance for guidance in own if guidance is not None)
+        earlier_guidances = _merged(request.guidances for request in earlier) or (None,)
+        named = tuple(guidance for guidance in earlier_guidances if guidance is not None)
         # the pipeline's default has no number, so it can't stand beside others in one request
-        groups = [(None,), named] if named and None in own else [own]
+        groups = [(None,), named] if named and None in earlier_guidances else [earlier_guidances]
         return [
             Request(
                 prompts=tuple(prompts) if prompts is not None else _merged(request.prompts for request in earlier),
@@ -152,10 +152,10 @@ class Run:
         from deradiff.runs.runner import sample_missing
 
         with (
-            self.sampler() if sampler is None else nullcontext(sampler) as own,
+            self.sampler() if sampler is None else nullcontext(sampler) as active_sampler,
             _shown(progress, "sampling", lambda: self._missing(requests, shard)) as advance,
         ):
-            sample_missing(self.store, requests, own, advance, shard)
+            sample_missing(self.store, requests, active_sampler, advance, shard)
 
     @contextmanager
     def sampler(self) -> "Iterator[Sampler]":
@@ -196,12 +196,12 @@ class Run:
             ConfigError: a model that can't be loaded.
         """
         requests = self.store.requests() if requests is None else requests
-        found = estimate_cost(self.store, requests, shard)
-        if found.seconds is not None or not found.missing or not (timed or sampler):
-            return found
-        with self.sampler() if sampler is None else nullcontext(sampler) as own:
-            rates = timed_rates(own, missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
-        return found if rates is None else estimate_cost(self.store, requests, shard, rates)
+        cost = estimate_cost(self.store, requests, shard)
+        if cost.seconds is not None or not cost.missing or not (timed or sampler):
+            return cost
+        with self.sampler() if sampler is None else nullcontext(sampler) as active_sampler:
+            rates = timed_rates(active_sampler, missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
+        return cost if rates is None else estimate_cost(self.store, requests, shard, rates)
 
     def score(
         self,
@@ -217,7 +217,7 @@ class Run:
             rewards: one or more, as ``deradiff score`` takes them: names, ``module:function``, urls.
             device: where scorers run; by default where the pipeline does.
             dtype: of their weights.
-            progress: told how many more images are done; a progress bar by default.
+            progress: called with how many more images are done; a progress bar by default.
 
         Raises:
             PartialScoresError: a reward failed on some images; all others are scored, by the other rewards too.
@@ -257,7 +257,7 @@ class Run:
         return self.recipe.model_copy(update=names)
 
     def _with_hashes(self, recipe: Recipe) -> Recipe:
-        """The recipe with hashes of what its model and anchor are now; those that can't be told stay."""
+        """The recipe with hashes of what its model and anchor are now; those that can't be inferred stay."""
         if self._pipe is not None:
             anchor = self._aligned
             known = {
@@ -274,35 +274,35 @@ class Run:
         names = {name: self._name(getattr(recipe, name), name, store) for name in ("model", "anchor")}
         unknown = {
             f"{name}_hash": None
-            for name, own in names.items()
-            if written is not None and getattr(written, f"{name}_hash") is None and getattr(written, name) == own
+            for name, path in names.items()
+            if written is not None and getattr(written, f"{name}_hash") is None and getattr(written, name) == path
         }
         # what had no hash when the run was begun, such as a hub id that wasn't in the cache, is known by its name
         return with_hashes(recipe).model_copy(update={**names, **unknown})
 
-    def _name(self, given: str, what: str, store: Store | None) -> str:
+    def _name(self, name: str, part: str, store: Store | None) -> str:
         """How run.json names a folder: as before where it is the same one; else from the run folder, where it was given
         relative to the working directory."""
-        before = "" if store is None else getattr(store.recipe, what)
-        if store is not None and before and os.path.realpath(store.located(before)) == os.path.realpath(given):
+        before = "" if store is None else getattr(store.recipe, part)
+        if store is not None and before and os.path.realpath(store.located(before)) == os.path.realpath(name):
             return before
-        if os.path.isabs(given) or not os.path.exists(given):
-            return given
-        return os.path.relpath(os.path.realpath(given), os.path.realpath(self.folder))
+        if os.path.isabs(name) or not os.path.exists(name):
+            return name
+        return os.path.relpath(os.path.realpath(name), os.path.realpath(self.folder))
 
 
 def _seeds(seeds: int | Sequence[int] | None) -> tuple[int, ...]:
     if seeds is None:
         return ()
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not found:
+    values = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not values:
         raise ConfigError(f"expected 1 seed or more, got {seeds}")
-    return found
+    return values
 
 
 def _merged(values: Iterator[Sequence[Any]] | Any) -> tuple[Any, ...]:
     """All values of several requests, each once, in order."""
-    return tuple(dict.fromkeys(value for own in values for value in own))
+    return tuple(dict.fromkeys(value for group in values for value in group))
 
 
 def _hash_of_pipeline(pipe: Any, call_kwargs: Mapping[str, Any]) -> str:
@@ -312,8 +312,8 @@ def _hash_of_pipeline(pipe: Any, call_kwargs: Mapping[str, Any]) -> str:
     for name, part in sorted(pipe.components.items()):
         config = getattr(part, "config", None)
         if isinstance(config, Mapping):  # but for versions and paths, as of files
-            told = sorted(str(item) for item in config.items() if not item[0].startswith("_"))
-            digest.update(f"{name} {type(part).__name__} {told}".encode())
+            settings = sorted(str(item) for item in config.items() if not item[0].startswith("_"))
+            digest.update(f"{name} {type(part).__name__} {settings}".encode())
         digest.update(_adapters(part).encode())
     for name, value in sorted(call_kwargs.items()):
         digest.update(f"{name}=".encode() + _content(value))
@@ -322,7 +322,8 @@ def _hash_of_pipeline(pipe: Any, call_kwargs: Mapping[str, Any]) -> str:
 
 def _adapters(part: Any) -> str:
     """Which LoRAs of a network are active, and how strong: their state dict doesn't tell."""
-    layers = [own for own in part.named_modules() if hasattr(own[1], "scaling")] if hasattr(part, "modules") else []
+    modules = part.named_modules() if hasattr(part, "modules") else ()
+    layers = [(name, layer) for name, layer in modules if hasattr(layer, "scaling")]
     return repr(
         [
             (name, sorted(layer.scaling.items()), list(layer.active_adapters), layer.disable_adapters)
@@ -353,7 +354,7 @@ def _content(value: Any) -> bytes:
 def _hash_of(anchor: Any) -> str:
     """Of an anchor in hand: a network, a pipeline, or a mapping of several."""
     if isinstance(anchor, Mapping):
-        parts = {str(name): _hash_of(own) for name, own in anchor.items()}
+        parts = {str(name): _hash_of(part) for name, part in anchor.items()}
         return blake2b(repr(sorted(parts.items())).encode(), digest_size=16).hexdigest()
     if hasattr(anchor, "components"):
         return _hash_of_pipeline(anchor, {})

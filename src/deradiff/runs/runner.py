@@ -20,7 +20,7 @@ from deradiff.runs.records import CellsRecord
 from deradiff.runs.sampler import Sampler, sampling_blocks
 from deradiff.runs.store import Store, Writer, missing_of
 
-Progress = Callable[[int], None]  # told how many more images are done
+Progress = Callable[[int], None]  # called with how many more images are done
 
 _THREADS = 4  # compressing and hashing release the GIL; more would take cores from the networks
 
@@ -54,9 +54,9 @@ def sample_missing(
 
     Args:
         store: of the run.
-        requests: what is wanted; noted in the run.
+        requests: images to sample; noted in the run.
         sampler: of `sampling`, of the store's recipe.
-        progress: told of images as they are sampled.
+        progress: called with how many more images are sampled.
         shard: k of n, from 0: this process samples every n-th block, others may sample the rest into the same folder.
 
     Raises:
@@ -70,10 +70,10 @@ def sample_missing(
             store.add_request(request)
         missing = missing_of(store)
         if store.recipe.policy == "adaptive":
-            sampler.learn(store.records())
+            sampler.update(store.records())
         for block in sampling_blocks(store.recipe, list(requests), missing, shard):
             record = _sampled(store, writer, pool, sampler, block)
-            sampler.learn([record])
+            sampler.update([record])
             progress(len(record.keys))
 
 

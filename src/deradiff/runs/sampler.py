@@ -65,7 +65,7 @@ class Sampler:
         """The same with another number of steps, and nothing learned."""
         return Sampler(self.pipe, self.handle, self.recipe.model_copy(update={"steps": steps}), self.call_kwargs)
 
-    def learn(self, records: Iterable[CellsRecord]) -> None:
+    def update(self, records: Iterable[CellsRecord]) -> None:
         """Let the spot checks of records, in their order, set the tolerance of an adaptive policy."""
         for record in records:
             self.checks.update(record.info, len(record.keys))
@@ -99,7 +99,7 @@ class Sampler:
         """A block in two, where memory ran out; later blocks are sampled in parts as small from the start."""
         together = self.recipe.depends_on_lams
         groups = [
-            list(own) for _, own in groupby(cells, key=lambda cell: (cell.prompt, cell.seed) if together else cell)
+            list(group) for _, group in groupby(cells, key=lambda cell: (cell.prompt, cell.seed) if together else cell)
         ]
         if len(groups) == 1:
             raise RealignError(
@@ -126,12 +126,12 @@ class Sampler:
             final = stack.enter_context(final_latents(self.pipe))
             self.handle.particles = recipe.particles if recipe.needs_particles(cells[0].lam) else 1
             images = self._call(filled, settings)[: len(cells)]
-            found = columns(self.handle.paths) if self.handle.paths and recipe.diagnostics else {}
+            recorded = columns(self.handle.paths) if self.handle.paths and recipe.diagnostics else {}
         counted = self.budget.calls - before
         shares = [recipe.nfe(cell.lam) for cell in filled]  # copies cost what the last cell does
         filling = round(counted * sum(shares[len(cells) :]) / sum(shares))
         checks = [] if index is None else [self._check(cells, index, final())]
-        statistics = {name: [*found[name][: len(cells)]] for name in STATISTICS if name in found}
+        statistics = {name: [*recorded[name][: len(cells)]] for name in STATISTICS if name in recorded}
         nfe = counted - filling
         return images, statistics, self._info(cells, nfe, began, tolerance, checks)
 
@@ -195,12 +195,12 @@ def sampling_blocks(recipe: Recipe, requests: list[Request], missing: Any, shard
         for block in shard_blocks(recipe, requests, shard):
             yield from _rectangles(missing(block))
         return
-    own = cells_of_shard(recipe, requests, shard)
+    cells = cells_of_shard(recipe, requests, shard)
     if recipe.policy == "weights":
-        yield from _sorted_blocks(recipe, missing(own))
+        yield from _sorted_blocks(recipe, missing(cells))
         return
     waiting: dict[bool, list[Cell]] = {False: [], True: []}  # cells with particles are sampled apart
-    for cell in missing(own):
+    for cell in missing(cells):
         kind = recipe.needs_particles(cell.lam)
         block = waiting[kind]
         if block and (len(block) == recipe.block_size(cell.lam) or block[0].guidance != cell.guidance):
@@ -219,11 +219,11 @@ def _sorted_blocks(recipe: Recipe, cells: Iterable[Cell]) -> Iterator[list[Cell]
 
 def _rectangles(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
     """The cells of some (prompt, seed) pairs; pairs that lack the same lams together, as their predictions go."""
-    found: dict[tuple[float, ...], list[Cell]] = {}
+    by_lams: dict[tuple[float, ...], list[Cell]] = {}
     for _, group in groupby(cells, key=lambda cell: (cell.prompt, cell.seed)):
         pair = list(group)
-        found.setdefault(tuple(cell.lam for cell in pair), []).extend(pair)
-    yield from found.values()
+        by_lams.setdefault(tuple(cell.lam for cell in pair), []).extend(pair)
+    yield from by_lams.values()
 
 
 def _joined(parts: list[Sampled]) -> Sampled:

@@ -59,7 +59,7 @@ def score(
     Args:
         store: of the run, finished or not.
         reward: as ``load_reward`` takes it; scores are kept under its ``reward_name``.
-        progress: told how many more images are done, those with a score first.
+        progress: called with how many more images are done, those with a score first.
         device: where a scorer's network runs.
         dtype: of its weights.
 
@@ -121,13 +121,13 @@ def _raise_failures(name: str, failures: Mapping[Image, RewardError], scored: in
 
 
 def check_group(reward: Reward, requests: Sequence[Request]) -> None:
-    """Refuse, before hours of sampling, a metric that compares with images that none of a run's requests asks for.
+    """Check, before hours of sampling, that a run's requests ask for the images that a metric compares with.
 
     Raises:
         RewardError: says which.
     """
     if isinstance(reward, GroupMetric):
-        reward.check(sorted({value for own in requests for value in getattr(own, f"{reward.varies}s")}))
+        reward.check(sorted({value for request in requests for value in getattr(request, f"{reward.varies}s")}))
 
 
 def read_image(file: Path, digest: str) -> Tensor:
@@ -173,17 +173,17 @@ def _pending(store: Store, name: str, function: Reward) -> tuple[list[Image], _P
 
 
 def _groups(images: Mapping[Cell, Image], lacking: list[Image], metric: GroupMetric) -> list[list[Image]]:
-    wanted = {group_of(image.cell, metric.varies) for image in lacking}
+    changed = {group_of(image.cell, metric.varies) for image in lacking}
     members: dict[Cell, list[Image]] = {}
     for image in images.values():
         members.setdefault(group_of(image.cell, metric.varies), []).append(image)
     reasons = [metric.unsupported_reason(_values(group, metric)) for group in members.values()]
-    if wanted and None not in reasons:
+    if changed and None not in reasons:
         raise RewardError(f"{metric.card.name} {reasons[0]}")
     return [
-        sorted(own, key=lambda image: getattr(image.cell, metric.varies))
-        for group, own in members.items()
-        if group in wanted
+        sorted(members_of_group, key=lambda image: getattr(image.cell, metric.varies))
+        for group, members_of_group in members.items()
+        if group in changed
     ]
 
 
@@ -205,7 +205,7 @@ def _single_records(
     scorable = (image for image in images if image.cell.prompt not in reasons)
     while batch := list(islice(scorable, _BATCH)):
         pixels = [read_image(store.folder / image_name(image.key), image.sha256) for image in batch]
-        shown = [Scored(own, image.sha256, image.cell.prompt) for own, image in zip(pixels, batch, strict=True)]
+        shown = [Scored(tensor, image.sha256, image.cell.prompt) for tensor, image in zip(pixels, batch, strict=True)]
         try:
             yield _record(name, info, batch, cached_scores(name, reward, shown))
         except RewardUnavailableError:
@@ -244,7 +244,7 @@ def _group_records(
             pixels = torch.cat([pooled(read_image(*file)[None], SIDE) for file in files])
             values = scores(
                 name,
-                lambda pixels, prompts, own=group: metric.function(pixels, _values(own, metric)),
+                lambda pixels, prompts, group=group: metric.function(pixels, _values(group, metric)),
                 pixels,
                 [image.cell.prompt for image in group],
             )

@@ -61,13 +61,13 @@ class Index:
 
     def holds(self, keys: Sequence[str]) -> NDArray[np.bool_]:
         """Whether each key is among them."""
-        wanted = np.frombuffer(first_bytes(keys), ">u8").astype(np.uint64)
-        found = np.zeros(len(wanted), bool)
+        hashes = np.frombuffer(first_bytes(keys), ">u8").astype(np.uint64)
+        held = np.zeros(len(hashes), bool)
         if len(self.hashes):
-            order = np.argsort(wanted)  # looked up one after another, they find their places in the cache
-            places = np.searchsorted(self.hashes, wanted[order])
-            found[order] = self.hashes[np.minimum(places, len(self.hashes) - 1)] == wanted[order]
-        return found
+            order = np.argsort(hashes)  # looked up one after another, they find their positions in the cache
+            positions = np.searchsorted(self.hashes, hashes[order])
+            held[order] = self.hashes[np.minimum(positions, len(self.hashes) - 1)] == hashes[order]
+        return held
 
 
 def first_bytes(keys: Sequence[str]) -> bytes:
@@ -158,14 +158,14 @@ class Store:
         if not path.exists():
             return []
         check_inside(self.folder, path)
-        found = []
+        requests = []
         for number, (_, line) in enumerate(read_lines(path), start=1):
             where = f"{path}, line {number}"
             try:
-                found.append(Request(**parse_object(line, where)))
+                requests.append(Request(**parse_object(line, where)))
             except (ConfigError, TypeError) as error:
                 raise RunFolderError(f"{where}, is damaged ({error}); delete that line") from error
-        return found
+        return requests
 
     def journals(self) -> list[Path]:
         """The journals of cells."""
@@ -219,15 +219,15 @@ class Store:
             RunFolderError: a folder of images is a link out of the run folder.
         """
         home, hashes = self.folder / "images", bytearray()
-        for place in sorted(home.iterdir()) if home.is_dir() else []:
-            check_inside(self.folder, place)
-            if place.is_dir():
-                with os.scandir(place) as entries:
-                    found = [entry for entry in entries if _IMAGE.fullmatch(entry.name)]
-                for entry in found:
+        for subfolder in sorted(home.iterdir()) if home.is_dir() else []:
+            check_inside(self.folder, subfolder)
+            if subfolder.is_dir():
+                with os.scandir(subfolder) as entries:
+                    files = [entry for entry in entries if _IMAGE.fullmatch(entry.name)]
+                for entry in files:
                     if entry.is_symlink():
                         check_inside(self.folder, Path(entry.path))
-                hashes += first_bytes([entry.name for entry in found])
+                hashes += first_bytes([entry.name for entry in files])
         return Index.of(hashes)
 
     @contextmanager
@@ -347,9 +347,9 @@ def setup_lock(folder: Path) -> Iterator[None]:
 
 def check_folder(folder: Path) -> None:
     """Raise RunFolderError where a folder can't be, because a file is in its way."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise RunFolderError(f"{place} is a file, so {folder} can't be a run folder; give another --out")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise RunFolderError(f"{existing} is a file, so {folder} can't be a run folder; give another --out")
 
 
 def missing_cells(store: Store, cells: Iterable[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
@@ -368,8 +368,8 @@ _CHUNK = 1024
 
 def _missing(store: Store, cells: list[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
     keys = [store.keys(cell) for cell in cells]
-    there = index.holds(keys) & on_disk.holds(keys)
-    yield from (cell for cell, found in zip(cells, there, strict=True) if not found)
+    are_there = index.holds(keys) & on_disk.holds(keys)
+    yield from (cell for cell, is_there in zip(cells, are_there, strict=True) if not is_there)
 
 
 def missing_of(store: Store) -> Missing:
@@ -399,8 +399,8 @@ def shard_blocks(recipe: Recipe, requests: Sequence[Request], shard: Shard = WHO
     pairs = max(1, recipe.batch_size // 2) if recipe.policy == "adaptive" else 1
     for request, is_new in with_news(requests):
         for block in blocks(request.cells(), pairs * len(request.lams), shard):
-            if own := list(filter(is_new, block)):
-                yield own
+            if new_cells := list(filter(is_new, block)):
+                yield new_cells
 
 
 def is_complete(store: Store, requests: Sequence[Request], shard: Shard = WHOLE) -> bool:
