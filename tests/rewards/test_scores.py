@@ -47,6 +47,9 @@ def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torn.py").write_text("def f(:\n")
     (tmp_path / "wrong.py").write_text("undefined\n")
-    for name, told in (("torn:f", "SyntaxError"), ("wrong:f", r"NameError.*\(wrong\.py, line 1\)"), (":f", "Value")):
+    for name, told in (("torn:f", "SyntaxError"), ("wrong:f", r"NameError.*\(wrong\.py, line 1\)")):
         with pytest.raises(RewardError, match=rf"'{name}' can't be imported: .*{told}"):
+            load_reward(name)
+    for name in (":f", "a/file.py:f", "file.py :f"):
+        with pytest.raises(RewardError, match=rf"can't read the reward '{name}': expected module:function"):
             load_reward(name)
