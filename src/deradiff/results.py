@@ -152,7 +152,7 @@ class Results:
                 images = int(self._gaps(name).sum())
                 messages.append(
                     f"{images} image{'s' * (images != 1)} of {len(prompts)} of {len(self.prompts)} prompts "
-                    f"({first_few(prompts)}), which have no score of {name}; deradiff score says why"
+                    f"({first_few(prompts)}), which have no score of {name}"
                 )
         return messages
 

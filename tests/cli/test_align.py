@@ -78,12 +78,12 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
         (("--self-label", "warmth", "--model", "some/model"), "some/model"),
         (("--self-label", "nonsense"), "no reward is called 'nonsense'"),
         (("--data", "pairs", "--train-batch-size", "0"), "train_batch_size"),
-        (("--data", "pairs", "--convention", "KL"), "expected one of kl, sdxl-script, sd15-script (got 'KL')"),
-        (("--data", "pairs", "--height", "100", "--width", "100"), "multiple of 8 (got 100)"),
+        (("--data", "pairs", "--convention", "KL"), "convention is 'KL': expected one of kl, sdxl-script, sd15-script"),
+        (("--data", "pairs", "--height", "100", "--width", "100"), "height is 100; expected a multiple of 8"),
         (("--data", "pairs", "--images", "7"), "--images goes with --self-label alone"),
         (("--self-label", "warmth", "--split", "train"), "--split goes with --data alone"),
         (("--self-label", "warmth", "--sampling-guidance", "inf"), "--sampling-guidance is inf"),
-        (("--self-label", ":f"), "the reward ':f' can't be imported"),
+        (("--self-label", ":f"), "can't read the reward ':f': expected module:function"),
     ],
 )
 def test_what_cannot_be_done_is_told(tmp_path: Path, given: tuple[str, ...], told: str) -> None:

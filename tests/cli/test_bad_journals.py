@@ -144,7 +144,7 @@ CASES: list[tuple[dict[str, Any], Harm, tuple[str, ...], str]] = [
     ({}, cells_of_another_recipe, ASKED, r"cells\.jsonl, line 3, is of a run of another recipe; delete that line"),
     ({}, cut_run, ASKED, r"run\.json is damaged .*; restore it, or delete it"),
     ({}, newer_run, ASKED, r"run\.json has schema 9; this version reads 1: install a newer deradiff"),
-    ({}, damaged_recipe, ASKED, r"run\.json is damaged \(recipe\.steps: .*\); restore it, or give another --out"),
+    ({}, damaged_recipe, ASKED, r"run\.json is damaged \(steps is .*\); restore it, or give another --out"),
     ({}, no_run, ASKED, r"is no run folder: it has no run\.json"),
     ({}, damaged_requests, ASKED, r"requests\.jsonl, line 1, is damaged .*; delete that line"),
     ({}, in_part, ("--objective", "hps"), "3 of 12 images have no score of hps; .*deradiff score RUN --rewards hps"),
@@ -204,7 +204,8 @@ def test_a_score_that_a_reward_could_not_give_is_a_gap(tmp_path: Path) -> None:
     images = list(journalled_images(store).values())
     record(store, "gold", images, lambda image: None if image.cell == images[0].cell else image.cell.lam)
     said = here("recommend", str(store.folder), "--objective", "gold").stdout
-    assert "have no score of gold" not in said
+    assert "score the run again" not in said
+    assert "Note: Left out: 1 image of 1 of 2 prompts" in said
     assert np.isnan(load_results(store).scores["gold"]).sum() == 1
 
 
