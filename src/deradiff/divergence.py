@@ -1,7 +1,12 @@
-"""How far realigned sampling goes from the reference, and weights between lams: scalars per image.
+"""Divergence of realigned sampling from the reference, and log-weights between lams: one scalar an image.
 
-Symbols: rho = log SNR; Δeps = aligned − reference at x_t, as predictions of eps; xi the noise that a stochastic step
-draws. PathStatistics run over all but the first dimension, in float64.
+Notation, beside that of `deradiff.noise`:
+
+    Δeps    aligned − reference at x_t, as a difference of eps-predictions
+    xi      the standard normal noise that a stochastic step draws
+    Q, L    the two scalars that a path accumulates, defined below
+
+Norms and inner products run over all but the first dimension, in float64.
 
 In continuous time, over one path of the reverse SDE whose drift is mixed at lam,
 
@@ -9,9 +14,9 @@ In continuous time, over one path of the reverse SDE whose drift is mixed at lam
     L = log p_aligned(path) / p_ref(path) = (lam − ½) Q − ∫ Δeps·dW        (estimates r / beta of the image),
     log p_lam(path) / p_ref(path) = lam L + ½ lam (1 − lam) Q.
 
-Here dW has variance d rho, and L is the log-ratio of the two models' densities at the image, as both reverse the same
-noising. Integrals d rho are taken by the trapezoid and dW = √Δrho xi: on the grids of 20 to 50 steps in use, the ratio
-of the discrete kernels, whose coefficients are e^Δrho − 1, says far less of the image (docs/exactness.md).
+Here dW has variance d rho. L is the log-ratio of the two models' densities at the image, since both reverse the same
+noising process. Integrals over rho use the trapezoidal rule, and dW = √Δrho xi. On the usual grids of 20 to
+50 steps the ratio of the discrete kernels, with coefficients e^Δrho − 1, is a far worse estimate (docs/exactness.md).
 """
 
 import torch
@@ -28,27 +33,28 @@ def q_increment(
     *,
     last: bool = False,
 ) -> Tensor:
-    """What x_t adds to Q: ``||Δeps||² d rho``, the trapezoid taken by nodes: d rho = ½ (rho_after − rho_before).
+    """The contribution of x_t to Q: ``||Δeps||² d rho``, with the node weight d rho = ½ (rho_after − rho_before).
 
-    Nothing is predicted at the state that the last step reaches, so the interval before it counts in full. One from
-    alpha = 0 is infinite, but ||Δeps||² falls towards it as SNR does: the integral over it is ||Δeps||² at its end. So
-    is one to sigma = 0, towards which ||Δeps||² falls as 1 / SNR: both count as of length 1.
+    No prediction is made at the state that the last step reaches, so the interval before it counts in full. The
+    interval from alpha = 0 is infinite, but ||Δeps||² vanishes there in proportion to SNR, so that the integral over it
+    is ||Δeps||² at its end. Likewise for the interval to sigma = 0, where ||Δeps||² vanishes as 1 / SNR. Both intervals
+    therefore count as of length 1.
 
     Args:
-        difference_eps: (B, ...), Δeps at x_t.
-        level_before: shape () or (B,), of the state visited before; ``level_t`` itself at the first.
-        level_t: likewise, of x_t.
-        level_after: likewise, of the state that the step reaches.
-        last: whether no prediction is made there.
+        difference_eps: Δeps at x_t, ``[batch, ...]``.
+        level_before: noise level of the previous state, ``[]`` or ``[batch]``; ``level_t`` at the first step.
+        level_t: noise level of x_t, likewise.
+        level_after: noise level of the state that the step reaches, likewise.
+        last: whether no prediction is made at that state.
 
     Returns:
-        (B,), float64, in nats when halved and scaled by lam² (`path_kl`).
+        Float64 ``[batch]``, in nats when halved and scaled by lam² (`path_kl`).
     """
-    behind = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
-    ahead = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=1.0) * (2 if last else 1)
-    energy = _per_image(difference_eps.double().square())
-    # 0 · inf = 0, its limit where the schedule starts from noise alone
-    return torch.where(energy == 0, 0.0, energy * _on(0.5 * (behind + ahead), difference_eps))
+    previous = (level_t.log_snr - level_before.log_snr).nan_to_num(nan=0.0, posinf=2.0)
+    following = (level_after.log_snr - level_t.log_snr).nan_to_num(posinf=1.0) * (2 if last else 1)
+    energy = _sum_per_image(difference_eps.double().square())
+    # 0 · inf = 0 is the limit where the schedule starts from pure noise
+    return torch.where(energy == 0, 0.0, energy * _as_double(0.5 * (previous + following), difference_eps))
 
 
 def implicit_reward_increment(
@@ -59,56 +65,56 @@ def implicit_reward_increment(
     noise: Tensor | None,
     lam: float | Tensor,
 ) -> Tensor:
-    """What the step from x_t adds to L: ``(lam − ½) q − √Δrho xi·Δeps``.
+    """The contribution of the step from x_t to L: ``(lam − ½) q − √Δrho xi·Δeps``.
 
     Args:
-        q: (B,), what x_t adds to Q.
-        difference_eps: (B, ...), Δeps at x_t.
-        level_t: shape () or (B,), of x_t.
-        level_after: likewise, of the state that the step reaches.
-        noise: (B, ...), xi, the standard normal that was drawn; None where alpha is 0 before the step, or sigma after.
-        lam: a float or (B,), the lam of this step.
+        q: the contribution of x_t to Q, ``[batch]``.
+        difference_eps: Δeps at x_t, ``[batch, ...]``.
+        level_t: noise level of x_t, ``[]`` or ``[batch]``.
+        level_after: noise level of the state that the step reaches, likewise.
+        noise: xi, the noise that the step drew, ``[batch, ...]``; None if alpha is 0 before it or sigma is 0 after it.
+        lam: the lam of this step, a float or ``[batch]``.
 
     Returns:
-        (B,), float64, in nats.
+        Float64 ``[batch]``, in nats.
     """
-    drift = (_on(lam, q) - 0.5) * q
+    drift = (_as_double(lam, q) - 0.5) * q
     if noise is None:
         return drift
-    root = _on((level_after.log_snr - level_t.log_snr).sqrt(), difference_eps)
-    return drift - root * _per_image(noise.double() * difference_eps.double())
+    root = _as_double((level_after.log_snr - level_t.log_snr).sqrt(), difference_eps)
+    return drift - root * _sum_per_image(noise.double() * difference_eps.double())
 
 
 def log_weight_increment(q: Tensor, lam: float | Tensor) -> Tensor:
-    """What x_t adds to a particle's Feynman–Kac log-weight: ``−½ lam (1 − lam) q`` (Skreta et al. 2025).
+    """The contribution of x_t to a particle's Feynman–Kac log-weight: ``−½ lam (1 − lam) q``.
 
-    It depends on x_t alone, so resampling goes before the step from x_t.
+    Skreta et al. 2025 (arXiv 2503.02819). It depends on x_t alone, so particles resample before the step from x_t.
 
     Args:
-        q: (B,), what x_t adds to Q.
-        lam: a float or (B,).
+        q: the contribution of x_t to Q, ``[batch]``.
+        lam: a float or ``[batch]``.
 
     Returns:
-        (B,), float64.
+        Float64 ``[batch]``.
     """
-    lam = _on(lam, q)
+    lam = _as_double(lam, q)
     return -0.5 * lam * (1 - lam) * q
 
 
 def path_kl(q: Tensor, lam: float | Tensor) -> Tensor:
-    """KL to the reference of whole paths at lam, ``½ lam² E[Q]``: from one path's Q, an unbiased estimate in nats."""
-    return 0.5 * _on(lam, q) ** 2 * q
+    """KL of paths at lam to the reference, ``½ lam² E[Q]``: an unbiased estimate from the Q of one path, in nats."""
+    return 0.5 * _as_double(lam, q) ** 2 * q
 
 
 def effective_sample_size(log_weights: Tensor, dim: int = -1) -> Tensor:
-    """Kish's count ``(Σw)² / Σw²`` along ``dim``, from 1 (one sample has all weight) to K (equal weights)."""
+    """Kish's effective sample size ``(Σw)² / Σw²`` along ``dim``, from 1 (one of K has all weight) to K (all equal)."""
     log_weights = log_weights.double()
     return (2 * log_weights.logsumexp(dim) - (2 * log_weights).logsumexp(dim)).exp()
 
 
-def _per_image(values: Tensor) -> Tensor:
+def _sum_per_image(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1)
 
 
-def _on(values: float | Tensor, like: Tensor) -> Tensor:
+def _as_double(values: float | Tensor, like: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64, device=like.device)

@@ -1,4 +1,4 @@
-"""One family of errors: every message names what was given, what was expected and what to do."""
+"""The exceptions of the package: every message names what was given, what was expected and what to do."""
 
 from collections.abc import Iterable
 from textwrap import shorten
@@ -25,11 +25,11 @@ class ScheduleError(DeradiffError, ValueError):
 
 
 class ResultsError(DeradiffError, ValueError):
-    """A table of results that can't answer the question asked: too few lams, missing pairs, nan scores."""
+    """A table of results that is insufficient for an analysis: too few lams, missing pairs, nan scores."""
 
 
 class TableError(DeradiffError, ValueError):
-    """A table that can't be read: missing, damaged, of an unknown kind, or with splits that can't be told apart."""
+    """A table that can't be read: missing, damaged, of an unknown format, or with an ambiguous split."""
 
 
 class ConfigError(DeradiffError, ValueError):
@@ -37,7 +37,7 @@ class ConfigError(DeradiffError, ValueError):
 
 
 class RunFolderError(DeradiffError, ValueError):
-    """A run folder that can't be read or written: missing, damaged, of another recipe, held by another process."""
+    """A run folder that can't be read or written: missing, damaged, of another recipe, locked by another process."""
 
 
 class RewardError(DeradiffError, ValueError):
@@ -61,7 +61,7 @@ class PartialScoresError(RewardError):
 
 
 class AlignError(DeradiffError, ValueError):
-    """An alignment that can't be trained: unusable preferences, a pipeline that can't be taught."""
+    """A training that can't run: unusable preferences, settings, or a pipeline that can't be trained."""
 
 
 def first_few(texts: Iterable[str]) -> str:

@@ -161,8 +161,8 @@ def test_prediction_types(name: str, options: dict[str, Any], expected: str) -> 
         ("EDMDPMSolverMultistepScheduler", {}, "sigma_data"),
         ("CMStochasticIterativeScheduler", {}, "sigma_data"),
         ("IPNDMScheduler", {}, "alphas_cumprod"),
-        ("DDIMInverseScheduler", {}, "noise grows"),
-        ("DPMSolverMultistepInverseScheduler", {}, "noise grows"),
+        ("DDIMInverseScheduler", {}, "noise increases"),
+        ("DPMSolverMultistepInverseScheduler", {}, "noise increases"),
         ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}, "flow"),
     ],
 )

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deradiff.noise import is_flow, over_trailing, prediction_type, training_level
-from deradiff.predict import target
+from deradiff.noise import append_dims, is_flow, prediction_type, training_level
+from deradiff.predict import training_target
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -50,5 +50,5 @@ def random_times(scheduler: Any, count: int, generator: torch.Generator) -> Tens
 def noised(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Noised:
     """Latents (B, ...) noised by eps (B, ...) at timesteps (B,)."""
     level = training_level(scheduler, timestep)
-    alpha, sigma = (over_trailing(part, x_0).to(x_0.dtype) for part in (level.alpha, level.sigma))
-    return Noised(alpha * x_0 + sigma * eps, timestep, target(x_0, eps, level, prediction_type(scheduler)))
+    alpha, sigma = (append_dims(part, x_0).to(x_0.dtype) for part in (level.alpha, level.sigma))
+    return Noised(alpha * x_0 + sigma * eps, timestep, training_target(x_0, eps, level, prediction_type(scheduler)))
