@@ -9,7 +9,7 @@ from tests.laws.schedules import randn
 from torch import Tensor
 
 from deradiff.trajectory import DenoiserCall
-from deradiff.trajectory.guided import guided_difference
+from deradiff.trajectory.calls import guided_difference
 
 LAM = torch.tensor([0.3, 1.7], dtype=torch.float64)
 Guidance = Callable[[Tensor], Tensor]  # from the branches (K, B, ...) to what a scheduler is given

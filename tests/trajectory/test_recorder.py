@@ -110,14 +110,14 @@ class Bare:
 
     def told(self, spans: dict[int, int]) -> Paths:
         """A difference of eps that stays as it is, told of at some steps for some more."""
-        walk = PathRecorder([torch.Generator()] * 3, 1)
+        recorder = PathRecorder([torch.Generator()] * 3, 1)
         reference, aligned = (torch.full((3, 4, 8, 8), value) for value in (0.5, 1.5))
         mixture = reference + self.lams[:, None, None, None] * (aligned - reference)
         self.scheduler.set_timesteps(6)
-        with walk.along(self.scheduler):
+        with recorder.record_steps(self.scheduler):
             for place, timestep in enumerate(self.scheduler.timesteps):
                 if place in spans:
-                    walk.observe(
+                    recorder.observe(
                         DenoiserCall(
                             component="unet",
                             sample=None,
@@ -129,7 +129,7 @@ class Bare:
                         )
                     )
                 self.scheduler.step(mixture, timestep, torch.zeros_like(mixture))
-        return walk.paths()
+        return recorder.paths()
 
 
 @pytest.mark.parametrize("scheduler", ["EulerAncestralDiscreteScheduler", "DDIMScheduler"])
@@ -184,7 +184,7 @@ def test_a_step_that_nothing_was_told_of_leaves_the_paths_unknown() -> None:
     paths = Bare("DDIMScheduler").told({0: 3, 4: 2})
     assert paths.path_kl is None
     assert paths.log_weight is None
-    assert "no linear combination" in str(paths.unknown)
+    assert "not a linear combination" in str(paths.unknown_reason)
 
 
 def test_a_copy_of_a_scheduler_steps_plainly_and_nothing_stays_on_either() -> None:
@@ -237,7 +237,7 @@ def test_reused_differences_tell_nothing() -> None:
         pipe(**{**ZOO["sd"].call(1), "num_inference_steps": 6})
     assert handle.paths is not None
     assert handle.paths.q is None
-    assert "extrapolates the difference" in str(handle.paths.unknown)
+    assert "extrapolates the difference" in str(handle.paths.unknown_reason)
 
 
 def test_learned_variances_are_told_apart_also_without_guidance() -> None:
@@ -247,4 +247,4 @@ def test_learned_variances_are_told_apart_also_without_guidance() -> None:
     with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5) as handle, handle.recording():
         pipe(**given, generator=torch.Generator().manual_seed(0))
     assert handle.paths is not None
-    assert handle.paths.unknown == "it learns its variance"
+    assert handle.paths.unknown_reason == "it learns its variance"

@@ -69,19 +69,19 @@ def test_who_takes_over_takes_over_everything() -> None:
     """At the third step two of three particles lose all weight: what is stepped from there is the first's."""
     scheduler = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
     scheduler.set_timesteps(6)
-    walk, given, rows = PathRecorder(seeded(1), 3), [], torch.arange(1.0, 4.0)[:, None]
+    recorder, given, rows = PathRecorder(seeded(1), 3), [], torch.arange(1.0, 4.0)[:, None]
 
     def kept(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given.append((*args, [value for value in scheduler.model_outputs if value is not None]))
         return step(*args, **kwargs)
 
     x = torch.randn(3, 5, generator=Generator().manual_seed(0))
-    with around_step(scheduler, kept), walk.along(scheduler):
+    with around_step(scheduler, kept), recorder.record_steps(scheduler):
         for place, t in enumerate(scheduler.timesteps):
             prediction = 0.1 * x + rows
             away = 0.1 * rows if place < 2 else 30.0 * (rows > 1) if place == 2 else torch.zeros(3, 1)
             pair = {0: (prediction - 0.5 * away,), 1: (prediction + 0.5 * away,)}
-            walk.observe(
+            recorder.observe(
                 DenoiserCall(component="", sample=x, timestep=t, predictions=pair, mixture=(prediction,), lams=[0.5])
             )
             x = scheduler.step(prediction, t, x, generator=Generator().manual_seed(place), return_dict=False)[0]
@@ -90,12 +90,12 @@ def test_who_takes_over_takes_over_everything() -> None:
     for value in (prediction, sample, *history):
         assert torch.equal(value, value[:1].expand_as(value))
     assert all(torch.equal(given[k][0], given[k][0][:1].expand(3, 5)) for k in (0, 1)) is False
-    run_with_particles = walk.paths()
+    run_with_particles = recorder.paths()
     assert run_with_particles.q is not None
     assert run_with_particles.ancestors is not None
     assert run_with_particles.ancestors.item() == 1
-    assert walk.sums is not None
-    assert torch.equal(walk.sums.values["q"], walk.sums.values["q"][:1].expand(3))
+    assert recorder.statistics is not None
+    assert torch.equal(recorder.statistics.values["q"], recorder.statistics.values["q"][:1].expand(3))
 
 
 def test_weighted_means_converge_as_one_over_the_root_of_the_particles() -> None:
@@ -145,15 +145,15 @@ def test_permuting_particles_changes_nothing() -> None:
     increments = torch.randn(3, 6, generator=Generator().manual_seed(0), dtype=torch.float64)
     order = torch.randperm(6, generator=Generator().manual_seed(1))
     one, other = Particles(seeded(3), 6), Particles(seeded(3), 6)
-    one.weigh(increments.flatten())
-    other.weigh(increments[:, order].flatten())
+    one.add_log_weights(increments.flatten())
+    other.add_log_weights(increments[:, order].flatten())
     torch.testing.assert_close(other.log_weights, one.log_weights[:, order])
     torch.testing.assert_close(other.ess(), one.ess())
     frequency = torch.zeros(2, 3, 6)
     for trial in range(400):
         for place, given in enumerate((increments, increments[:, order])):
             own = Particles([Generator().manual_seed(9 * trial + image) for image in range(3)], 6)
-            own.weigh(given.flatten())
+            own.add_log_weights(given.flatten())
             frequency[place].flatten()[own.sample_final()] += 1 / 400
     torch.testing.assert_close(frequency[0].double(), increments.softmax(1), atol=0.09, rtol=0)
     torch.testing.assert_close(frequency[1], frequency[0][:, order], atol=0.12, rtol=0)
@@ -163,7 +163,7 @@ def test_survivors_are_as_many_as_their_weight_says_and_weights_start_anew() -> 
     particles = Particles(seeded(40), 8)
     log_weights = 2 * torch.randn(40, 8, generator=Generator().manual_seed(2), dtype=torch.float64)
     log_weights[0] = 0.0  # needs no resampling
-    particles.weigh(log_weights.flatten())
+    particles.add_log_weights(log_weights.flatten())
     low = particles.ess() < 4
     rows = particles.resample()
     assert rows is not None
@@ -175,7 +175,7 @@ def test_survivors_are_as_many_as_their_weight_says_and_weights_start_anew() -> 
     assert torch.equal(parents[~low], torch.arange(8).expand(int((~low).sum()), 8))
     assert (particles.log_weights[low] == 0).all()
     assert torch.equal(particles.log_weights[~low], log_weights[~low])
-    assert torch.equal(particles.ancestors(), (copies > 0).sum(1))
+    assert torch.equal(particles.n_ancestors(), (copies > 0).sum(1))
 
 
 def test_what_a_multistep_sampler_remembers_goes_with_its_rows() -> None:

@@ -40,7 +40,7 @@ def test_paths_are_known_and_recording_them_changes_nothing(specimen: Specimen) 
         assert torch.equal(sampled(specimen, pipe), plain)
     paths = handle.paths
     assert paths is not None
-    assert (paths.unknown is not None) == (specimen.name in UNKNOWN)
+    assert (paths.unknown_reason is not None) == (specimen.name in UNKNOWN)
     if specimen.name in UNKNOWN:
         assert paths.path_kl is None
         assert paths.implicit_reward is None

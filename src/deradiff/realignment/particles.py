@@ -60,8 +60,8 @@ def run_recorded(
     recorder = PathRecorder(generators, batch.particles)
     known = not several and None not in schedulers.values()
     if not known:
-        recorder.unknown = "it has several schedulers or several anchors, or none"
-    with observing(recorder.observe), recorder.along(next(iter(schedulers.values()))) if known else nullcontext():
+        recorder.unknown_reason = "it has several schedulers or several anchors, or none"
+    with observing(recorder.observe), recorder.record_steps(next(iter(schedulers.values()))) if known else nullcontext():
         output = call.run()
     paths = recorder.paths()
     return select_rows(output, batch.rows, paths.rows) if corrects and not keep_all else output, paths
