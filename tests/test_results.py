@@ -1,12 +1,15 @@
 """The table of scores: other axes keep every value where it was, and gaps are gaps."""
 
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from deradiff.errors import ResultsError
-from deradiff.results import Results, RewardInfo
+from deradiff.results import Results, RewardInfo, as_results
 
 PROMPTS, SEEDS, LAMS = ("b", "a", "c"), (3, 0), (0.0, 0.5, 1.0, 2.0)
 SHAPE = (len(PROMPTS), len(SEEDS), len(LAMS))
@@ -119,3 +122,44 @@ def test_an_image_that_is_not_there_is_told() -> None:
         gap.image(1, 0, 2)
     with pytest.raises(ResultsError, match=r"the reference, lam = 0, is not among the lams 0\.5, 1"):
         _ = gap.select([0], [1, 2]).zero
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"seeds": 2}, "seeds: expected a list of whole numbers, such as .*, got 2"),
+        ({"seeds": [0.5]}, "seeds: expected a list of whole numbers"),
+        ({"prompts": "abc"}, "prompts: expected a list of texts, got 'abc'"),
+        ({"prompts": [1]}, "prompts: expected a list of texts"),
+        ({"lams": 0.5}, "lams: expected a list of numbers"),
+        ({"lams": ["a", "b"]}, "lams: expected a list of numbers"),
+        ({"scores": [[[1.0, 2.0]]]}, "scores: expected a mapping of names to arrays"),
+        ({"paths": 3}, "paths: expected a mapping"),
+        ({"path_kl": "x"}, "path_kl: expected an array of numbers"),
+    ],
+)
+def test_values_of_another_type_are_refused(wrong: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ResultsError, match=expected):
+        Results(**{"prompts": ["a"], "seeds": [0], "lams": [0, 1], "scores": {}, **wrong})
+
+
+def test_a_command_that_is_named_can_be_pasted() -> None:
+    of_a_run = table(folder=Path("my runs/it's"), unscored={"hps": 1})
+    with pytest.raises(ResultsError, match="no score of hps") as lacking:
+        of_a_run.scored("hps")
+    message = str(lacking.value)
+    assert message.startswith("1 of 24 images has no score of hps; score the run: deradiff score ")
+    command = message[message.index("deradiff") : message.index(" (from Python: run.score('hps'))")]
+    assert shlex.split(command) == ["deradiff", "score", "my runs/it's", "--rewards", "hps"]
+    assert of_a_run.select([0], [0, 1]).folder == of_a_run.on_axes(["b"], [0], [0, 1]).folder == of_a_run.folder
+    with pytest.raises(ResultsError, match=r"no reward 'hps' here; .*score the run: run\.score\('hps'\)$"):
+        table().scored("hps")
+
+
+def test_a_run_stands_for_its_results() -> None:
+    own = table()
+    run: Any = SimpleNamespace(results=lambda: own)
+    assert as_results(own) is as_results(run) is own
+    for wrong in (None, "runs/a", SimpleNamespace(results=3), SimpleNamespace(results=lambda: 3)):
+        with pytest.raises(ResultsError, match=r"expected a deradiff\.Run or deradiff\.Results, got "):
+            as_results(wrong)  # pyright: ignore[reportArgumentType]

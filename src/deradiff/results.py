@@ -1,15 +1,16 @@
-"""A sweep's scores as one paired table: prompts x seeds x lams.
+"""The scores of a run as one paired table: prompts x seeds x lams.
 
-Everything that chooses or draws (``analysis``, ``report``) reads this table and knows no model. Build one by hand to
-ask about scores from anywhere::
+``analysis`` and ``report`` read this table and know no model. To analyse scores from elsewhere, build one by hand::
 
     deradiff.Results(prompts=["a cat", ...], seeds=[0, 1], lams=[0, 0.5, 1], scores={"hps": array})
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from reprlib import repr as shortened
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +28,7 @@ class RewardInfo:
         direction: ``higher`` is better, ``steady`` (neither up nor down is better) or ``none`` (it says how far an
             image moved, not whether that is good).
         margin: the smallest change that matters, above 0, in the reward's units, or as a share of its mean at lam = 0;
-            None where nobody has said.
+            None where it is unknown.
         relative: whether the margin is a share.
         margin_source: where the margin comes from.
         floor: the lowest score possible, where it is near enough to real scores to bound what a prompt can lose; else
@@ -43,7 +44,7 @@ class RewardInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Scores of the images of a run; P prompts, S seeds, L lams. Sequences and nested lists are converted.
+    """Scores of the images of a run: P prompts, S seeds, L lams. Sequences and nested lists are converted.
 
     Attributes:
         prompts: P prompts.
@@ -52,24 +53,26 @@ class Results:
         scores: reward name -> array (P, S, L), higher is better unless ``rewards`` says otherwise; nan where there is
             no image, or no score of it.
         images: image files, array of paths (P, S, L), empty where there is none; all empty by default.
+        folder: the run's folder, which messages name in commands; None for scores from elsewhere.
         unscored: reward name -> how many images have no score of it yet; such a reward is not among ``scores``.
-        missing: how many images were asked for and are not there yet.
+        missing: how many images were requested and do not exist yet.
         path_kl: path KL to the reference in nats, array (P, S, L), or None where it was not recorded.
         paths: other trajectory statistics (`deradiff.trajectory.Paths`), name -> array (P, S, L), nan where unknown.
         rewards: reward name -> what is known of its scale; `RewardInfo`'s defaults where a name is missing.
-        anchor_beta: KL strength the anchor was aligned at, or None where its card does not say.
+        anchor_beta: KL strength the anchor was aligned at, or None where its card does not state it.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).
 
     Raises:
-        ResultsError: an array of another shape, lams that do not ascend, a score that is infinite, or a reward without
-            any score.
+        ResultsError: a value of the wrong type, an array of another shape, lams that do not ascend, a score that is
+            infinite, or a reward without any score.
     """
 
     prompts: Sequence[str]
     seeds: Sequence[int]
     lams: Sequence[float]
     scores: Mapping[str, NDArray[np.float64]]
-    images: Any = None  # NDArray[np.object_] once made
+    images: Any = None  # NDArray[np.object_] after construction
+    folder: Path | None = None
     unscored: Mapping[str, int] = field(default_factory=dict)
     missing: int = 0
     path_kl: NDArray[np.float64] | None = None
@@ -79,25 +82,31 @@ class Results:
     details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompts", tuple(self.prompts))
-        object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
-        object.__setattr__(self, "lams", tuple(float(lam) for lam in self.lams))
+        self._set("prompts", _converted("prompts", self.prompts, _text, "a list of texts"))
+        self._set("seeds", _converted("seeds", self.seeds, _whole, "a list of whole numbers, such as [0, 1]"))
+        self._set("lams", _converted("lams", self.lams, float, "a list of numbers, such as [0, 0.5, 1]"))
         if 0 in self.shape:
             counts = "{} prompts x {} seeds x {} lams".format(*self.shape)
             raise ResultsError(f"no images: {counts}; run a sweep first")
         if not all(a < b for a, b in zip(self.lams, self.lams[1:], strict=False)) or not np.isfinite(self.lams).all():
             raise ResultsError(f"lams must ascend without repeats, got {self.lams}")
-        object.__setattr__(self, "scores", {name: self._table(name, table) for name, table in self.scores.items()})
-        object.__setattr__(self, "paths", {name: self._table(name, table) for name, table in self.paths.items()})
+        for name in ("scores", "paths"):
+            tables = getattr(self, name)
+            if not isinstance(tables, Mapping):
+                raise ResultsError(f"{name}: expected a mapping of names to arrays, got {shortened(tables)}")
+            self._set(name, {key: self._table(key, table) for key, table in tables.items()})
         if self.path_kl is not None:
-            object.__setattr__(self, "path_kl", self._table("path_kl", self.path_kl))
+            self._set("path_kl", self._table("path_kl", self.path_kl))
         images = np.full(self.shape, "", dtype=object) if self.images is None else np.asarray(self.images, dtype=object)
-        object.__setattr__(self, "images", self._shaped("images", images))
+        self._set("images", self._shaped("images", images))
         for name, table in self.scores.items():
             if bad := int(np.sum(np.isinf(table))):
                 raise ResultsError(f"{name}: {bad} of {table.size} scores are infinite; expected finite numbers")
             if np.isnan(table).all():
                 raise ResultsError(f"{name}: all {table.size} scores are nan; expected numbers, nan for gaps alone")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -113,7 +122,7 @@ class Results:
         return self.lams.index(0)
 
     def info(self, reward: str) -> RewardInfo:
-        """What is known of a reward's scale."""
+        """What is known of the scale of a reward."""
         return self.rewards.get(reward, RewardInfo())
 
     def scored(self, reward: str) -> NDArray[np.float64]:
@@ -125,15 +134,23 @@ class Results:
         if reward in self.unscored:
             raise ResultsError(self.missing_scores_message(reward))
         if reward not in self.scores:
-            there = ", ".join([*self.scores, *self.unscored]) or "none"
-            raise ResultsError(f"no reward {reward!r} here; there are: {there}; choose one, or run deradiff score")
+            known = ", ".join([*self.scores, *self.unscored])
+            expected = f"; expected one of: {known}; or" if known else ", nor any other;"
+            raise ResultsError(f"no reward {reward!r} here{expected} {self._how_to_score(reward)}")
         return self.scores[reward]
 
     def missing_scores_message(self, reward: str) -> str:
-        """What to say of a reward that some images have no score of yet."""
+        """How many images have no score of a reward yet, and how to score them."""
         count = np.count_nonzero(self.images != "") or np.prod(self.shape)  # a table from elsewhere names no files
-        missing = f"{self.unscored[reward]} of {count} images have no score of {reward}"
-        return f"{missing}; score the run again: deradiff score RUN --rewards {reward}"
+        missing = self.unscored[reward]
+        lack = f"{missing} of {count} images {'has' if missing == 1 else 'have'} no score of {reward}"
+        return f"{lack}; {self._how_to_score(reward)}"
+
+    def _how_to_score(self, reward: str) -> str:
+        if self.folder is None:
+            return f"score the run: run.score({reward!r})"
+        command = f"deradiff score {shlex.quote(str(self.folder))} --rewards {shlex.quote(reward)}"
+        return f"score the run: {command} (from Python: run.score({reward!r}))"
 
     def unscored_prompts(self, reward: str) -> list[str]:
         """The prompts some of whose images have no score of a reward, such as those that it failed on.
@@ -169,19 +186,14 @@ class Results:
         def cut(table: NDArray[Any]) -> NDArray[Any]:
             return table[rows][:, :, columns]
 
-        return Results(
+        return replace(
+            self,
             prompts=[self.prompts[row] for row in rows],
-            seeds=self.seeds,
             lams=[self.lams[column] for column in columns],
             scores={name: cut(table) for name, table in self.scores.items()},
             images=cut(self.images),
-            unscored=self.unscored,
-            missing=self.missing,
             path_kl=None if self.path_kl is None else cut(self.path_kl),
             paths={name: cut(table) for name, table in self.paths.items()},
-            rewards=self.rewards,
-            anchor_beta=self.anchor_beta,
-            details=self.details,
         )
 
     def on_axes(
@@ -191,19 +203,19 @@ class Results:
         lams: Sequence[float],
         rewards: Iterable[str] | None = None,
     ) -> "Results":
-        """The table on other axes: gaps where it has nothing; what isn't on these axes is left out.
+        """The table on other axes, with gaps where it has no value; what is not on these axes is left out.
 
         Args:
-            prompts: each once.
-            seeds: each once.
+            prompts: without repeats.
+            seeds: without repeats.
             lams: ascending.
-            rewards: to keep; all that are scored by default.
+            rewards: those to keep; all that are scored by default.
 
         Raises:
             ResultsError: a reward that isn't there, or that has no score on these axes.
         """
         pairs = [_shared(self.prompts, prompts), _shared(self.seeds, seeds), _shared(self.lams, lams)]
-        source, target = (np.ix_(*places) for places in zip(*pairs, strict=True))
+        source, target = (np.ix_(*indices) for indices in zip(*pairs, strict=True))
 
         def moved(table: NDArray[Any], empty: object) -> NDArray[Any]:
             new = np.full((len(prompts), len(seeds), len(lams)), empty, dtype=table.dtype)
@@ -240,8 +252,51 @@ class Results:
         return table
 
 
+class HasResults(Protocol):
+    """An object with a table of results, such as `deradiff.Run`."""
+
+    def results(self) -> Results:
+        """The table of scores."""
+        ...
+
+
+def as_results(source: Results | HasResults) -> Results:
+    """The table itself, or that of a run.
+
+    Raises:
+        ResultsError: ``source`` is neither.
+    """
+    if isinstance(source, Results):
+        return source
+    table = source.results() if callable(getattr(source, "results", None)) else None
+    if not isinstance(table, Results):
+        raise ResultsError(f"expected a deradiff.Run or deradiff.Results, got {type(source).__name__}")
+    return table
+
+
+def _converted(name: str, values: Any, convert: Callable[[Any], Any], expected: str) -> tuple[Any, ...]:
+    try:
+        if isinstance(values, str | Mapping):  # its letters or keys are not meant
+            raise TypeError(type(values).__name__)
+        return tuple(map(convert, values))
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"{name}: expected {expected}, got {shortened(values)}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _whole(value: Any) -> int:
+    if int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
 def _shared(old: Sequence[Any], new: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Where the values that two axes share stand on each."""
-    places = {value: at for at, value in enumerate(old)}
-    shared = [(places[value], at) for at, value in enumerate(new) if value in places]
-    return [at for at, _ in shared], [at for _, at in shared]
+    """Indices of the values that two axes share, on each."""
+    indices = {value: index for index, value in enumerate(old)}
+    shared = [(indices[value], index) for index, value in enumerate(new) if value in indices]
+    return [index for index, _ in shared], [index for _, index in shared]

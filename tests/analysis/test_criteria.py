@@ -106,3 +106,43 @@ def test_where_no_margin_can_be_told_one_is_asked_for() -> None:
         resolve_margin(flat, Guard("r"))
     with pytest.raises(ResultsError, match=r"mean r at lam = 0 is 0.*such as r:-0\.1"):
         resolve_margin(flat, Guard("r", margin=0.1, relative=True))
+
+
+@pytest.mark.parametrize(
+    ("guards", "words"),
+    [
+        (["b:-10%"], r'deradiff.Guard\("b", margin=0.1, relative=True\)'),
+        ("b:-10%", r'deradiff.Guard\("b", margin=0.1, relative=True\)'),
+        (["b:±5%"], r'deradiff.Guard\("b", margin=0.05, relative=True, both=True\)'),
+        (["mine:b:-0.02"], r'deradiff.Guard\("mine:b", margin=0.02\)'),
+        (["http://host:80:-1%"], r'deradiff.Guard\("http://host:80", margin=0.01, relative=True\)'),
+        ({"b": -0.1}, "guards: expected a list such as"),
+        (5, "guards: expected a list such as"),
+        ([5], "expected guards such as deradiff.Guard"),
+        ([""], "a guard names a reward"),
+    ],
+)
+def test_guards_as_the_command_line_spells_them_are_refused_with_what_python_takes(guards: Any, words: str) -> None:
+    with pytest.raises(ResultsError, match=words):
+        make_criteria("a", guards)
+
+
+def test_the_name_of_one_guard_and_names_with_colons_will_do() -> None:
+    assert make_criteria("a", "hps").guards == make_criteria("a", Guard("hps")).guards == (Guard("hps"),)
+    for name in ("mine:redness", "http://host:8000", "http://host:8000/score"):
+        assert make_criteria("a", [name]).guard_names == [name]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"objectives": 5}, {"objectives": [5]}, {"kl_budget": "40"}, {"risk": "5%"}, {"risk": None}, {"prefer": None}],
+)
+def test_values_of_another_type_are_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(ResultsError):
+        make_criteria(**{"objectives": "a", **asked})
+    wrongs: list[dict[str, Any]] = [{"margin": "10%"}, {"margin": True}, {"floor": "0"}]
+    for wrong in wrongs:
+        with pytest.raises(ResultsError, match="is a number, got"):
+            Guard("hps", **wrong)
+    with pytest.raises(ResultsError, match="objectives are names"):
+        Criteria(objectives="warmth")  # pyright: ignore[reportArgumentType]

@@ -190,6 +190,12 @@ def test_a_counted_guard_takes_as_many_prompts_as_it_says_however_clean(margin: 
         assert shown(counted(least - 1), guard, risk=risk) == [0]
 
 
+def test_a_share_of_all_or_next_to_nothing_has_a_number_too() -> None:
+    assert least_prompts(1.0, 0.05) == least_prompts(10.0, 0.05) == 0
+    assert least_prompts(1e-9, 0.05) == 2_995_732_273
+    assert 1e15 < least_prompts(1e-320, 0.05) < 1e16
+
+
 def test_the_known_numbers_of_prompts() -> None:
     assert [least_prompts(margin, 0.05) for margin in (0.05, 0.1, 0.2)] == [59, 29, 14]
 

@@ -81,7 +81,7 @@ def test_what_can_not_be_told_is_refused() -> None:
     for lams, sampled in (([1.2], None), ([-0.1], None), ([0.5], [0.0, 2.0])):
         with pytest.raises(ResultsError, match=r"is beyond \[0, 1\]"):
             reweight(table, "r", lams, sampled)
-    with pytest.raises(ResultsError, match="no reward 'q' here; there are: r"):
+    with pytest.raises(ResultsError, match="no reward 'q' here; expected one of: r;"):
         reweight(table, "q")
     with pytest.raises(ResultsError, match=r"lam = 0.5 was not swept"):
         reweight(table, "r", sampled=[0.5])

@@ -71,13 +71,13 @@ def follow(command: str) -> list[str]:
 
 
 def test_more_lams_are_asked_for_where_the_answer_lies(tmp_path: Path) -> None:
-    store = scored(painted(tmp_path / "my run", prompts=PROMPTS, seeds=[0, 1], lams=[0, 1, 2]), proxy=rising)
+    store = scored(painted(tmp_path / "my run", prompts=PROMPTS, seeds=[0, 1], lams=[0, 0.5, 1]), proxy=rising)
     before = stamps(store.folder)
     printed = here("recommend", str(store.folder), "--objective", "proxy").stdout
     (command,) = advised(printed).values()
     words = follow(command)
     assert words[:3] == ["sweep", "--out", str(store.folder)]
-    assert words[words.index("--lams") + 1] == "3,4"  # the best is the last one
+    assert words[words.index("--lams") + 1] == "1.5,2"  # the best is the last one
     assert words[words.index("--rewards") + 1 :] == ["proxy", "--objective", "proxy"]
     assert promised(command) == 12 * 2 * 2
     assert stamps(store.folder) == before
@@ -98,7 +98,7 @@ def test_more_prompts_are_asked_for_as_many_as_would_settle_it(tmp_path: Path, m
 
 def test_the_question_is_that_of_the_answer_whatever_rewards_are_called(tmp_path: Path) -> None:
     values = {HOSTILE: rising, "mine:b": lambda cell: 7.0, "other's": lambda cell: -cell.lam}
-    store = scored(painted(tmp_path / "it's", prompts=PROMPTS, seeds=[0], lams=[0, 1, 2]), **values)
+    store = scored(painted(tmp_path / "it's", prompts=PROMPTS, seeds=[0], lams=[0, 0.5, 1]), **values)
     asked = ["--objective", HOSTILE, "--guard", "mine:b:±10%,other's:-9"]
     printed = here("recommend", str(store.folder), *asked).stdout
     words = as_typed(next(iter(advised(printed).values())))
@@ -110,7 +110,7 @@ def test_the_question_is_that_of_the_answer_whatever_rewards_are_called(tmp_path
 
 def test_several_guidances_are_all_sampled_and_counted(tmp_path: Path) -> None:
     """A command without --guidance is for all that the run has."""
-    store = painted(tmp_path / "run", prompts=PROMPTS, seeds=[0], lams=[0, 1, 2], guidances=[3.0, 7.0])
+    store = painted(tmp_path / "run", prompts=PROMPTS, seeds=[0], lams=[0, 0.5, 1], guidances=[3.0, 7.0])
     painted(store.folder, prompts=PROMPTS[:2], seeds=[1], lams=[0, 1], guidances=[7.0])  # more of one of them
     scored(store, proxy=rising)
     printed = here("recommend", str(store.folder), "--objective", "proxy").stdout
@@ -120,8 +120,8 @@ def test_several_guidances_are_all_sampled_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_run_that_grew_unevenly_is_advised_what_it_lacks(tmp_path: Path) -> None:
-    store = painted(tmp_path / "run", prompts=PROMPTS, seeds=[0], lams=[0, 1])
-    painted(tmp_path / "run", prompts=PROMPTS[:4], seeds=[1, 2], lams=[0, 1, 2])
+    store = painted(tmp_path / "run", prompts=PROMPTS, seeds=[0], lams=[0, 0.5])
+    painted(tmp_path / "run", prompts=PROMPTS[:4], seeds=[1, 2], lams=[0, 0.5, 1])
     scored(store, proxy=rising)
     printed = here("recommend", str(store.folder), "--objective", "proxy").stdout
     follow(advised(printed)["More lams"])

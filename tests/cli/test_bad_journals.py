@@ -138,7 +138,7 @@ CASES: list[tuple[dict[str, Any], Harm, tuple[str, ...], str]] = [
     ({}, infinite, ASKED, r"proxy: 2 of 12 scores in .*rewards\.jsonl are infinite.*; delete .* --rewards proxy"),
     ({}, a_text, ASKED, r"rewards\.jsonl, line 2, is damaged \(scores\.0.*\); delete that line"),
     ({}, too_few_scores, ASKED, r"rewards\.jsonl, line 4, is damaged .*; delete that line"),
-    ({}, other_images, ASKED, "6 of 12 images have no score of proxy; .*deradiff score RUN --rewards proxy"),
+    ({}, other_images, ASKED, "6 of 12 images have no score of proxy; .*deradiff score .*/run --rewards proxy "),
     ({}, no_cells, ASKED, "has no images yet; run the same deradiff sweep or search again"),
     ({}, damaged_cells, ASKED, r"cells\.jsonl, line 1, is damaged .*; delete that line and run the same command again"),
     ({}, cells_of_another_recipe, ASKED, r"cells\.jsonl, line 3, is of a run of another recipe; delete that line"),
@@ -147,16 +147,22 @@ CASES: list[tuple[dict[str, Any], Harm, tuple[str, ...], str]] = [
     ({}, damaged_recipe, ASKED, r"run\.json is damaged \(steps is .*\); restore it, or give another --out"),
     ({}, no_run, ASKED, r"is no run folder: it has no run\.json"),
     ({}, damaged_requests, ASKED, r"requests\.jsonl, line 1, is damaged .*; delete that line"),
-    ({}, in_part, ("--objective", "hps"), "3 of 12 images have no score of hps; .*deradiff score RUN --rewards hps"),
+    (
+        {},
+        in_part,
+        ("--objective", "hps"),
+        "3 of 12 images have no score of hps; .*deradiff score .*/run --rewards hps ",
+    ),
     ({}, in_part, (*ASKED, "--guard", "hps:-1%"), "3 of 12 images have no score of hps; .* --rewards hps"),
     (
         {},
         nothing,
         ("--objective", "fame"),
-        "no reward 'fame' here; there are: proxy; choose one, or run deradiff score",
+        "no reward 'fame' here; expected one of: proxy; or score the run: deradiff score .*/run --rewards fame ",
     ),
-    ({}, nothing, (*ASKED, "--guard", "fame"), "no reward 'fame' here; there are: proxy; choose one"),
-    ({}, unscored, ASKED, "no reward 'proxy' here; there are: none; .* run deradiff score"),
+    ({}, nothing, (*ASKED, "--guard", "fame"), "no reward 'fame' here; expected one of: proxy; "),
+    ({}, nothing, (*ASKED, "--guard", "proxy:much"), "can't read the guard 'proxy:much': its margin 'much' is not"),
+    ({}, unscored, ASKED, "no reward 'proxy' here, nor any other; score the run: deradiff score .*/run"),
 ]
 
 

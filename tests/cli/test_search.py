@@ -34,6 +34,14 @@ def last(printed: str) -> str:
     return printed.splitlines()[-1]
 
 
+def check_lams_have_rows(printed: str) -> None:
+    """Each lam that the answer names has a row with its figures."""
+    shown = {row[0] for row in re.findall(r"^ *([\d.]+) .*(reference|\[)", printed, re.MULTILINE)}
+    named = re.findall(r"(?:Gain in \w+ at lam =|best estimate|would show lam =|recommended lam:) ([\d.]*\d)", printed)
+    assert len(named) >= 2
+    assert set(named) <= shown
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return pacsv.read_csv(path).to_pylist()
 
@@ -85,7 +93,7 @@ def test_one_comes_back_to_a_search_by_the_commands_of_a_run(whole: tuple[Path, 
     read = here("recommend", str(run), *ASKED).stdout
     assert read == printed[printed.index("images, ") - 3 :].lstrip()
     unknown = here("recommend", str(run), "--objective", "contrast", code=2).stderr
-    assert "no reward 'contrast' here; there are: faithfulness, warmth" in unknown.replace(
+    assert "no reward 'contrast' here; expected one of: faithfulness, warmth" in unknown.replace(
         "warmth, faithfulness", "faithfulness, warmth"
     )
     here("score", str(run), "--rewards", "contrast")
@@ -149,6 +157,7 @@ def test_what_a_search_advises_costs_what_it_says(whole: tuple[Path, str]) -> No
     found = []
     for margin in (1, 2, 3, 5, 8, 10, 15, 20, 30):
         printed = here("recommend", str(run), "--objective", "warmth", "--guard", f"faithfulness:-{margin}%").stdout
+        check_lams_have_rows(printed)
         found += re.findall(r"^(\d+) more prompts, .*: (deradiff sweep .*# ([\d,]+) images.*)$", printed, re.MULTILINE)
     assert found
     for more, command, count in found:

@@ -77,7 +77,7 @@ def test_a_run_that_grew_at_some_seeds_becomes_a_study_of_what_is_there(run: Sto
 def test_a_mistake_is_told_in_one_line(run: Store, tmp_path: Path) -> None:
     asked = (str(run.folder), "--guidance", "7", "--objective", "proxy")
     unknown = here("study", *asked, "--guard", "fame", "--out", str(tmp_path / "s.db"), code=2).stderr
-    assert unknown.startswith("Error: no reward 'fame' here; there are: proxy, gold")
+    assert unknown.startswith("Error: no reward 'fame' here; expected one of: proxy, gold")
     assert "ends in .db" in here("study", *asked, "--out", str(tmp_path / "s.sqlite"), code=2).stderr
     assert "choose one of them" in here(*("study", *asked[:1], *asked[3:]), "--out", "s.db", code=2).stderr
     assert {path.name for path in tmp_path.iterdir()} == {"run"}

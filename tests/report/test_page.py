@@ -318,7 +318,7 @@ def test_a_silent_alarm_tells_how_near_it_was(
 ) -> None:
     calm = dataclasses.replace(results, scores={name: results.scores[name] for name in ("warmth", "sharpness")})
     page = open_page(written(calm, tmp_path)).page
-    silence = messages.silence(recommend(calm, "warmth"))
+    silence = messages.no_alarm_message(recommend(calm, "warmth"))
     assert f"Hacking alarm: {silence}" in text_of(page, "header")
     assert page.locator("[aria-label='Hacking alarm']").count() == 0
     assert "no alarm raised" in page.locator("body").inner_text()

@@ -83,7 +83,7 @@ def check_answerable(results: Results, reward: str) -> None:
     if 0 not in lams:
         raise ResultsError(f"the reference, lam = 0, is not among the lams {swept}; sweep it too: --lams 0")
     if len(results.prompts) < 2:
-        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep more: --prompts MORE")
+        raise ResultsError("one prompt only: intervals need the spread between prompts; sweep more prompts")
 
 
 def paired_changes(results: Results, reward: str, floor: float | None = None) -> PromptMeans:

@@ -13,7 +13,7 @@ lams that hold, corrected for all lams (Bonferroni). Beyond a failing lam nothin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, log, log1p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from deradiff.errors import ResultsError
 from deradiff.results import Results
 
 BUDGET = "path KL"
+_SMALLEST_SHARE = 1e-15  # of which the number of prompts is still a number
 Bools = NDArray[np.bool_]
 
 
@@ -38,6 +39,7 @@ class Constraint:
         slack: prompts' values (P, L), with a mean of 0 or more where it holds.
         margin: the slack at lam = 0.
         worst: the smallest slack that a prompt could have; None where nothing bounds it.
+        can_fail: whether some scores would break it; False where the margin is all that can be lost, or more.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Constraint:
     slack: PromptMeans
     margin: float
     worst: float | None = None
+    can_fail: bool = True
 
     def least_prompts(self, risk: float) -> int | None:
         """Prompts below which nothing above lam = 0 can be shown, however clean the data; None where none is needed.
@@ -58,8 +61,8 @@ class Constraint:
 
 
 def least_prompts(share: float, risk: float) -> int:
-    """Prompts that miss a group of this share, in (0, 1), with a probability of at most ``risk``."""
-    return ceil(log(risk) / log(1 - share) - 1e-9)
+    """Prompts that miss a group of this share, above 0, with a probability of at most ``risk``; 0 of a share >= 1."""
+    return 0 if share >= 1 else ceil(log(risk) / log1p(-max(share, _SMALLEST_SHARE)) - 1e-9)
 
 
 def constraints(results: Results, criteria: Criteria) -> list[Constraint]:
@@ -103,13 +106,15 @@ def _constraint(results: Results, guard: Guard, margin: Margin, sign: int) -> Co
         sign * (scores - reference) + room(reference), change.lowest + room(best), change.highest + room(worst)
     )
     bound = score_bounds(results, guard.reward, guard.floor)[0 if sign > 0 else 1]
-    text = f"{guard.reward} {'loses' if sign > 0 else 'gains'} at most {margin}"
+    least = float(sign * (bound - best) + room(best)) if np.isfinite(bound) else None
+    all_of_it = sign > 0 and (margin.share or 0) >= 1 and float(np.nanmin(scores)) >= 0
     return Constraint(
         name=guard.reward,
-        text=text,
+        text=f"{guard.reward} {'loses' if sign > 0 else 'gains'} at most {margin}",
         slack=slack,
         margin=margin.size,
-        worst=float(sign * (bound - best) + room(best)) if np.isfinite(bound) else None,
+        worst=least,
+        can_fail=not (all_of_it or (least is not None and least >= 0)),
     )
 
 

@@ -1,6 +1,6 @@
-"""A recommendation as text: the answer, why, how sure, what would settle it, and what to beware of."""
+"""A recommendation as text: the answer, its reasons, its uncertainty, what would settle it, and warnings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from deradiff.analysis.statistics import Interval
 
 FEW_PROMPTS = 5
 ENOUGH_PROMPTS = 29  # miss a tenth of all prompts one time in twenty
+MOST_PROMPTS = 100_000  # that a number of prompts is advice up to
 
 
 def headline(answer: Recommendation, at: str | None = None) -> str:
-    """The lam and whether it stands, in one sentence."""
+    """The lam and what is shown there, in one sentence."""
     beta = "" if answer.beta is None else f" (beta {answer.beta:.3g})"
     return f"lam{f' at {at}' if at else ''}: {answer.lam:g}{beta}: {_status(answer)}"
 
@@ -41,11 +42,12 @@ def reasons(answer: Recommendation) -> list[str]:
 
 
 def by_risk(answer: Recommendation) -> str:
-    """The lam at each risk, side by side."""
+    """The lam at each risk, side by side, and the interval of the right one."""
     names = {RISKS[0]: "safe", BEST_ESTIMATE: "best estimate"}
     parts = [f"{names.get(risk, '')} {lam:g} ({risk:.0%} risk)".strip() for risk, lam in answer.lams_by_risk.items()]
     low, high = answer.interval
-    return f"{', '.join(parts)}. The right lam is between {low:g} and {high:g} (95 %)."
+    where = f"is {low:g}" if low == high else f"lies between {low:g} and {high:g}"
+    return f"{', '.join(parts)}. For all prompts like these, the best of these lams {where} (95 % confidence)."
 
 
 def to_settle(answer: Recommendation) -> str | None:
@@ -54,19 +56,22 @@ def to_settle(answer: Recommendation) -> str | None:
         lam, prompts = answer.settled_by
         more = prompts - answer.prompts
         if more <= 0:
-            return f"{prompts} prompts like these show lam = {lam:g} four times in five: these were unlucky."
-        return f"About {more} more prompts like these ({prompts} in all) would show lam = {lam:g} (80 % power)."
+            return f"{prompts:,} prompts like these show lam = {lam:g} four times in five: these were unlucky."
+        return (
+            f"About {more:,} more prompt{'s' * (more > 1)} like these ({prompts:,} in all) would show lam = {lam:g} "
+            "(80 % power)."
+        )
     if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam:
         wanted = f"{answer.lams_by_risk[BEST_ESTIMATE]:g}"
         return (
-            f"These {answer.prompts} prompts can't say how many would show lam = {wanted}: "
-            "the loss is too close to the margin, or too uncertain."
+            f"These {answer.prompts:,} prompts can't say how many would show lam = {wanted}: "
+            "the loss or the gain is too uncertain, or too close to what is allowed."
         )
     return None
 
 
 def verdict_reason(answer: Recommendation, index: int) -> str:
-    """Why a lam has its verdict, as text; empty where all is shown to hold."""
+    """Why a lam has its verdict, as text; empty where every constraint is shown to hold."""
     if answer.verdicts[index] == "shown to hold":
         return ""
     if answer.failing[index]:
@@ -77,7 +82,7 @@ def verdict_reason(answer: Recommendation, index: int) -> str:
 
 
 def alarm_sentence(alarm: Alarm, prompts: int) -> str:
-    """A raised alarm in a sentence, with what it assumes."""
+    """A raised alarm in a sentence, with its assumption."""
     p = f"p {'< 0.001' if alarm.p_value < 0.001 else f'= {alarm.p_value:.2g}'}"
     rise = f"{alarm.objective} rises by {alarm.rise}"
     if alarm.drifts:
@@ -93,8 +98,8 @@ def alarm_sentence(alarm: Alarm, prompts: int) -> str:
     return sentence + (f" {_missable(prompts)}" if prompts < ENOUGH_PROMPTS else "")
 
 
-def silence(answer: Recommendation) -> str | None:
-    """Where no alarm is raised, how near the closest is; None where one is, or where none could be."""
+def no_alarm_message(answer: Recommendation) -> str | None:
+    """Where no alarm is raised, how near the closest is; None where one is raised, or where none could be."""
     if not answer.alarms or answer.alarms[0].raised:
         return None
     alarm = answer.alarms[0]
@@ -109,7 +114,7 @@ def silence(answer: Recommendation) -> str | None:
     if not alarm.drifts and alarm.change.low >= 0:
         return sentence
     room = high if alarm.drifts and alarm.change.mean > 0 else low
-    return f"{sentence} That is no proof: these {answer.prompts} prompts leave room for a change of {room} there."
+    return f"{sentence} That is no proof: these {answer.prompts:,} prompts leave room for a change of {room} there."
 
 
 def warnings(answer: Recommendation) -> list[str]:
@@ -122,21 +127,23 @@ def _status(answer: Recommendation) -> str:
 
 
 def _holds(answer: Recommendation) -> str:
+    risk = answer.criteria.risk
     if not answer.constraints:
-        return f"{_objectives(answer)} is shown to rise there"
-    return f"{' and '.join(answer.constraints)}, shown at {answer.criteria.risk:.0%} risk"
+        return f"{_objectives(answer)} is {'likelier than not' if risk == BEST_ESTIMATE else 'shown'} to rise there"
+    return f"{' and '.join(answer.constraints)}, shown at {risk:.0%} risk"
 
 
 def _why_not(answer: Recommendation) -> str:
-    settled = "shown to hold" in [v for lam, v in zip(answer.lams, answer.verdicts, strict=True) if lam != 0]
-    if settled and answer.candidate != 0:
+    others = [index for index, lam in enumerate(answer.lams) if lam != 0]
+    any_shown = any(answer.verdicts[index] == "shown to hold" for index in others)
+    if any_shown and answer.candidate != 0:
         gain = f"the gain in {_objectives(answer)} at lam = {answer.candidate:g}"
-        return f"these {answer.prompts} prompts don't settle {gain}"
-    if settled:
+        return f"these {answer.prompts:,} prompts don't settle {gain}"
+    if any_shown:
         return f"no lam shown to hold raises {_objectives(answer)}"
-    if all(answer.failing[index] for index, lam in enumerate(answer.lams) if lam != 0):
-        return f"every other lam fails ({', '.join(sorted({name for own in answer.failing for name in own}))})"
-    return f"these {answer.prompts} prompts don't settle any other lam"
+    if all(answer.failing[index] for index in others):
+        return f"every other lam fails ({', '.join(sorted({name for names in answer.failing for name in names}))})"
+    return f"these {answer.prompts:,} prompts don't settle any other lam"
 
 
 def _objectives(answer: Recommendation) -> str:
@@ -147,13 +154,14 @@ def _gain_sentence(answer: Recommendation) -> str:
     where = "there" if answer.candidate == answer.lam else f"at lam = {answer.candidate:g}"
     among = "among the lams shown to hold" if answer.constraints else "among all lams"
     how = "the smallest within one standard error of the best" if answer.criteria.prefer == "smallest" else "the best"
+    index = answer.lams.index(answer.candidate)
+    source = "" if answer.is_sampled(index) else " No image was sampled at this lam: a surrogate gives its figures."
     if len(answer.criteria.objectives) > 1:
-        gains = " and ".join(
-            f"{name} by {answer.curves[name].change[answer.lams.index(answer.candidate)]}"
-            for name in answer.criteria.objectives
+        gains = " and ".join(f"{name} by {answer.curves[name].change[index]}" for name in answer.criteria.objectives)
+        return (
+            f"Gain {where}: {gains}. It is {how} {among}, by the mean of the gains as shares of their largest.{source}"
         )
-        return f"Gain {where}: {gains}. It is {how} {among}, by the mean of the gains as shares of their largest."
-    return f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {among}."
+    return f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {among}.{source}"
 
 
 def _wins(answer: Recommendation) -> Iterator[str]:
@@ -164,6 +172,8 @@ def _wins(answer: Recommendation) -> Iterator[str]:
     if curve.wins_anchor is not None and answer.candidate != 1:
         sentence += f", and above the anchor's in {share_text(curve.wins_anchor[index])}"
     yield f"{sentence}."
+    if curve.wins[index].low > 0.5 and curve.change[index].low <= 0:
+        yield "A win counts however small it is: the mean change is not shown to be above 0."
 
 
 def share_text(share: Interval) -> str:
@@ -176,28 +186,45 @@ def _missable(prompts: int) -> str:
     return f"It assumes no unseen kind of prompt: {prompts} prompts can miss a group of up to {missed}."
 
 
+def few_prompts_message(reward: str, prompts: int, least: int, risk: float) -> str:
+    """That a guard can't be shown to hold with so few prompts.
+
+    Args:
+        reward: that it guards.
+        prompts: how many there are, fewer than ``least``.
+        least: how many it takes, however clean the data.
+        risk: the probability of error accepted.
+    """
+    if least > MOST_PROMPTS:
+        return (
+            f"{reward} can't be shown to hold at any lam above 0 by any practical number of prompts: its margin is "
+            "too small. Widen the margin."
+        )
+    return (
+        f"{reward} can't be shown to hold at any lam above 0 with {prompts:,} prompts, however clean: it takes "
+        f"{least:,} or more at {risk:.0%} risk. Give more prompts or a wider margin."
+    )
+
+
 def _sample_warnings(answer: Recommendation) -> Iterator[str]:
     if answer.prompts < FEW_PROMPTS:
         yield f"Only {answer.prompts} prompts: the intervals are wide, and other prompts may behave differently."
     for name, least in answer.least_prompts.items():
         if answer.prompts < least:
-            yield (
-                f"{name} can't be shown to hold at any lam above 0 with {answer.prompts} prompts, however clean: it "
-                f"takes {least} or more at {answer.criteria.risk:.0%} risk. Give more prompts or a wider margin."
-            )
+            yield few_prompts_message(name, answer.prompts, least, answer.criteria.risk)
     for text in answer.skipped_rewards:
         yield f"Left out: {text}"
 
 
 def _lam_warnings(answer: Recommendation) -> Iterator[str]:
-    lam, wanted = answer.lam, ", ".join(f"{own:g}" for own in answer.suggested_lams)
-    too = f", so sweep {wanted} too" if wanted else ""
-    if answer.index == len(answer.lams) - 1:
-        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it{too}."
-    elif answer.index == 0 and lam != 0:
-        yield f"lam = {lam:g} is the smallest lam swept: a better one may lie below it{too}."
+    lam, suggested = answer.lam, _listed([f"{lam:g}" for lam in answer.suggested_lams])
+    advice = f"; sweep {suggested} too" if suggested else ""
+    if answer.lams[-1] <= 0:
+        yield f"No lam above 0 was swept, which is where alignment is{advice}."
+    elif answer.index == len(answer.lams) - 1:
+        yield f"lam = {lam:g} is the largest lam swept: a better one may lie above it{advice}."
     elif answer.suggested_lams:
-        yield f"The grid is coarse around lam = {lam:g}: neighbours differ by more than noise{too}."
+        yield f"The grid is coarse around lam = {lam:g}: {_listed(list(_open_sides(answer)))}{advice}."
     if lam > 1:
         yield (
             f"lam = {lam:g} extrapolates beyond the anchor, which nothing bounds or corrects: an anchor of smaller "
@@ -207,12 +234,31 @@ def _lam_warnings(answer: Recommendation) -> Iterator[str]:
         yield f"lam = {lam:g} moves away from the anchor, which is the opposite of aligning to it."
 
 
+def _open_sides(answer: Recommendation) -> Iterator[str]:
+    """Of each neighbour with a suggested lam before it, why what lies between matters."""
+    lams = answer.lams
+    for side in (answer.index - 1, answer.index + 1):
+        if side < 0 or not any(sorted((lams[side], lam, answer.lam))[1] == lam for lam in answer.suggested_lams):
+            continue
+        if answer.verdicts[side] != "shown to hold":
+            yield f"lam = {lams[side]:g} isn't shown to hold ({verdict_reason(answer, side)})"
+        else:
+            yield f"lam = {lams[side]:g} differs from it by more than noise"
+
+
 def _guard_warnings(answer: Recommendation) -> Iterator[str]:
     guards, objectives = answer.criteria.guard_names, answer.criteria.objectives
-    if guards and answer.verdicts[-1] == "shown to hold":
-        yield f"{' and '.join(guards)} hold at every lam swept: this run does not show where they would fail."
+    for name in answer.cannot_fail:
+        yield f"The guard {name} can't fail: its margin is all that {name} can lose, or more. Give a smaller one."
+    guards = [name for name in guards if name not in answer.cannot_fail]
+    if guards and all(verdict == "shown to hold" for verdict in answer.verdicts):
+        one = len(guards) == 1
+        yield (
+            f"{_listed(guards)} {'holds' if one else 'hold'} at every lam swept: this run does not show where "
+            f"{'it' if one else 'they'} would fail."
+        )
     if not answer.constraints and len(objectives) == 1:
-        yield f"No guard: nothing that {objectives[0]} may cost is held; name what must hold with --guard."
+        yield f"No guard: nothing shows what {objectives[0]} may cost; name what must hold with --guard."
     for name in objectives:
         flat = [change.mean == 0 and change.low <= 0 <= change.high for change in answer.curves[name].change]
         if all(flat):
@@ -220,9 +266,16 @@ def _guard_warnings(answer: Recommendation) -> Iterator[str]:
 
 
 def _alarm_warnings(answer: Recommendation) -> Iterator[str]:
-    if not set(answer.curves) - set(answer.criteria.objectives):
-        yield f"Nothing else is scored: nothing here would show that {_objectives(answer)} are hacked."
+    objectives = answer.criteria.objectives
+    if not set(answer.curves) - set(objectives):
+        verb = "is" if len(objectives) == 1 else "are"
+        yield f"Nothing else is scored: nothing here would show that {_objectives(answer)} {verb} hacked."
     elif answer.prompts < LEAST_PROMPTS:
         yield f"The hacking alarm needs {LEAST_PROMPTS} prompts or more; there are {answer.prompts}."
     elif not answer.alarms:
         yield "The hacking alarm needs a lam above 0 and a held-out reward that should rise, or stay as it is."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

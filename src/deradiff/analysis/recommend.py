@@ -1,8 +1,8 @@
 """Which lam to take: the best for the objective among the lams at which every guard is shown to hold.
 
-Choosing the largest of several means flatters it. So the gain is estimated by leaving out one prompt at a time: the
-lam is chosen without it, and its change at that lam is what counts. The gain's limits hold for all lams that could have
-been chosen at once (`simultaneous_risk`).
+The largest of several means is biased upwards by selection. So the gain is estimated by leaving out one prompt at a
+time: the lam is chosen without it, and the gain is its change at that lam. The gain's limits hold for all lams that
+could have been chosen at once (`simultaneous_risk`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,13 @@ from deradiff.analysis.limits import Floats, PromptMeans, p_values, prompt_means
 from deradiff.analysis.overoptimization import Alarm, alarms
 from deradiff.analysis.power import prompts_to_show
 from deradiff.analysis.statistics import LEVEL, Interval, intervals, simultaneous_risk
-from deradiff.results import Results
+from deradiff.errors import ResultsError
+from deradiff.results import HasResults, Results, as_results
 
 Verdict = Literal["shown to hold", "not settled", "fails"]
 
-RISKS = (0.05, 0.2, 0.5)  # told side by side
-BEST_ESTIMATE = 0.5
+RISKS = (0.05, 0.2, 0.5)  # reported side by side
+BEST_ESTIMATE = 0.5  # the risk at which no gain need be shown: likelier than not is enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +48,24 @@ class Recommendation:
             None where the candidate is lam = 0.
         verdicts: for each lam whether all guards and the KL budget are shown to hold there.
         failing: for each lam, the names of what fails at it or on the way: rewards, ``path KL``.
-        interval: lams that hold the right one (the best at which all guards truly hold), at 95 %.
-        lams_by_risk: risk -> the lam that would be recommended at it, for 5 %, 20 % and 50 % (the best estimate).
+        interval: the smallest and the largest lam of the run that may be the right one (the best at which all guards
+            truly hold, for all prompts like these), at 95 % confidence.
+        lams_by_risk: risk -> the lam that would be recommended at it, for 5 %, 20 % and 50 %. That of 50 % is the best
+            estimate: the best lam at which all guards are likelier to hold than not, at least ``candidate``.
         settled_by: a lam beyond the recommended one and how many prompts like these would show it (80 % power); None
-            where there is none, or the number can't be told.
+            where there is none, or the number can't be inferred.
         least_prompts: by constraint the number of prompts below which it can't be shown anywhere above lam = 0.
+        cannot_fail: names of guards whose margin is as large as all that can be lost.
         pareto: of several objectives, each lam that no other one shown to hold beats in all; empty for one objective.
         curves: of all rewards, the objectives' and guards' first.
         betas: for each lam the KL strength it stands for, anchor_beta / lam; None for lam <= 0 or an unknown
             anchor_beta.
         alarms: signs that an objective is over-optimised, raised or silent, the surest first.
         suggested_lams: lams to sample next, where the grid is too coarse or ends too early; empty where it isn't.
-        skipped_rewards: of each reward that some images have no score of, how many, and what to do.
+        skipped_rewards: for each reward that some images have no score of, how many, and what to do.
         constraints: what must hold, as text.
-        criteria: what was asked.
-        prompts: how many there were.
+        criteria: the question.
+        prompts: how many prompts the run has.
     """
 
     lam: float
@@ -73,6 +77,7 @@ class Recommendation:
     lams_by_risk: Mapping[float, float]
     settled_by: tuple[float, int] | None
     least_prompts: Mapping[str, int]
+    cannot_fail: tuple[str, ...]
     pareto: tuple[float, ...]
     curves: Mapping[str, Curve]
     betas: tuple[float | None, ...]
@@ -103,11 +108,22 @@ class Recommendation:
         """The alarms that are raised."""
         return tuple(alarm for alarm in self.alarms if alarm.raised)
 
+    @property
+    def named_lams(self) -> tuple[int, ...]:
+        """Indices of the lams that the answer names, ascending."""
+        settled = () if self.settled_by is None else (self.settled_by[0],)
+        lams = {self.lam, self.candidate, *self.lams_by_risk.values(), *settled, *self.pareto}
+        return tuple(sorted(map(self.lams.index, lams)))
+
+    def is_sampled(self, index: int) -> bool:
+        """Whether images were sampled at a lam, by its index; where none were, a surrogate filled in its figures."""
+        return any(curve.pairs[index] > 0 for curve in self.curves.values())
+
 
 def recommend(
-    results: Results,
+    source: Results | HasResults,
     objectives: str | Sequence[str],
-    guards: Sequence[Guard | str] = (),
+    guards: Guard | str | Sequence[Guard | str] = (),
     *,
     kl_budget: float | None = None,
     risk: float = RISK,
@@ -116,7 +132,7 @@ def recommend(
     """The best lam for the objectives at which every guard is shown to hold.
 
     Args:
-        results: scores with lam = 0 among their lams.
+        source: scores with lam = 0 among their lams, or a run with such scores.
         objectives: names of rewards to raise. Of several, the Pareto set is listed too, and ``lam`` is that of the
             largest mean gain, each gain as a share of its objective's largest.
         guards: rewards that must hold, each with what it may lose; a bare name for the smallest change that matters.
@@ -128,18 +144,20 @@ def recommend(
         ResultsError: criteria that can't be used, a reward that is unknown or scored in part, lam = 0 missing, a
             single lam or prompt, or a KL budget for a run that recorded no path KL.
     """
-    return recommend_for(results, make_criteria(objectives, guards, kl_budget, risk, prefer))
+    return recommend_for(as_results(source), make_criteria(objectives, guards, kl_budget, risk, prefer))
 
 
-def recommend_for(results: Results, question: Criteria) -> Recommendation:
-    """`recommend` of criteria that are made already."""
-    for name in question.rewards:
+def recommend_for(results: Results, criteria: Criteria) -> Recommendation:
+    """`recommend` for criteria that exist already."""
+    for name in criteria.guard_names:
+        _check_margin_is_read(results, name)
+    for name in criteria.rewards:
         check_answerable(results, name)
-    names = [*question.rewards, *sorted(set(results.scores) - set(question.rewards))]
+    names = [*criteria.rewards, *sorted(set(results.scores) - set(criteria.rewards))]
     curves = {name: paired_curve(results, name) for name in names}
-    found = tuple(alarms(results, question))
-    decision = decide(results, question, _alarm_ceiling(results, found))
-    lams, choice = results.lams, decision.choice
+    raised_or_silent = tuple(alarms(results, criteria))
+    decision = decide(results, criteria, _alarm_ceiling(results, raised_or_silent))
+    lams, choice, needed = results.lams, decision.choice, decision.constraints
     return Recommendation(
         lam=lams[choice.recommended],
         candidate=lams[choice.candidate],
@@ -147,24 +165,38 @@ def recommend_for(results: Results, question: Criteria) -> Recommendation:
         verdicts=decision.verdicts,
         failing=decision.failing,
         interval=decision.interval,
-        lams_by_risk={risk: lams[own.recommended] for risk, own in sorted(decision.choices.items())},
-        settled_by=_settled_by(results, decision, question.risk),
-        least_prompts=_least_prompts(decision.constraints, question.risk),
-        pareto=_pareto(results, question, choice.shown),
+        lams_by_risk={risk: lams[at_risk.recommended] for risk, at_risk in sorted(decision.choices.items())},
+        settled_by=_settled_by(results, decision, criteria.risk),
+        least_prompts=_least_prompts(needed, criteria.risk),
+        cannot_fail=tuple(
+            name for name in criteria.guard_names if not any(c.can_fail for c in needed if c.name == name)
+        ),
+        pareto=_pareto(results, criteria, choice.shown),
         curves=curves,
         betas=tuple(equivalent_beta(results, lam) for lam in lams),
-        alarms=found,
+        alarms=raised_or_silent,
         suggested_lams=tuple(
-            suggest_lams([curves[name] for name in question.objectives], choice.shown.tolist(), choice.recommended)
+            suggest_lams([curves[name] for name in criteria.objectives], choice.shown.tolist(), choice.recommended)
         ),
         skipped_rewards=(
             *map(results.missing_scores_message, results.unscored),
             *results.unscored_prompts_messages(),
         ),
-        constraints=tuple(own.text for own in decision.constraints),
-        criteria=question,
+        constraints=tuple(constraint.text for constraint in needed),
+        criteria=criteria,
         prompts=len(results.prompts),
     )
+
+
+def _check_margin_is_read(results: Results, guard: str) -> None:
+    """Raise for the name of a guard that ends in what should have been a margin, such as ``hps:banana``."""
+    name, _, margin = guard.rpartition(":")
+    known = {*results.scores, *results.unscored}
+    if name in known and guard not in known:
+        raise ResultsError(
+            f"can't read the guard {guard!r}: its margin {margin!r} is not a number; "
+            f"expected {name}:-0.1, {name}:-5% or {name}:±5%"
+        )
 
 
 def candidate_indices(tables: Sequence[Results], question: Criteria) -> list[int]:
@@ -276,6 +308,10 @@ def _choices(
         if abs(choices[larger].recommended - zero) < abs(choices[smaller].recommended - zero):
             # "within one standard error" can reach further down from a newly allowed lam
             choices[larger] = replace(choices[smaller], shown=choices[larger].shown)
+    # No gain need be shown for the best estimate, and it is no nearer than what less risk leaves to be settled.
+    candidates = [choices[risk].candidate for risk in sorted(choices, reverse=True)]
+    estimate = max(candidates, key=lambda index: abs(index - zero))
+    choices[BEST_ESTIMATE] = Choice(estimate, estimate, choices[BEST_ESTIMATE].shown)
     return choices
 
 
@@ -377,6 +413,10 @@ def _alarm_ceiling(results: Results, found: Sequence[Alarm]) -> Bools:
     """The lams that no raised alarm rules out: none beyond the onset of a fall that matters."""
     onsets = [alarm.onset for alarm in found if alarm.raised]
     return np.array(results.lams) <= min(onsets, default=np.inf)
+
+
+def _can_fail(guard: str, needed: Sequence[Constraint]) -> bool:
+    return any(constraint.can_fail for constraint in needed if constraint.name == guard)
 
 
 def _least_prompts(made: Sequence[Constraint], risk: float) -> dict[str, int]:

@@ -123,7 +123,7 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
 def unsupported_reason(results: Results) -> str | None:
     """Why nothing of a sweep can be reweighted; None where something can."""
     if len(results.prompts) < 2:
-        return "one prompt only: intervals need the spread between prompts; sweep more: --prompts MORE"
+        return "one prompt only: intervals need the spread between prompts; sweep more prompts"
     if not {"implicit_reward", "q"} <= set(results.paths):
         return (
             "this run recorded no implicit reward L: it takes diagnostics, --policy exact and a sampler whose noise is "

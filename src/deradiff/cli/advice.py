@@ -1,4 +1,4 @@
-"""What to do next as commands that can be pasted, with what they cost."""
+"""Next steps as commands that can be pasted, with their cost."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]]:
-    """What each is for, and the command."""
+    """The purpose of each, and the command."""
     from deradiff.runs.run import Run
 
     run = Run(folder)
-    if not run.store.requests():  # the file was lost: what a sweep would ask for can't be told
+    if not run.store.requests():  # the file was lost, so what a sweep would request is unknown
         return
     common = f"deradiff sweep --out {shlex.quote(str(folder))}"
     scoring = _scoring(answer)
@@ -30,7 +30,10 @@ def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]
     if answer.settled_by is not None and answer.settled_by[1] > answer.prompts:
         more = answer.settled_by[1] - answer.prompts
         cost = _cost(run, run.requests([f"prompt {number} of more.txt" for number in range(more)]))
-        yield f"{more} more prompts, one a line of more.txt", f"{common} --prompts more.txt {scoring}{cost}"
+        yield (
+            f"{more:,} more prompt{'s' * (more > 1)}, one a line of more.txt",
+            f"{common} --prompts more.txt {scoring}{cost}",
+        )
 
 
 def _scoring(answer: "Recommendation") -> str:

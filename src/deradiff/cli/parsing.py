@@ -1,6 +1,7 @@
-"""What a person types on a command line as a short text: lams, betas, guidances, shares, shards, guards."""
+"""Short texts of the command line: lams, betas, guidances, shares, shards, guards."""
 
 import re
+from importlib.metadata import entry_points
 from typing import cast
 
 import numpy as np
@@ -15,11 +16,11 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
     """Ascending numbers from ``0,0.5,1``, ``start:stop:count`` (evenly spaced, with both ends), or a list of both.
 
     Args:
-        text: as given.
+        text: the option's value.
         what: the name of one of them, for the error.
 
     Raises:
-        ConfigError: not such a text.
+        ConfigError: ``text`` has another form.
     """
     expected = "expected numbers like 0,0.5,1 or start:stop:count"
     numbers: list[float] = []
@@ -46,7 +47,7 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
 def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:
     """The lams at which an anchor of ``anchor_beta`` stands for models aligned at these betas (``500,1000,5000``).
 
-    The reference, lam = 0, comes first: whatever is gained is gained over it.
+    The reference, lam = 0, comes first: gains are measured against it.
 
     Raises:
         ConfigError: not numbers, or the anchor's beta isn't known.
@@ -86,15 +87,15 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Shard k of n, counted from 0, from ``K/N``, counted from 1 as test runners do: 1/4, 2/4, 3/4, 4/4.
 
     Raises:
-        ConfigError: not such a text, or not 1 <= K <= N.
+        ConfigError: ``text`` has another form, or not 1 <= K <= N.
     """
     try:
-        own, shards = (int(part) for part in text.split("/"))
+        number, shards = (int(part) for part in text.split("/"))
     except ValueError:
-        own, shards = 0, 0
-    if not 1 <= own <= shards:
+        number, shards = 0, 0
+    if not 1 <= number <= shards:
         raise ConfigError(f"can't use the shard {text!r}: expected K/N with K from 1 to N, such as 1/4")
-    return own - 1, shards
+    return number - 1, shards
 
 
 _MARGIN = re.compile(
@@ -109,28 +110,34 @@ def parse_guards(text: str) -> tuple[Guard, ...]:
     A name alone takes the smallest change that matters. Names may hold colons themselves (``module:function``, urls).
 
     Raises:
-        ResultsError: says which part can't be read.
+        ResultsError: names the guard that can't be read.
     """
     # "−" is copied from a text
-    return tuple(map(_guard, filter(None, map(str.strip, text.replace("−", "-").split(",")))))
+    return tuple(map(_parse_guard, filter(None, map(str.strip, text.replace("−", "-").split(",")))))
 
 
-def _guard(text: str) -> Guard:
+def _parse_guard(text: str) -> Guard:
     name, _, margin = text.rpartition(":")
     margin = margin.strip()
     if "://" in text and margin[:1] not in tuple("±+-"):  # a port, or the path of a url
         return Guard(text)
-    found = _MARGIN.fullmatch(margin) if name else None
-    if found is None and name and margin[:1] in ("", *"±+-.0123456789"):
-        raise ResultsError(f"can't read the guard {text!r}: {_EXPECTED}")
-    if found is None:
+    match = _MARGIN.fullmatch(margin) if name else None
+    if match is None and name and (margin[:1] in ("", *"±+-.0123456789") or not _is_function(name, margin)):
+        raise ResultsError(f"can't read the guard {text!r}: its margin {margin!r} is not a number; {_EXPECTED}")
+    if match is None:
         return Guard(text)
-    number, sign, share = float(found["number"]), found["sign"], found["share"] or ""
+    number, sign, share = float(match["number"]), match["sign"], match["share"] or ""
     if number and sign in (None, "+"):
-        drop = f"{name}:-{found['number']}{share}"
+        drop = f"{name}:-{match['number']}{share}"
         raise ResultsError(f"the guard {text!r} asks for a rise; say how much may be lost: {drop}")
     both = sign is not None and len(sign) + (sign == "±") > 1
     return Guard(name.strip(), margin=number / 100 if share else number, relative=bool(share), both=both)
+
+
+def _is_function(module: str, function: str) -> bool:
+    """Whether ``module:function`` may name a reward: the module is no registered reward, and the rest no number."""
+    words = ("nan", "inf", "infinity", "none")
+    return function.lower().rstrip("%") not in words and not entry_points(group="deradiff.rewards", name=module.strip())
 
 
 def parse_criteria(
@@ -140,10 +147,10 @@ def parse_criteria(
     risk: float = RISK,
     prefer: str = "smallest",
 ) -> Criteria:
-    """A question as it is typed: objectives separated by commas, guards as `parse_guards` reads them.
+    """Criteria from the options' texts: objectives separated by commas, guards as `parse_guards` reads them.
 
     Raises:
-        ResultsError: says which part can't be read, or can't be used.
+        ResultsError: names the part that can't be read or used.
     """
     names = tuple(part.strip() for part in objective.split(",") if part.strip())
     guards = parse_guards(guard or "")

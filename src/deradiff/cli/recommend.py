@@ -1,5 +1,6 @@
 """``deradiff recommend``: which lam to take, from a run on disk, without any model."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,20 +44,20 @@ def recommend(
 
 
 def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
-    """Each guidance's results, or those of the one asked for, and the words that tell it from others of the run."""
+    """Results at each guidance or the one asked for, with its name where the run has several."""
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import guidances_of, journalled_images, load_results
 
     store = open_run_folder(run)
     images = journalled_images(store)
     guidances = guidances_of(store, images)
-    for own in guidances if guidance is None else [guidance]:
-        name = "the default guidance" if own is None else f"guidance {own:g}"
-        yield name if len(guidances) > 1 else None, load_results(store, own, images=images)
+    for scale in guidances if guidance is None else [guidance]:
+        name = "the default guidance" if scale is None else f"guidance {scale:g}"
+        yield name if len(guidances) > 1 else None, load_results(store, scale, images=images)
 
 
 def searched(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
-    """What a surrogate says of a run that was searched; None of one that was only swept."""
+    """The surrogate's answer for a run that was searched; None for one that was only swept."""
     from deradiff.search.state import answer_from, read_state
 
     state = read_state(run)
@@ -64,12 +65,16 @@ def searched(run: Path, results: "Results", criteria: "Criteria") -> "SearchResu
 
 
 def print_search(found: "SearchResult", run: Path) -> None:
-    """Print what a search says, the curves at the lams it sampled."""
+    """Print the answer of a search, with the curves at the lams that it sampled or names."""
     low, high = found.interval
     prompts, seeds, lams = found.sampled.shape
     whole = prompts * seeds * lams
     typer.echo(f"{found.images:,} images, {found.images / whole:.0%} of the {whole:,} of a grid of {lams} lams")
-    typer.echo(f"sampling the rest would leave lam between {low:g} and {high:g} (95 %), if rewards change smoothly")
+    where = f"lam = {low:g}" if low == high else f"a lam between {low:g} and {high:g}"
+    typer.echo(
+        f"with every image of that grid these prompts would choose {where} (in 95 % of the surrogate's draws, "
+        "if rewards change smoothly along lam)"
+    )
     print_recommendation(found.recommendation, found.sampled_lams, run, found.sampled)
 
 
@@ -83,13 +88,15 @@ def print_recommendation(
     from deradiff.cli.advice import commands
 
     typer.echo("")
-    console, table = Console(), _table(answer, sorted({*indices, answer.index}))
+    console, table = Console(), _table(answer, sorted({*indices, *answer.named_lams}))
     # many guards take more than a narrow terminal has: long lines wrap there, but no figure is lost
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
     typer.echo("")
     if results.missing:
-        typer.echo(f"{results.missing:,} of the images asked for aren't there yet: deradiff sweep --out {run}")
+        verb = "isn't" if results.missing == 1 else "aren't"
+        again = f"deradiff sweep --out {shlex.quote(str(run))}"
+        typer.echo(f"{results.missing:,} of the images asked for {verb} there yet: {again}")
     for sentence in messages.reasons(answer):
         typer.echo(sentence)
     typer.echo(f"\nAt other risks: {messages.by_risk(answer)}")
@@ -97,8 +104,8 @@ def print_recommendation(
         typer.echo(f"To settle it: {settle}")
     for alarm in answer.raised_alarms:
         typer.echo(f"Hacking alarm: {messages.alarm_sentence(alarm, answer.prompts)}")
-    if silent := messages.silence(answer):
-        typer.echo(f"Hacking alarm: {silent}")
+    if no_alarm := messages.no_alarm_message(answer):
+        typer.echo(f"Hacking alarm: {no_alarm}")
     for warning in messages.warnings(answer):
         typer.echo(f"Note: {warning}")
     for what, command in commands(answer, run):
@@ -107,14 +114,14 @@ def print_recommendation(
 
 
 def _table(answer: "Recommendation", indices: list[int]) -> "Table":
-    """The asked rewards along lam: change to the reference, win rate against it, and the verdict."""
+    """The rewards of the question along lam: change to the reference, win rate against it, and the verdict."""
     from rich import box
     from rich.table import Table
 
-    from deradiff.analysis.messages import verdict_reason
-
     curves = [answer.curves[name] for name in answer.criteria.rewards]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="changes to lam = 0 with 95 % limits; wins against it")
+    filled_in = not all(map(answer.is_sampled, range(len(answer.lams))))
+    source = "the surrogate's changes to lam = 0" if filled_in else "changes to lam = 0"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{source} with 95 % limits; wins against it")
     table.add_column("lam", justify="right")
     table.add_column("beta", justify="right")
     for curve in curves:
@@ -122,15 +129,27 @@ def _table(answer: "Recommendation", indices: list[int]) -> "Table":
         table.add_column("wins", justify="right")
     table.add_column("guards" if answer.constraints else "")
     for index in indices:
-        lam, beta, taken = answer.lams[index], answer.betas[index], index == answer.index
+        lam, beta = answer.lams[index], answer.betas[index]
         figures = [text for curve in curves for text in (_change(curve.change[index]), _wins(curve.wins[index]))]
         if lam == 0:
             figures = ["reference", ""] * len(curves)
-        verdict = verdict_reason(answer, index) or ("" if not answer.constraints or lam == 0 else "shown to hold")
-        style = "bold" if taken else _STYLES[answer.verdicts[index]]
-        mark = f"{verdict}{', ' if verdict and taken else ''}{'recommended' if taken else ''}"
-        table.add_row(f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, mark, style=style)
+        is_recommended = index == answer.index
+        style = "bold" if is_recommended else _STYLES[answer.verdicts[index]]
+        table.add_row(f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, _mark(answer, index), style=style)
     return table
+
+
+def _mark(answer: "Recommendation", index: int) -> str:
+    """The last cell of a row: verdict, whether images were sampled there, whether it is the answer."""
+    from deradiff.analysis.messages import verdict_reason
+
+    shown = "shown to hold" if answer.constraints and answer.lams[index] != 0 else ""
+    marks = [
+        verdict_reason(answer, index) or shown,
+        "" if answer.is_sampled(index) else "not sampled",
+        "recommended" if index == answer.index else "",
+    ]
+    return ", ".join(filter(None, marks))
 
 
 def _wins(wins: "Interval") -> str:

@@ -218,6 +218,7 @@ def warn_of_few_prompts(criteria: "Criteria", prompts: int, rewards: Mapping[str
     ``rewards`` says how those that aren't found by their names are found.
     """
     from deradiff.analysis.guards import least_prompts
+    from deradiff.analysis.messages import few_prompts_message
     from deradiff.rewards import card_of, load_reward
 
     for guard in criteria.guards:
@@ -227,8 +228,5 @@ def warn_of_few_prompts(criteria: "Criteria", prompts: int, rewards: Mapping[str
         least = least_prompts(guard.margin, criteria.risk)
         if prompts < least:
             where = "" if card is not None else f"if {guard.reward} counts (0 or 1 an image), "
-            typer.echo(
-                f"Note: {where}{guard.reward} can't be shown to hold at any lam above 0 with {prompts} prompts: it "
-                f"takes {least} or more at {criteria.risk:.0%} risk",
-                err=True,
-            )
+            sentence = few_prompts_message(guard.reward, prompts, least, criteria.risk)
+            typer.echo(f"Note: {where}{sentence}", err=True)

@@ -20,7 +20,7 @@ from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
 from deradiff.io import write_whole
 from deradiff.report import figures
-from deradiff.results import Results
+from deradiff.results import Results, as_results
 
 SMALL = 128  # px: images up to this size are kept exactly and drawn with crisp pixels
 LARGEST = 320  # px: larger images are embedded at this size
@@ -79,9 +79,11 @@ def write_report(
         The path written.
 
     Raises:
-        ResultsError: an image that can't be read, or a table without a path to write to.
+        ResultsError: an image that can't be read, a table without a path to write to, or arguments of another type.
     """
-    results = source if isinstance(source, Results) else source.results()
+    results = as_results(source)
+    if not isinstance(answer, Recommendation):
+        raise ResultsError(f"answer: expected what deradiff.recommend returns, got {type(answer).__name__}")
     if path is None:
         if isinstance(source, Results):
             raise ResultsError("a table has no folder of its own; give the path of the page")

@@ -113,6 +113,7 @@ def load_results(
         lams=table.lams,
         scores=scores,
         images=files,
+        folder=store.folder,
         unscored=unscored,
         path_kl=statistics.pop("path_kl", None),
         paths=statistics,
