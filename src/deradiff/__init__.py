@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from deradiff.rewards.scorer import Scorer as Scorer
     from deradiff.runs.recipe import Recipe as Recipe
     from deradiff.runs.run import Run as Run
+    from deradiff.study import write_study as write_study
 
 _LAZY = {
     "Adaptive": "deradiff.acceleration",
@@ -58,6 +59,7 @@ _LAZY = {
     "recommend": "deradiff.analysis.recommend",
     "register_scheduler": "deradiff.compat",
     "write_report": "deradiff.report.page",
+    "write_study": "deradiff.study",
 }
 
 __version__ = version("deradiff")
@@ -91,6 +93,7 @@ __all__ = [
     "recommend",
     "register_scheduler",
     "write_report",
+    "write_study",
 ]
 
 

@@ -1,4 +1,4 @@
-"""A sweep as an Optuna study, one trial a lam, for whoever goes on with Optuna's samplers, plots and dashboard."""
+"""A run as an Optuna study, one trial a lam, for Optuna's samplers, plots and dashboard."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,30 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from deradiff.analysis.criteria import Criteria
 from deradiff.analysis.curves import equivalent_beta
 from deradiff.analysis.guards import constraints, lower_slack
-from deradiff.analysis.recommend import Recommendation, recommend_for
-from deradiff.errors import ConfigError
+from deradiff.analysis.recommend import Recommendation
+from deradiff.errors import ConfigError, ResultsError
 from deradiff.io import replacing
-from deradiff.results import Results
+from deradiff.results import HasResults, Results, as_results
 
 NAME = "deradiff"
 BEYOND = "beyond the recommended lam"
 ATTRIBUTES = ("images", "path_kl", "beta")  # of a trial, beside its mean rewards
 
 
-def write_study(results: Results, criteria: Criteria, path: Path, *, indices: Sequence[int] | None = None) -> int:
-    """Write a study named ``deradiff`` into an SQLite file, its only one.
+def write_study(
+    source: Results | HasResults, answer: Recommendation, path: str | Path, *, indices: Sequence[int] | None = None
+) -> int:
+    """Write a study named ``deradiff`` into an SQLite file, the only study in it.
 
     A trial's parameter is ``lam``, its values the mean objectives, to be maximised. Its constraints are by how much
     each guard is short of being shown to hold (0 or less: it is), and whether the lam lies beyond the recommended one,
-    so that Optuna's best trial is the lam that ``recommend`` takes. Attributes of the user: all mean rewards, and where
-    known the number of images, their mean path KL in nats, and beta.
+    so that Optuna's best trial is the recommended lam. Its user attributes are all mean rewards, and where known the
+    number of images, their mean path KL in nats, and beta.
 
     Args:
-        results: scores with lam = 0 among their lams.
-        criteria: the question.
+        source: a run, or a table of results.
+        answer: what `deradiff.recommend` says of it.
         path: ends in .db; a file there is replaced once the new one is whole.
         indices: of the lams that become trials; all by default.
 
@@ -41,16 +42,18 @@ def write_study(results: Results, criteria: Criteria, path: Path, *, indices: Se
     Raises:
         ConfigError: another kind of file, one that can't be written, a reward named like another attribute, or Optuna
             missing.
-        ResultsError: as ``recommend``.
+        ResultsError: arguments of another type, or an answer for another table.
     """
+    results, path = as_results(source), Path(path)
+    if not isinstance(answer, Recommendation) or answer.lams != results.lams:
+        raise ResultsError(f"answer: expected what deradiff.recommend returns for these lams, got {answer!r:.60}")
     if path.suffix != ".db" or path.is_dir():
         raise ConfigError(f"can't write a study to {path}: expected a file that ends in .db")
     if clash := sorted(set(results.scores) & set(ATTRIBUTES)):
         raise ConfigError(
             f"the reward {clash[0]!r} is named like another attribute of a trial; rename it and score again"
         )
-    optuna = _optuna()
-    answer = recommend_for(results, criteria)
+    optuna, criteria = _import_optuna(), answer.criteria
     slack = lower_slack(constraints(results, criteria), results.zero, len(results.lams), criteria.risk)
     objectives = [np.nanmean(results.scores[name], axis=(0, 1)) for name in criteria.objectives]
     within = optuna.distributions.FloatDistribution(results.lams[0], results.lams[-1])
@@ -70,20 +73,20 @@ def write_study(results: Results, criteria: Criteria, path: Path, *, indices: Se
 
 
 def _beyond(answer: Recommendation, index: int) -> dict[str, float]:
-    """How far a lam lies beyond those that may be taken: past a lam where a guard isn't shown, or past the answer."""
+    """How far a lam lies beyond the allowed ones: past a lam where a guard isn't shown to hold, or past the answer."""
     if len(answer.criteria.objectives) > 1:
         return {BEYOND: 0.0 if answer.verdicts[index] == "shown to hold" else 1.0}
-    taken = answer.lams[answer.index]
-    return {BEYOND: 0.0 if index == answer.index else max(abs(answer.lams[index]) - abs(taken), -1.0) or 1.0}
+    excess = abs(answer.lams[index]) - abs(answer.lam)
+    return {BEYOND: 0.0 if index == answer.index else max(excess, -1.0) or 1.0}
 
 
 def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) -> None:
-    # Not made beside ``path``: a name such as "50%.db" isn't what its url says, and SQLite leaves files of its own.
+    # Written elsewhere first: a name such as "50%.db" means another file in a url, and SQLite leaves temporary files.
     verbosity = optuna.logging.get_verbosity()
     with TemporaryDirectory() as folder:
-        made = Path(folder) / "study.db"
-        storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # making a study is told as news
+        temporary = Path(folder) / "study.db"
+        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # creating a study logs at INFO
         try:
             study = optuna.create_study(storage=storage, study_name=NAME, directions=directions)
             study.add_trials(trials)
@@ -91,7 +94,7 @@ def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) ->
             optuna.logging.set_verbosity(verbosity)
             storage.engine.dispose()
         with replacing(path, ConfigError) as part:
-            shutil.copyfile(made, part)
+            shutil.copyfile(temporary, part)
 
 
 def _attributes(results: Results, index: int) -> dict[str, float]:
@@ -104,7 +107,7 @@ def _attributes(results: Results, index: int) -> dict[str, float]:
     return attributes if beta is None else attributes | {"beta": beta}
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:

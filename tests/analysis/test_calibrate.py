@@ -67,6 +67,17 @@ def test_an_anchor_that_saturates_gets_no_beta() -> None:
     np.testing.assert_allclose(calibrate(exact, "r").slopes, expected)
 
 
+@pytest.mark.parametrize("levels", [(0.0, 1.0), (-2.0, 2.0), (0.3, 0.7)])
+def test_of_a_reward_of_two_values_there_is_no_bend_to_test(levels: tuple[float, float]) -> None:
+    reward = np.random.default_rng(0).choice(levels, size=(16, 12, 1))
+    given = table()
+    paths = {**given.paths, "implicit_reward": reward / BETA}
+    found = calibrate(dataclasses.replace(given, scores={"r": reward}, paths=paths), "r")
+    assert found.beta == pytest.approx(BETA)
+    assert found.slopes == (pytest.approx(1 / BETA),) * 2
+    assert found.linearity_p == 1
+
+
 def test_an_anchor_of_another_reward_gets_no_beta() -> None:
     given = table()
     other = dataclasses.replace(given, scores={"r": np.random.default_rng(1).normal(size=given.images.shape)})

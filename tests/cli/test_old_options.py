@@ -11,6 +11,8 @@ from deradiff.cli.old_options import in_todays_words
         ("sweep --mode adaptive --quality 1%", "sweep --policy adaptive --target-error 1%", 2),
         ("sweep --mode=weights --out r", "sweep --policy weights --out r", 1),
         ("sweep --resume --half", "sweep --dtype float16", 2),
+        ("study run --out s.db", "export --format optuna run --out s.db", 1),
+        ("export study --out s.csv", "export study --out s.csv", 0),
         ("sweep --policy exact --ensemble toggle", "sweep --policy exact --ensemble toggle", 0),
     ],
 )

@@ -103,7 +103,7 @@ def test_one_comes_back_to_a_search_by_the_commands_of_a_run(whole: tuple[Path, 
     assert len(table) == len(images(run))
     assert all((run / row["image"]).is_file() and row["contrast"] for row in table)
     lams = sorted({row["lam"] for row in table})
-    here("study", str(run), *ASKED, "--out", str(tmp_path / "s.db"))
+    here("export", "--format", "optuna", str(run), *ASKED, "--out", str(tmp_path / "s.db"))
     trials = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 's.db'}").trials
     assert [trial.params["lam"] for trial in trials] == lams
     reported = here("report", str(run), *ASKED).stdout

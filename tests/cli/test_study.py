@@ -1,4 +1,4 @@
-"""``deradiff study`` of a run on disk, as a person does it."""
+"""``deradiff export --format optuna`` of a run on disk, as a person does it."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from deradiff.runs.records import ScoreRecord
 from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.store import Store
 
+STUDY = ("export", "--format", "optuna")
 LAMS, GUIDANCES = [0, 0.5, 1, 1.5], (3.0, 7.0)
 
 
@@ -42,7 +43,7 @@ def trials(path: Path) -> list[optuna.trial.FrozenTrial]:
 def test_a_run_becomes_a_study_whose_best_trial_is_the_lam_recommended(run: Store, tmp_path: Path) -> None:
     out = tmp_path / "study.db"
     asked = (str(run.folder), "--objective", "proxy", "--guard", "gold:-0.5", "--guidance", "7")
-    told = here("study", *asked, "--out", str(out))
+    told = here(*STUDY, *asked, "--out", str(out))
     assert told.stdout == f"{out}: the study 'deradiff' of 4 trials\n"
     assert not told.stderr
     study = optuna.load_study(study_name="deradiff", storage=f"sqlite:///{out}")
@@ -65,7 +66,7 @@ def test_a_run_that_grew_at_some_seeds_becomes_a_study_of_what_is_there(run: Sto
             values = tuple(mean(reward, 7.0, cell.lam) for cell in images)
             keys, digests = (tuple(getattr(image, name) for image in images.values()) for name in ("key", "sha256"))
             writer.append(ScoreRecord(reward=reward, keys=keys, sha256=digests, scores=values))
-    here("study", str(run.folder), "--objective", "proxy", "--guidance", "7", "--out", str(tmp_path / "s.db"))
+    here(*STUDY, str(run.folder), "--objective", "proxy", "--guidance", "7", "--out", str(tmp_path / "s.db"))
     table = load_results(run, 7.0).scores["proxy"]
     assert np.isnan(table).sum() == 12 * 2 * 4 - 12 * 4 - 12
     found = trials(tmp_path / "s.db")
@@ -76,8 +77,12 @@ def test_a_run_that_grew_at_some_seeds_becomes_a_study_of_what_is_there(run: Sto
 
 def test_a_mistake_is_told_in_one_line(run: Store, tmp_path: Path) -> None:
     asked = (str(run.folder), "--guidance", "7", "--objective", "proxy")
-    unknown = here("study", *asked, "--guard", "fame", "--out", str(tmp_path / "s.db"), code=2).stderr
+    unknown = here(*STUDY, *asked, "--guard", "fame", "--out", str(tmp_path / "s.db"), code=2).stderr
     assert unknown.startswith("Error: no reward 'fame' here; expected one of: proxy, gold")
-    assert "ends in .db" in here("study", *asked, "--out", str(tmp_path / "s.sqlite"), code=2).stderr
-    assert "choose one of them" in here(*("study", *asked[:1], *asked[3:]), "--out", "s.db", code=2).stderr
+    assert "ends in .db" in here(*STUDY, *asked, "--out", str(tmp_path / "s.sqlite"), code=2).stderr
+    assert "choose one of them" in here(*(*STUDY, *asked[:1], *asked[3:]), "--out", "s.db", code=2).stderr
+    lacking = here(*STUDY, str(run.folder), "--out", str(tmp_path / "s.db"), code=2).stderr
+    assert "add --objective" in lacking
+    extra = here("export", *asked, "--out", str(tmp_path / "s.csv"), code=2).stderr
+    assert extra.startswith("Error: --objective, --guidance belong to --format optuna")
     assert {path.name for path in tmp_path.iterdir()} == {"run"}

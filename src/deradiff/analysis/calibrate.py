@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import t as student
 
 from deradiff.analysis.messages import FEW_PROMPTS
 from deradiff.analysis.reweight import unsupported_reason
 from deradiff.errors import ResultsError
-from deradiff.results import Results
+from deradiff.results import HasResults, Results, as_results
 
 Floats = NDArray[np.float64]
 
@@ -24,12 +25,12 @@ _BEND = 1.5  # by how much the slope must change along the reward to matter
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How an anchor's implicit reward L goes with a reward, within prompts of the reference.
+    """The regression of an anchor's implicit reward L on a reward, within prompts of the reference.
 
     Attributes:
         reward: name of the reward.
-        images: how many images of the reference it is from.
-        prompts: of how many prompts.
+        images: number of images of the reference that it is estimated from.
+        prompts: number of their prompts.
         slope: of L on the reward, in nats a unit.
         slope_interval: its 95 % limits, robust to what images of a prompt share.
         slopes: at the 10th and the 90th percentile of the reward, from a quadratic fit.
@@ -50,12 +51,12 @@ class Calibration:
 
     @property
     def refusal(self) -> str | None:
-        """Why there is no one beta; None where there is."""
+        """Why no single beta describes the anchor; None where one does."""
         low, high = self.slopes
         if self.prompts < FEW_PROMPTS:
             return f"no beta from {self.prompts} prompts: expected {FEW_PROMPTS} or more to test that one describes it"
         if self.slope_interval[0] <= 0:
-            return f"L doesn't rise with {self.reward}: the slope's interval {_pair(self.slope_interval)} holds 0"
+            return f"L doesn't rise with {self.reward}: the slope's interval {_pair(self.slope_interval)} contains 0"
         bent = min(low, high) <= 0 or max(low, high) / min(low, high) > _BEND
         if self.linearity_p < _LEVEL and bent:
             return (
@@ -66,7 +67,7 @@ class Calibration:
 
     @property
     def beta(self) -> float | None:
-        """The KL strength the anchor behaves like, in units of the reward; None where it is refused."""
+        """The KL strength the anchor behaves like, in units of the reward; None where no single one describes it."""
         return None if self.refusal else 1 / self.slope
 
     @property
@@ -75,11 +76,11 @@ class Calibration:
         return None if self.refusal else (1 / self.slope_interval[1], 1 / self.slope_interval[0])
 
 
-def calibrate(results: Results, reward: str, nominal: float | None = None) -> Calibration:
+def calibrate(source: Results | HasResults, reward: str, nominal: float | None = None) -> Calibration:
     """The beta an anchor behaves like under a reward.
 
     Args:
-        results: a sweep with lam = 0, at two seeds or more, whose L was recorded.
+        source: a run or its results, with lam = 0, at two seeds or more, whose L was recorded.
         reward: its name.
         nominal: the beta on the anchor's card.
 
@@ -87,23 +88,25 @@ def calibrate(results: Results, reward: str, nominal: float | None = None) -> Ca
         ResultsError: a reward that is unknown or scored in part, lam = 0 missing, L not recorded, too few images, or a
             constant reward.
     """
+    results = as_results(source)
     table = results.scored(reward)
     if 0 not in results.lams:
         raise ResultsError("images of the reference, lam = 0, are needed; sweep it too")
     if reason := unsupported_reason(results):
         raise ResultsError(reason)
-    place = results.lams.index(0)
-    log_ratio, scores = results.paths["implicit_reward"][:, :, place], table[:, :, place]
+    log_ratio, scores = results.paths["implicit_reward"][:, :, results.zero], table[:, :, results.zero]
     if scores.shape[1] < 2 or not np.isfinite(log_ratio).all():
         raise ResultsError("expected L of two or more images a prompt at lam = 0; sweep more seeds")
     if np.ptp(scores - scores.mean(axis=1, keepdims=True)) == 0:
-        raise ResultsError(f"{reward} is the same for all images of a prompt, so L can't be held against it")
+        raise ResultsError(f"{reward} is the same for all images of a prompt, so L can't be compared with it")
     (slope,), variance = _fit(log_ratio, [scores])
-    (linear, square), covariance = _fit(log_ratio, [scores, scores**2])
     half = float(student.ppf(0.975, len(scores) - 1) * np.sqrt(variance[0, 0]))
     residual = _within(log_ratio) - slope * _within(scores)
-    ratio = square / float(np.sqrt(covariance[1, 1]))
     low, high = np.quantile(scores, [0.1, 0.9])
+    linear, square, ratio = float(slope), 0.0, 0.0
+    if _can_bend(scores):
+        (linear, square), covariance = _fit(log_ratio, [scores, scores**2])
+        ratio = square / float(np.sqrt(covariance[1, 1]))
     return Calibration(
         reward=reward,
         images=scores.size,
@@ -121,15 +124,22 @@ def _within(values: Floats) -> Floats:
     return values - values.mean(axis=1, keepdims=True)
 
 
-def _fit(target: Floats, given: list[Floats]) -> tuple[Floats, Floats]:
+def _can_bend(scores: Floats) -> bool:
+    """Whether the square says more than the score: not where there are two values, through which any line goes."""
+    line, square = _within(scores), _within(scores**2)
+    rest = square - line * (line * square).sum() / np.square(line).sum()
+    return bool(np.square(rest).sum() > 1e-12 * np.square(square).sum())
+
+
+def _fit(target: Floats, regressors: list[Floats]) -> tuple[Floats, Floats]:
     """Least squares within prompts (P, S), and the coefficients' covariance with prompts as clusters (CR1)."""
-    columns = np.stack([_within(values) for values in given], axis=-1)  # (P, S, K)
-    moment = np.einsum("psk,psl->kl", columns, columns)
-    coefficients = np.linalg.solve(moment, np.einsum("psk,ps->k", columns, _within(target)))
+    columns = np.stack([_within(values) for values in regressors], axis=-1)  # (P, S, K)
+    moment, count = cho_factor(np.einsum("psk,psl->kl", columns, columns)), len(target)
+    coefficients = cho_solve(moment, np.einsum("psk,ps->k", columns, _within(target)))
     residual = _within(target) - columns @ coefficients
-    pulls = np.einsum("psk,ps->pk", columns, residual)
-    bread, count = np.linalg.inv(moment), len(target)
-    return coefficients, count / (count - 1) * bread @ (pulls.T @ pulls) @ bread
+    scores = np.einsum("psk,ps->pk", columns, residual)
+    half = cho_solve(moment, scores.T)  # (K, P): the sandwich is its square
+    return coefficients, count / (count - 1) * half @ half.T
 
 
 def _pair(limits: tuple[float, float]) -> str:

@@ -7,8 +7,8 @@ prompt drawn at each lam_a, all of them stand for the exact mixture p_ref exp(la
 
 the balance heuristic (Veach & Guibas 1995; Shirts & Chodera 2008), normalised to 1 within a prompt; unnormalised they
 add up to Z, and the mixture's KL to the reference is lam E[L] − log Z(lam) / Z(0). The curve is of the *exact* mixture,
-which particles sample and plain stepwise mixing approximates. The effective sample size tells how far it can be
-trusted. Beyond lam = 1 it is refused, as L says nothing there of what a trained anchor would do.
+which particles sample and plain stepwise mixing approximates. The effective sample size says how far it can be
+trusted. A lam beyond 1 is an error: there L says nothing about a trained anchor.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from scipy.special import logsumexp, softmax
 from deradiff.analysis.limits import prompt_means
 from deradiff.analysis.statistics import Interval, intervals
 from deradiff.errors import ResultsError
-from deradiff.results import Results
+from deradiff.results import HasResults, Results, as_results
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ GRID = tuple(round(0.05 * step, 2) for step in range(21))
 
 @dataclass(frozen=True, kw_only=True)
 class Reweighted:
-    """A reward along lam, told by images at other lams.
+    """A reward along lam, estimated from images at other lams.
 
     Attributes:
         reward: name of the reward.
@@ -56,12 +56,12 @@ class Reweighted:
 
 
 def reweight(
-    results: Results, reward: str, lams: Sequence[float] = GRID, sampled: Sequence[float] | None = None
+    source: Results | HasResults, reward: str, lams: Sequence[float] = GRID, sampled: Sequence[float] | None = None
 ) -> Reweighted:
     """A reward's curve over lam in [0, 1].
 
     Args:
-        results: a sweep whose paths were recorded on a sampler with known kernels (Euler-ancestral, DDPM).
+        source: a run or its results, whose paths were recorded on a sampler with known kernels (Euler-ancestral, DDPM).
         reward: its name.
         lams: where the curve is wanted.
         sampled: lams of the sweep whose images to use; all in [0, 1] by default.
@@ -72,24 +72,24 @@ def reweight(
     Prompts of which an image is missing or not scored at a lam that is used are left out.
     """
     check_within(lams)
-    results = without_gaps(results, reward, sampled)
+    results = without_gaps(as_results(source), reward, sampled)
     table = results.scored(reward)
     if reason := unsupported_reason(results):
         raise ResultsError(reason)
     used = usable(results, sampled)
-    places = [results.lams.index(lam) for lam in used]
-    log_ratio, q = (_flat(results.paths[name], places) for name in ("implicit_reward", "q"))
-    scores = _flat(table, places)
+    indices = [results.lams.index(lam) for lam in used]
+    log_ratio, q = (_flat(results.paths[name], indices) for name in ("implicit_reward", "q"))
+    scores = _flat(table, indices)
     logs = [log_weights(log_ratio, q, used, lam) for lam in lams]
-    weights = [softmax(own, axis=1) for own in logs]
-    means = [(own * scores).sum(axis=1) for own in weights]
+    weights = [softmax(log, axis=1) for log in logs]
+    means = [(weight * scores).sum(axis=1) for weight in weights]
     reference = (path_weights(log_ratio, q, used, 0.0) * scores).sum(axis=1)
     log_z = [logsumexp(log, axis=1) for log in (log_weights(log_ratio, q, used, 0.0), *logs)]
     kls = [
-        lam * (own * log_ratio).sum(axis=1) - (z - log_z[0])
-        for lam, own, z in zip(lams, weights, log_z[1:], strict=True)
+        lam * (weight * log_ratio).sum(axis=1) - (z - log_z[0])
+        for lam, weight, z in zip(lams, weights, log_z[1:], strict=True)
     ]
-    shares = [float((1 / np.square(own).sum(axis=1)).mean() / scores.shape[1]) for own in weights]
+    shares = [float((1 / np.square(weight).sum(axis=1)).mean() / scores.shape[1]) for weight in weights]
     return Reweighted(
         reward=reward,
         sampled=used,
@@ -113,7 +113,7 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
     Args:
         log_ratio: L (P, N) of N paths a prompt, as many at each of ``sampled``.
         q: Q (P, N).
-        sampled: the lams they were drawn at, in any order.
+        sampled: the lams they were sampled at, in any order.
         lam: wanted.
     """
     drawn = np.stack([a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled])
@@ -151,11 +151,11 @@ def without_gaps(results: Results, reward: str, sampled: Sequence[float] | None 
 
 
 def _plain(results: Results) -> tuple[float, ...]:
-    """The lams in [0, 1] whose images stepwise mixing drew, and no particles, with all that is needed recorded."""
+    """The lams in [0, 1] sampled by stepwise mixing without particles, with L and Q recorded for every image."""
     nothing = np.full(results.shape, np.nan)
     known = np.isfinite(results.paths["implicit_reward"] + results.paths["q"])
     fit = known & ~np.isfinite(results.paths.get("ess", nothing))
-    return tuple(lam for place, lam in enumerate(results.lams) if 0 <= lam <= 1 and bool(np.all(fit[:, :, place])))
+    return tuple(lam for index, lam in enumerate(results.lams) if 0 <= lam <= 1 and bool(np.all(fit[:, :, index])))
 
 
 def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[float, ...]:
@@ -184,6 +184,6 @@ def check_within(lams: Sequence[float]) -> None:
         )
 
 
-def _flat(table: Floats, places: list[int]) -> Floats:
+def _flat(table: Floats, indices: list[int]) -> Floats:
     """(P, lams x S) of a table (P, S, L)."""
-    return np.moveaxis(table[:, :, places], 2, 1).reshape(len(table), -1)
+    return np.moveaxis(table[:, :, indices], 2, 1).reshape(len(table), -1)

@@ -1,4 +1,4 @@
-"""Options of version 0.1 in today's words; they go with the next release."""
+"""Commands and options of version 0.1 in today's words; they go with the next release."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,18 @@ _RENAMED = {
     "--scratch": "--retrained",
 }
 _GONE = {"--resume": "the same command goes on by itself"}
+_RENAMED_COMMANDS = {"study": "export --format optuna"}
 
 
 def in_todays_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """A command line's words as they are now, and a note on each that was another."""
     now: list[str] = []
     notes: list[str] = []
-    for word in words:
+    for index, word in enumerate(words):
+        if index == 0 and word in _RENAMED_COMMANDS:
+            notes.append(f"deradiff {word} is deradiff {_RENAMED_COMMANDS[word]} now")
+            now += _RENAMED_COMMANDS[word].split()
+            continue
         name, equals, value = word.partition("=")
         if name in _GONE:
             notes.append(f"{name} has gone: {_GONE[name]}")

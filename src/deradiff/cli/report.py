@@ -1,7 +1,7 @@
-"""``deradiff score``, ``report``, ``export``, ``merge`` and ``study``: from runs on disk, without any model."""
+"""``deradiff score``, ``report``, ``export`` and ``merge``: from runs on disk, without any model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -96,15 +96,58 @@ def _report_pair(one: Path, other: Path, criteria: "Criteria", guidance: float |
     typer.echo(f"report: {path.resolve()}")
 
 
-def export(run: Run, out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")]) -> None:
-    """Write a run as one table, a row an image; an unfinished one as far as it is."""
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv; .db for optuna.")],
+    format: Annotated[
+        Literal["table", "optuna"],
+        typer.Option(help="table: a row an image. optuna: a study with a trial a lam, which takes the options below."),
+    ] = "table",
+    objective: Annotated[str | None, typer.Option(help="Reward to raise; several: a,b.")] = None,
+    guard: Guard = None,
+    kl_budget: KLBudget = None,
+    risk: Risk = 0.05,
+    guidance: ChosenGuidance = None,
+) -> None:
+    """Write a run as a table of its images or as an Optuna study; an unfinished one as far as it is."""
+    from deradiff.cli.parsing import parse_criteria
+    from deradiff.errors import ConfigError
+
+    if format == "optuna":
+        if objective is None:
+            raise ConfigError("a study needs the reward to raise: add --objective with one of the run's rewards")
+        _export_study(run, out, parse_criteria(objective, guard, kl_budget, risk), guidance)
+        return
+    options = {"--objective": objective, "--guard": guard, "--kl-budget": kl_budget, "--guidance": guidance}
+    if extra := [name for name, value in options.items() if value is not None]:
+        raise ConfigError(f"{', '.join(extra)} belong to --format optuna; a table has all images, so leave them out")
+    _export_table(run, out)
+
+
+def _export_table(run: Path, out: Path) -> None:
     from deradiff.runs.cells import union
     from deradiff.runs.export import export as export_run
     from deradiff.runs.legacy import open_run_folder
 
     store = open_run_folder(run)
-    count, asked = export_run(store, out), sum(1 for _ in union(store.requests()))
-    typer.echo(f"{out}: {count:,} of the {asked:,} images asked for")
+    count, requested = export_run(store, out), sum(1 for _ in union(store.requests()))
+    typer.echo(f"{out}: {count:,} of the {requested:,} images asked for")
+
+
+def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | None) -> None:
+    from deradiff.analysis.recommend import recommend_for
+    from deradiff.cli.recommend import searched
+    from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import load_results
+    from deradiff.study import NAME, write_study
+
+    results = load_results(open_run_folder(run), guidance)
+    found = searched(run, results, criteria)
+    if found is None:
+        count = write_study(results, recommend_for(results, criteria), out)
+    else:
+        count = write_study(found.table, found.recommendation, out, indices=found.sampled_lams)
+    typer.echo(f"{out}: the study {NAME!r} of {count} trial{'s' * (count != 1)}")
 
 
 def merge(
@@ -120,27 +163,3 @@ def merge(
         typer.echo(f"Not taken, as the runs contradict each other: {line}", err=True)
     if merged.contradictions:
         raise typer.Exit(1)
-
-
-def study(
-    run: Run,
-    objective: Objective,
-    out: Annotated[Path, typer.Option(help="File to write: .db, an SQLite storage of Optuna's.")],
-    guard: Guard = None,
-    kl_budget: KLBudget = None,
-    risk: Risk = 0.05,
-    guidance: ChosenGuidance = None,
-) -> None:
-    """Write a run as an Optuna study, a trial a lam."""
-    from deradiff.cli.parsing import parse_criteria
-    from deradiff.cli.recommend import searched
-    from deradiff.runs.legacy import open_run_folder
-    from deradiff.runs.results import load_results
-    from deradiff.study import NAME, write_study
-
-    criteria = parse_criteria(objective, guard, kl_budget, risk)
-    results = load_results(open_run_folder(run), guidance)
-    found = searched(run, results, criteria)
-    table, indices = (results, None) if found is None else (found.table, found.sampled_lams)
-    count = write_study(table, criteria, out, indices=indices)
-    typer.echo(f"{out}: the study {NAME!r} of {count} trials")

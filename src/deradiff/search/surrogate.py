@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 
@@ -61,17 +62,18 @@ def fit_surrogate(scores: Floats, lams: Sequence[float], draws: int, seed: int =
     size = float(np.nanstd(changes[:, :, 1:])) or 1.0
     prompts = [_prompt(change / size, number, x) for number, change in enumerate(changes)]
     mean, prompt, pair = _fitted(prompts[:used])
-    inverses = [np.linalg.inv(prompt(rows) + pair(rows) + NUGGET * np.eye(len(rows))) for rows, _ in prompts]
+    covariances = [prompt(rows) + pair(rows) + NUGGET * np.eye(len(rows)) for rows, _ in prompts]
     columns = [(rows[:, [0]] == x).astype(float) for rows, _ in prompts]  # (n, G) picks the mean curve at each change
-    curve, spread = _mean_curve(mean(_grid(x)), prompts, columns, inverses)
+    curve, spread = _mean_curve(mean(_grid(x)), prompts, columns, covariances)
     curves = np.vstack([curve, curve + rng.normal(size=(draws, points)) @ _root(spread).T])
     tables = np.empty((1 + draws, count, points))
-    for number, ((rows, change), h, c) in enumerate(zip(prompts, columns, inverses, strict=True)):
+    for number, ((rows, change), h, covariance) in enumerate(zip(prompts, columns, covariances, strict=True)):
         here = _grid(x, number)
-        among = prompt(here, rows) + pair.k1(here, rows) / seeds  # a pair is one of those the prompt's mean is of
-        left = _root(prompt(here) + pair(here) / seeds - among @ c @ among.T)
+        among = prompt(here, rows) + pair.k1(here, rows) / seeds  # a prompt's mean is of ``seeds`` pairs
+        weights = _solve(covariance, among.T)  # (n, G)
+        left = _root(prompt(here) + pair(here) / seeds - among @ weights)
         noise = np.vstack([np.zeros(points), rng.normal(size=(draws, points))])
-        tables[:, number] = curves + (change - curves @ h.T) @ c @ among.T + noise @ left.T
+        tables[:, number] = curves + (change - curves @ h.T) @ weights + noise @ left.T
     tables = size * (tables - tables[:, :, [0]])
     # prompts that haven't been sampled start where the others do
     reference = np.resize(np.nanmean(scores[:used, :, 0], axis=1), count)[:, None]
@@ -79,16 +81,23 @@ def fit_surrogate(scores: Floats, lams: Sequence[float], draws: int, seed: int =
 
 
 def _mean_curve(
-    prior: Floats, prompts: list[_Prompt], columns: list[Floats], inverses: list[Floats]
+    prior: Floats, prompts: list[_Prompt], columns: list[Floats], covariances: list[Floats]
 ) -> tuple[Floats, Floats]:
     """The mean curve (G,) on the grid given all prompts' changes, and its covariance."""
-    precision = np.linalg.inv(prior + NUGGET * np.eye(len(prior)))
+    identity = np.eye(len(prior))
+    precision = _solve(prior + NUGGET * identity, identity)
     weighted = np.zeros(len(prior))
-    for own, h, c in zip(prompts, columns, inverses, strict=True):
-        precision += h.T @ c @ h
-        weighted += h.T @ c @ own.changes
-    spread: Any = np.linalg.inv(precision)
-    return spread @ weighted, spread
+    for (_, changes), h, covariance in zip(prompts, columns, covariances, strict=True):
+        solved = _solve(covariance, h)
+        precision += h.T @ solved
+        weighted += solved.T @ changes
+    posterior = _solve(precision, identity)
+    return posterior @ weighted, posterior
+
+
+def _solve(covariance: Floats, target: Floats) -> Floats:
+    """covariance⁻¹ target, by Cholesky; nothing of a prompt of which nothing is known."""
+    return cho_solve(cho_factor(covariance), target) if len(covariance) else target
 
 
 def _grid(x: Floats, prompt: int = 0) -> Floats:
