@@ -58,10 +58,10 @@ def run_recorded(
     else:
         generators = [torch.Generator()] * batch.images
     recorder = PathRecorder(generators, batch.particles)
-    known = not several and None not in schedulers.values()
+    known, first = not several and None not in schedulers.values(), next(iter(schedulers.values()))
     if not known:
         recorder.unknown_reason = "it has several schedulers or several anchors, or none"
-    with observing(recorder.observe), recorder.record_steps(next(iter(schedulers.values()))) if known else nullcontext():
+    with observing(recorder.observe), recorder.record_steps(first) if known else nullcontext():
         output = call.run()
     paths = recorder.paths()
     return select_rows(output, batch.rows, paths.rows) if corrects and not keep_all else output, paths

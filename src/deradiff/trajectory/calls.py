@@ -116,7 +116,7 @@ def guided_difference(output: Tensor, calls: Sequence[DenoiserCall]) -> Tensor |
 
 
 def _least_squares(basis: Tensor, target: Tensor) -> Tensor:
-    """Coefficients ``[batch, K]`` of targets ``[batch, N]`` on K vectors each, of minimal norm: vectors may be equal."""
+    """Coefficients ``[batch, K]`` of targets ``[batch, N]`` on K vectors each, of minimal norm."""
     gram = basis @ basis.transpose(1, 2)
     return (torch.linalg.pinv(gram, hermitian=True) @ basis @ target[..., None])[..., 0]
 
