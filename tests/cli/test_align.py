@@ -15,7 +15,7 @@ from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.errors import DeradiffError
 from deradiff.runs.run import Run
 
-from .shell import deradiff, here
+from .shell import here
 
 FEW = ("--steps", "2", "--train-batch-size", "2", "--rank", "2")
 
@@ -32,7 +32,7 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
         "--sampling-steps",
         "2",
     )
-    made = deradiff("align", "--beta", "0.1", *own, *FEW, "--out", str(tmp_path / "anchor"))
+    made = here("align", "--beta", "0.1", *own, *FEW, "--out", str(tmp_path / "anchor"))
     assert f"deradiff sweep --model embedded --anchor {tmp_path / 'anchor'}" in made.stdout
     with safe_open(tmp_path / "anchor" / "pytorch_lora_weights.safetensors", "pt") as file:
         card = json.loads(file.metadata()["deradiff"])
@@ -62,9 +62,7 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
     preferences(tmp_path / "pairs")
     with (tmp_path / "pairs" / "pairs.jsonl").open("a") as file:
         file.write('{"prompt": " ", "chosen": "chosen0.png", "rejected": "rejected0.png", "probability": 1}\n')
-    made = deradiff(
-        "align", "--beta", "0.1", "--data", str(tmp_path / "pairs"), *FEW, "--out", str(tmp_path / "anchor")
-    )
+    made = here("align", "--beta", "0.1", "--data", str(tmp_path / "pairs"), *FEW, "--out", str(tmp_path / "anchor"))
     assert "6 pairs in" in made.stderr
     assert "skipped 1: empty prompt" in made.stderr
 

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from tests.cli.shell import DERADIFF, here, mistaken
+from tests import processes
+from tests.cli.shell import here, mistaken
 
 from deradiff import testbed
 from deradiff.cli.compare import _aligned, _matching
@@ -53,15 +53,16 @@ def images(folder: Path) -> int:
 
 def test_what_was_killed_ends_as_if_it_had_not_been(whole: tuple[Path, str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = [DERADIFF, *SMALL, *TWO, "--out", str(out)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and images(out) < 9:
-            time.sleep(0.005)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    words = [*SMALL, *TWO, "--out", str(out)]
+    process = processes.start_command(*words, output=tmp_path / "printed.txt")
+    while process.is_alive() and images(out) < 9:
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert 9 <= images(out) < images(whole[0])
     assert not (out / "results.json").exists()
-    here(*words[1:])
+    here(*words)
     assert (out / "results.json").read_bytes() == (whole[0] / "results.json").read_bytes()
 
 

@@ -1,10 +1,6 @@
-"""Runs that are really killed (SIGKILL), at moments spread over their lives, and resumed until they are done.
-
-The processes are forked from a server that has imported everything, so that one starts in milliseconds.
-"""
+"""Runs that are really killed (SIGKILL), at moments spread over their lives, and resumed until they are done."""
 
 import json
-import multiprocessing
 import random
 import signal
 import time
@@ -16,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests import processes
 from tests.runs.subject import AXES, PROMPTS, assert_same, contents, finished, images, recipe_of, sweep
 
 from deradiff.runs.merge import merge
@@ -23,12 +20,15 @@ from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
 KILLS = 32
-FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["tests.runs.warm"])
 
 Asked = list[dict[str, Any]]
 WHOLE: dict[str, Any] = {"prompts": PROMPTS, "seeds": 4, "lams": [0, 0.5, 1, 2]}  # 8 blocks of 4 images
 GROWING: Asked = [{**WHOLE, "lams": [0, 1]}, {"lams": [0.5, 2]}]
+
+
+@pytest.fixture(autouse=True)
+def _same_moments() -> None:
+    random.seed(0)
 
 
 @pytest.fixture
@@ -37,9 +37,7 @@ def recipe(models: tuple[str, str]) -> Recipe:
 
 
 def start(folder: Path, recipe: Recipe, asked: Asked, shard: tuple[int, int] = (0, 1)) -> BaseProcess:
-    process = FORKING.Process(target=sweep, args=(folder, recipe, asked, shard))
-    process.start()
-    return process
+    return processes.start(sweep, folder, recipe, asked, shard)
 
 
 def kill(process: BaseProcess) -> bool:

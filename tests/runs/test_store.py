@@ -1,7 +1,9 @@
 """The run folder: what it is, who may write to it, what goes wrong, and where models are found."""
 
 import json
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests import processes
 from tests.runs.painted import JOURNAL, cells_of, paint
 from tests.runs.subject import REWARD, contents, finished, grown, images, pipeline, quiet, recipe_of
 
@@ -189,29 +192,26 @@ def test_what_a_killed_process_left_half_written_is_thrown_away(tmp_path: Path, 
     assert (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)[: len(journal)] == journal
 
 
+def sample_on_full_disks(folder: Path, recipe: Recipe, limits: list[int]) -> list[str]:
+    """The errors where no file may be larger than a limit, one after another."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    errors = []
+    for limit in limits:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+        with pytest.raises(RunFolderError) as error:
+            finished(folder, recipe, seeds=6)
+        errors.append(str(error.value))
+    return errors
+
+
 def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path, models: tuple[str, str]) -> None:
     recipe = recipe_of(models, steps=1)
     whole = contents(finished(tmp_path / "whole", recipe, seeds=6).folder)
     largest = max(len(content) for name, content in whole.items() if name.endswith(".png"))
     limits = [10, largest - 1, len(whole[JOURNAL]) // 2]  # too little for the recipe, for an image, for the journal
     assert len(whole["run.json"]) < limits[1] < limits[2]
-    code = f"""
-import resource, signal
-from pathlib import Path
-from deradiff.runs.recipe import Recipe
-from tests.runs.subject import finished
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-recipe = Recipe.model_validate_json({recipe.model_dump_json()!r})
-for limit in {limits}:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
-    try:
-        finished(Path({str(tmp_path / "run")!r}), recipe, seeds=6)
-    except Exception as error:
-        print(type(error).__name__, error)
-"""
-    command = [sys.executable, "-c", code]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line.startswith("RunFolderError can't write to") for line in told] == [True] * 3
+    errors = processes.call(sample_on_full_disks, tmp_path / "run", recipe, limits)
+    assert [error.startswith("can't write to") for error in errors] == [True] * 3
     for name in images(tmp_path / "run"):
         Image.open(tmp_path / "run" / name).load()
     finished(tmp_path / "run", recipe, seeds=6)
