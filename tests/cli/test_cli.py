@@ -10,6 +10,8 @@ from PIL import Image
 from tests.cli.shell import deradiff, here, mistaken
 from tests.runs.subject import contents
 
+from deradiff.cli import common, main
+
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes --help instant: torch and diffusers are left alone."""
@@ -55,7 +57,11 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def red(pixels, prompts):\n    return pixels[:, 0].mean((1, 2))\n")
     words = ["sweep", "--prompt", "a red circle", "--prompt", "a blue square", "--seeds", "1", "--steps", "1"]
-    deradiff(*words, "--betas", "0.2", "--rewards", "mine:red", "--out", "run")
+    monkeypatch.setattr(sys, "argv", ["deradiff", *words, "--betas", "0.2", "--rewards", "mine:red", "--out", "run"])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(common, "hush", lambda: None)
+    with pytest.raises(SystemExit, match="0"):
+        main()
     assert (tmp_path / "run" / "report.html").is_file()
 
 

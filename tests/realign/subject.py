@@ -83,7 +83,7 @@ def replaced(pipe: Any, parts: Mapping[str, nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def by_hand(pipe: Any, anchors: Mapping[str, nn.Module], lam: Callable[[], float]) -> Iterator[None]:
-    """The oracle: a plain forward that calls copies of both networks on copies of the inputs and mixes tensors."""
+    """The oracle: a plain forward, then that of a copy with the anchor's weights, and both mixed by hand."""
     modules = [getattr(pipe, name) for name in anchors]
     try:
         for module, aligned in zip(modules, anchors.values(), strict=True):
@@ -99,16 +99,15 @@ def _mixing(module: nn.Module, weights: dict[str, Tensor], lam: Callable[[], flo
 
     @functools.wraps(type(module).forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        networks = [copy.deepcopy(module), copy.deepcopy(module)]  # as the pipeline has set them up by now
-        for network in networks:
-            del network.__dict__["forward"]
-        networks[1].load_state_dict(weights, strict=False)
+        anchor = copy.deepcopy(module)  # as the pipeline has set it up by now
+        del anchor.__dict__["forward"]
+        anchor.load_state_dict(weights, strict=False)
         state = {name: value for name, value in kwargs.items() if name.startswith("kv_cache")}
         rest = {name: value for name, value in kwargs.items() if name not in state}
         own = {name: _follow(caches, value) for name, value in state.items()}
         copies = copy.deepcopy((args, rest))
-        reference = networks[0](*args, **rest, **state)
-        aligned = networks[1](*copies[0], **copies[1], **own)
+        reference = type(module).forward(module, *args, **rest, **state)
+        aligned = anchor(*copies[0], **copies[1], **own)
         if isinstance(reference, tuple) and len(reference) == 2 and not isinstance(reference[1], Tensor):
             caches[id(reference[1])] = reference[1], aligned[1]  # a state that is handed out
         return _mix_first(reference, aligned, lam())
