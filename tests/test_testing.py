@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tests.laws import schedules
-from tests.realign import loras
-from tests.realign.subject import subject
+from tests.realignment import loras
+from tests.realignment.subject import subject
 from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 

@@ -3,7 +3,7 @@
 import diffusers
 import pytest
 import torch
-from tests.realign.subject import Subject, known, subject
+from tests.realignment.subject import Subject, known, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive

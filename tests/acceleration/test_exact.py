@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.realign import loras
-from tests.realign.subject import known, near, replaced, subject
+from tests.realignment import loras
+from tests.realignment.subject import known, near, replaced, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive, Budget, Exact, Reuse

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.realign.subject import Subject, known, near, subject
+from tests.realignment.subject import Subject, known, near, subject
 from torch import Tensor
 
 import deradiff

@@ -105,7 +105,7 @@ def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> Non
 
 SCRIPT = """
 import sys, torch, deradiff
-from tests.realign.subject import known
+from tests.realignment.subject import known
 it = known("sd")
 name, location = sys.argv[1], dict(pair.split("=") for pair in sys.argv[2:])
 try:
