@@ -15,9 +15,9 @@ from truths import LAMS, LAST_HELD, Truth, from_pool
 
 from deradiff import Guard, Results
 from deradiff.analysis.criteria import Prefer, make_criteria
-from deradiff.analysis.guards import constraints, reached
+from deradiff.analysis.decide import chosen_index
+from deradiff.analysis.guards import make_constraints, reached
 from deradiff.analysis.limits import PromptMeans, p_values, stack
-from deradiff.analysis.recommend import chosen_index
 
 RISK = 0.05
 PROMPTS, MARGINS = (2, 3, 5, 10, 20, 32, 100), (0.05, 0.1, 0.2)
@@ -54,7 +54,7 @@ def _slack(scores: Any, question: Any) -> PromptMeans:
         lams=lams,
         scores={"guard": scores[:, :, : len(lams)]},
     )
-    return constraints(results, question)[0].slack
+    return make_constraints(results, question)[0].slack
 
 
 def synthetic(prompts: int, truth: Truth, seed: int, floor: float | None = None) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pool import SHAPE, part, table
 
 from deradiff import Guard
 from deradiff.analysis.criteria import Criteria
+from deradiff.analysis.decide import chosen_index
 from deradiff.analysis.limits import Floats
-from deradiff.analysis.recommend import chosen_index
 from deradiff.results import Results
 from deradiff.search.acquisition import SampleBlock
 from deradiff.search.search import search

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deradiff.analysis.curves import equivalent_beta
-from deradiff.analysis.guards import constraints, lower_slack
+from deradiff.analysis.guards import lower_slack, make_constraints
 from deradiff.analysis.recommend import Recommendation
 from deradiff.errors import ConfigError, ResultsError
 from deradiff.io import replacing
@@ -53,11 +53,18 @@ def write_study(
         raise ConfigError(
             f"the reward {clash[0]!r} is named like another attribute of a trial; rename it and score again"
         )
-    optuna, criteria = _import_optuna(), answer.criteria
-    slack = lower_slack(constraints(results, criteria), results.zero, len(results.lams), criteria.risk)
+    optuna = _import_optuna()
+    trials = _trials(optuna, results, answer, range(len(results.lams)) if indices is None else indices)
+    _write(optuna, trials, ["maximize"] * len(answer.criteria.objectives), path)
+    return len(trials)
+
+
+def _trials(optuna: Any, results: Results, answer: Recommendation, indices: Sequence[int]) -> list[Any]:
+    criteria = answer.criteria
+    slack = lower_slack(make_constraints(results, criteria), results.zero, len(results.lams), criteria.risk)
     objectives = [np.nanmean(results.scores[name], axis=(0, 1)) for name in criteria.objectives]
     within = optuna.distributions.FloatDistribution(results.lams[0], results.lams[-1])
-    trials = [
+    return [
         optuna.create_trial(
             params={"lam": results.lams[index]},
             distributions={"lam": within},
@@ -66,10 +73,8 @@ def write_study(
             constraints={name: -float(np.nan_to_num(low[index])) for name, low in slack.items()}
             | _beyond(answer, index),
         )
-        for index in (range(len(results.lams)) if indices is None else indices)
+        for index in indices
     ]
-    _write(optuna, trials, ["maximize"] * len(objectives), path)
-    return len(trials)
 
 
 def _beyond(answer: Recommendation, index: int) -> dict[str, float]:

@@ -10,10 +10,10 @@ from tests.analysis.synthetic import COLLAPSE, LAMS, RISE, Floats, falling, shar
 from deradiff.analysis.criteria import Criteria, Guard, make_criteria
 from deradiff.analysis.guards import (
     BUDGET,
-    constraints,
     failing,
     least_prompts,
     lower_slack,
+    make_constraints,
     shown_to_hold,
 )
 from deradiff.errors import ResultsError
@@ -23,12 +23,12 @@ FALL = -np.array(LAMS)  # by 1 a unit of lam
 
 
 def shown(run: Results, *guards: Guard, kl_budget: float | None = None, risk: float = 0.05) -> list[float]:
-    made = constraints(run, Criteria(objectives=("proxy",), guards=guards, kl_budget=kl_budget))
+    made = make_constraints(run, Criteria(objectives=("proxy",), guards=guards, kl_budget=kl_budget))
     return [lam for lam, own in zip(run.lams, shown_to_hold(made, run.zero, len(run.lams), risk), strict=True) if own]
 
 
 def fails(run: Results, *guards: Guard, risk: float = 0.05) -> list[tuple[str, ...]]:
-    made = constraints(run, make_criteria("proxy", guards))
+    made = make_constraints(run, make_criteria("proxy", guards))
     return failing(made, run.zero, len(run.lams), risk)
 
 
@@ -138,7 +138,7 @@ def test_what_is_said_to_fail_is_named_wrongly_as_seldom_as_the_risk() -> None:
 def test_the_slack_is_above_0_where_it_is_shown(risk: float) -> None:
     for seed in range(12):
         run = sweep({"gold": 0.2 * FALL, "silver": 0.1 * FALL}, noise=0.2, rng_seed=seed)
-        made = constraints(run, make_criteria("proxy", [Guard("gold", margin=0.3, both=True), Guard("silver")]))
+        made = make_constraints(run, make_criteria("proxy", [Guard("gold", margin=0.3, both=True), Guard("silver")]))
         slack = np.min(list(lower_slack(made, 0, len(LAMS), risk).values()), axis=0)
         holds = np.logical_and.accumulate(slack >= 0)
         np.testing.assert_array_equal(holds, shown_to_hold(made, 0, len(LAMS), risk))
@@ -152,7 +152,7 @@ def test_the_kl_budget_is_kept_by_the_same_rule() -> None:
     mean = float(10 * spread.mean())
     assert shown(run, kl_budget=1.5 * mean)[-1] == 1
     assert shown(run, kl_budget=1.001 * mean)[-1] == 0.5
-    made = constraints(run, make_criteria("proxy", kl_budget=0.5 * mean))
+    made = make_constraints(run, make_criteria("proxy", kl_budget=0.5 * mean))
     assert [own.name for own in made] == [BUDGET]
     assert failing(made, 0, len(LAMS), 0.05)[LAMS.index(1.5)] == (BUDGET,)
     alike = sweep({"gold": 0 * FALL}, path_kl=np.square(LAMS), prompts=2)  # two prompts that move alike are no proof
@@ -184,7 +184,7 @@ def test_a_counted_guard_takes_as_many_prompts_as_it_says_however_clean(margin: 
     least = ceil(log(risk) / log(1 - margin))
     assert least_prompts(margin, risk) == least
     for guard in (Guard("gold", margin=margin), Guard("gold", margin=margin, relative=True)):
-        (made,) = constraints(counted(least), make_criteria("proxy", [guard]))
+        (made,) = make_constraints(counted(least), make_criteria("proxy", [guard]))
         assert made.least_prompts(risk) == least
         assert shown(counted(least), guard, risk=risk) == [0, 0.5, 1]
         assert shown(counted(least - 1), guard, risk=risk) == [0]
@@ -201,14 +201,14 @@ def test_the_known_numbers_of_prompts() -> None:
 
 
 def test_a_measured_guard_without_a_floor_takes_no_number_of_prompts() -> None:
-    (made,) = constraints(sweep({"gold": FALL}), make_criteria("proxy", [Guard("gold", margin=0.5)]))
+    (made,) = make_constraints(sweep({"gold": FALL}), make_criteria("proxy", [Guard("gold", margin=0.5)]))
     assert made.least_prompts(0.05) is None
     run = sweep({"gold": FALL + 10})
     best = float(run.scores["gold"][:, :, 0].mean(axis=1).max())
-    (made,) = constraints(run, make_criteria("proxy", [Guard("gold", margin=0.5, floor=best - 5)]))
+    (made,) = make_constraints(run, make_criteria("proxy", [Guard("gold", margin=0.5, floor=best - 5)]))
     assert made.worst == pytest.approx(0.5 - 5)
     assert made.least_prompts(0.05) == 29  # a tenth of prompts that lose 5
-    (made,) = constraints(run, make_criteria("proxy", [Guard("gold", margin=0.5, floor=best)]))
+    (made,) = make_constraints(run, make_criteria("proxy", [Guard("gold", margin=0.5, floor=best)]))
     assert made.worst == pytest.approx(0.5)
     assert made.least_prompts(0.05) is None  # nothing can be lost
 
@@ -221,7 +221,7 @@ def test_the_worst_that_may_happen_is_to_the_best_prompt_or_the_worst_of_what_mu
     if level < 0:
         run = table({"gold": -passing}, (0.0, 1.0))
     guard = Guard("gold", margin=0.25, relative=True, both=True)
-    falls, rises = constraints(run, make_criteria("proxy", [guard]))
+    falls, rises = make_constraints(run, make_criteria("proxy", [guard]))
     # falls by 1 where .25 is allowed, or rises by .75 where .0625 is; mirrored where passing counts as -1
     wanted = (-1 + 0.25, -0.75 + 0.0625)
     assert (falls.worst, rises.worst) == pytest.approx(wanted if level > 0 else wanted[::-1])
@@ -249,5 +249,5 @@ def test_identical_images_are_shown_to_hold_only_as_far_as_prompts_go() -> None:
 def test_what_each_guard_may_lose_is_told() -> None:
     run = sweep({"gold": COLLAPSE + 5, "silver": COLLAPSE + 5})
     guards = Guard("gold", margin=0.01, relative=True), Guard("silver", margin=0.25, both=True)
-    texts = [own.text for own in constraints(run, make_criteria("proxy", guards))]
+    texts = [own.text for own in make_constraints(run, make_criteria("proxy", guards))]
     assert texts == ["gold loses at most 1 %", "silver loses at most 0.25", "silver gains at most 0.25"]

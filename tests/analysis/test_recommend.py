@@ -12,13 +12,8 @@ from tests.analysis.synthetic import COLLAPSE, LAMS, RISE, falling, share_above,
 
 import deradiff
 from deradiff.analysis.criteria import Guard, make_criteria
-from deradiff.analysis.recommend import (
-    Recommendation,
-    chosen_index,
-    combined_gains,
-    decide,
-    recommend,
-)
+from deradiff.analysis.decide import chosen_index, combined_gains, decide
+from deradiff.analysis.recommend import Recommendation, recommend
 from deradiff.errors import ResultsError
 from deradiff.results import Results, RewardInfo
 

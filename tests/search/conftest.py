@@ -17,7 +17,7 @@ def quick() -> Iterator[int]:
     """Fewer draws, and kernels fitted to less; how many draws."""
     with pytest.MonkeyPatch.context() as patched:
         for module in (search, state):
-            patched.setattr(module, "estimate_lam", partial(estimate_lam, draws=DRAWS))
+            patched.setattr(module, "estimate_lam", partial(estimate_lam, n_samples=DRAWS))
         patched.setattr(surrogate, "FIT", 30)
         yield DRAWS
 

@@ -9,7 +9,7 @@ from tests.search.conftest import DRAWS
 from tests.search.worlds import GOLD, GRID, IRREGULAR, LAMS, PROMPTS, SEEDS, World, settings
 
 from deradiff.analysis.criteria import Guard
-from deradiff.analysis.recommend import chosen_index
+from deradiff.analysis.decide import chosen_index
 from deradiff.errors import ConfigError, ResultsError
 from deradiff.search import search as module
 from deradiff.search.acquisition import (
@@ -21,7 +21,7 @@ from deradiff.search.acquisition import (
     widest_gap,
 )
 from deradiff.search.search import SearchResult, check_start, estimate_lam, known_images, search
-from deradiff.search.settings import grid_of
+from deradiff.search.settings import make_grid
 
 POINTS = len(GRID)
 WIDE = Guard("gold", margin=5.0)
@@ -162,7 +162,7 @@ def test_the_budget_is_never_passed_and_used_up_to_a_quarter_of_a_round(most: in
     assert found.images <= most
     assert f"{most} images allowed are used" in found.stopped
     assert world.asked[0] == START
-    estimate = estimate_lam(found.sampled, settings().criteria, draws=DRAWS)
+    estimate = estimate_lam(found.sampled, settings().criteria, n_samples=DRAWS)
     wanted = next_block(world.sampled, LAMS, estimate.index, estimate.spread)
     assert wanted is not None
     assert most - found.images < wanted.images / 4
@@ -342,7 +342,7 @@ def test_a_counted_guard_stays_counted_where_it_is_filled_in() -> None:
         world.tables["gold"][5, 0, 16] = 0.0
         world.sample(SampleBlock(range(prompts), range(1), (0, 8, 16, 24, 32)))
         guard = Guard("gold", margin=0.15, relative=True)
-        taken = LAMS[estimate_lam(world.known(), settings([guard]).criteria, draws=4).index]
+        taken = LAMS[estimate_lam(world.known(), settings([guard]).criteria, n_samples=4).index]
         assert taken >= least if least else taken == 0
 
 
@@ -391,7 +391,7 @@ def test_settings_that_cannot_be_used_are_named(wrong: dict[str, Any]) -> None:
 
 
 def test_the_grid_has_33_lams_and_those_that_were_sampled_in_its_range() -> None:
-    assert grid_of(1.0) == LAMS
-    assert grid_of(1.0, (0.25, 1.0)) == LAMS  # on it already
-    assert set(grid_of(1.0, (-0.5, 0.1, 1 / 3, 1.5))) == {*LAMS, 0.1, 1 / 3}
+    assert make_grid(1.0) == LAMS
+    assert make_grid(1.0, (0.25, 1.0)) == LAMS  # on it already
+    assert set(make_grid(1.0, (-0.5, 0.1, 1 / 3, 1.5))) == {*LAMS, 0.1, 1 / 3}
     assert list(IRREGULAR) == sorted(set(IRREGULAR))

@@ -28,7 +28,7 @@ from deradiff.runs.results import load_results
 from deradiff.runs.run import Run
 from deradiff.search.search import SearchResult, known_images
 from deradiff.search.search_run import rewards_to_score, search_run
-from deradiff.search.state import answer_from, read_state
+from deradiff.search.state import answer_searched, read_state
 
 Models = tuple[str, str]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -58,7 +58,7 @@ def on_disk(run: Run) -> SearchResult:
     """What a later command reads off the folder."""
     state = read_state(run.folder)
     assert state is not None
-    return answer_from(run.results(), state, settings().criteria)
+    return answer_searched(run.results(), state, settings().criteria)
 
 
 def answer(found: SearchResult) -> object:

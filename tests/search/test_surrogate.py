@@ -32,7 +32,7 @@ def test_what_was_sampled_is_kept_and_the_rest_lies_on_the_curve_of_its_prompt()
         found, means = fit_surrogate(sampled(world, name, own), LAMS, 50), truth.mean(axis=1)
         np.testing.assert_allclose(found.table[:, own.lams], means[:, own.lams], atol=0.02)
         np.testing.assert_allclose(found.table, means, atol=0.06)
-        np.testing.assert_allclose(found.drawn[:, :, own.lams].mean(axis=0), means[:, own.lams], atol=0.02)
+        np.testing.assert_allclose(found.samples[:, :, own.lams].mean(axis=0), means[:, own.lams], atol=0.02)
 
 
 def test_a_lam_of_few_seeds_leans_on_its_neighbours_of_many() -> None:
@@ -62,7 +62,7 @@ def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(
     blocks = SampleBlock(range(6), range(2), (0, half, last)), SampleBlock(range(8), range(1), (0, last - 8))
     scores = sampled(world, "gold", *blocks)
     found = fit_surrogate(scores, grid, 2000)
-    assert (found.table.shape, found.drawn.shape) == ((8, len(x)), (2000, PROMPTS, len(x)))
+    assert (found.table.shape, found.samples.shape) == ((8, len(x)), (2000, PROMPTS, len(x)))
     changes = scores - scores[:, :, [0]]
     prompts, seeds, lams = np.nonzero(np.isfinite(changes) & (x > 0))
     y, rows = changes[prompts, seeds, lams], np.stack([x[lams], prompts, seeds], axis=1)
@@ -71,7 +71,7 @@ def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(
         wanted = np.array([[lam, prompt, seed] for lam in x for seed in range(SEEDS)])
         mean, covariance = whole.predict(wanted, return_cov=True)
         by_lam = covariance.reshape(len(x), SEEDS, len(x), SEEDS).mean(axis=(1, 3))
-        drawn = (found.drawn[:, prompt] - found.drawn[:, prompt, [0]]) / y.std()
+        drawn = (found.samples[:, prompt] - found.samples[:, prompt, [0]]) / y.std()
         np.testing.assert_allclose(drawn.std(axis=0), np.sqrt(np.diag(by_lam)), atol=0.05, rtol=0.1)
         error = 4 * drawn.std(axis=0) / np.sqrt(len(drawn)) + 0.01
         assert np.all(np.abs(drawn.mean(axis=0) - mean.reshape(len(x), SEEDS).mean(axis=1)) < error)
@@ -79,7 +79,7 @@ def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(
     # the mean over all prompts, between sampled lams
     wanted = np.array([[x[8], prompt, seed] for prompt in range(PROMPTS) for seed in range(SEEDS)])
     _, covariance = whole.predict(wanted, return_cov=True)
-    mean = (found.drawn[:, :, 8] - found.drawn[:, :, 0]).mean(axis=1) / y.std()
+    mean = (found.samples[:, :, 8] - found.samples[:, :, 0]).mean(axis=1) / y.std()
     assert mean.std() == pytest.approx(np.sqrt(covariance.mean()), rel=0.1)
 
 
@@ -103,13 +103,13 @@ def test_draws_are_the_same_for_the_same_seed_and_hold_the_truth_as_often_as_the
     for seed in range(8):
         world = World(seed, noise=0.2)
         scores = sampled(world, "proxy", own)
-        drawn = fit_surrogate(scores, LAMS, 200).drawn.mean(axis=1)
+        drawn = fit_surrogate(scores, LAMS, 200).samples.mean(axis=1)
         low, high = np.quantile(drawn - drawn[:, [0]], [0.025, 0.975], axis=0)[:, 1:]
         truth = world.tables["proxy"].mean(axis=(0, 1))
         held.append(np.mean((low <= (truth - truth[0])[1:]) & ((truth - truth[0])[1:] <= high)))
     assert np.mean(held) > 0.8
-    np.testing.assert_array_equal(fit_surrogate(scores, LAMS, 3).drawn, fit_surrogate(scores, LAMS, 3).drawn)
-    assert (fit_surrogate(scores, LAMS, 3, seed=1).drawn != fit_surrogate(scores, LAMS, 3).drawn).any()
+    np.testing.assert_array_equal(fit_surrogate(scores, LAMS, 3).samples, fit_surrogate(scores, LAMS, 3).samples)
+    assert (fit_surrogate(scores, LAMS, 3, seed=1).samples != fit_surrogate(scores, LAMS, 3).samples).any()
 
 
 def test_prompts_that_were_not_sampled_are_drawn_and_not_in_the_table() -> None:
@@ -117,7 +117,7 @@ def test_prompts_that_were_not_sampled_are_drawn_and_not_in_the_table() -> None:
     world = World(0, noise=0.3)
     found = fit_surrogate(sampled(world, "proxy", SampleBlock(range(8), range(2), (0, 16, 32))), LAMS, 400)
     assert found.table.shape == (8, len(LAMS))
-    at_end = found.drawn[:, :, 32] - found.drawn[:, :, 0]
+    at_end = found.samples[:, :, 32] - found.samples[:, :, 0]
     unknown, known = at_end[:, 8:].std(axis=0), at_end[:, :8].std(axis=0)
     assert unknown.min() > known.max()
     assert unknown.mean() > 1.3 * known.mean()

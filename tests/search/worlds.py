@@ -11,12 +11,12 @@ from deradiff.analysis.limits import Floats
 from deradiff.results import Results, RewardInfo
 from deradiff.search.acquisition import SampleBlock, initial_design
 from deradiff.search.search import SearchResult, search
-from deradiff.search.settings import POINTS, Settings, grid_of
+from deradiff.search.settings import POINTS, Settings, make_grid
 
 PROMPTS, SEEDS = 24, 4
 LAMS = tuple(np.linspace(0, 1, POINTS).round(10).tolist())
 GRID = np.array(LAMS)
-IRREGULAR = grid_of(1.0, (0.1, 1 / 3, 0.51, 0.52, 0.53, 0.54, 0.7))  # as of a run that was swept at these
+IRREGULAR = make_grid(1.0, (0.1, 1 / 3, 0.51, 0.52, 0.53, 0.54, 0.7))  # as of a run that was swept at these
 GOLD = Guard("gold", margin=0.1)
 
 

@@ -2,7 +2,7 @@
 
 An anchor that is the optimum at beta has log p_aligned / p_ref = r / beta + const(prompt). L estimates that log-ratio
 of each image, so the slope of L on the reward, within prompts, is 1 / beta. Strong anchors saturate: where the slope
-changes along the reward no one beta describes them, and none is given.
+changes along the reward no single beta describes them, and none is estimated.
 """
 
 from dataclasses import dataclass

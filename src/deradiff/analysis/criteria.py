@@ -139,7 +139,7 @@ class Criteria:
 
     @property
     def rewards(self) -> list[str]:
-        """Names of all rewards asked about, objectives first."""
+        """Names of objectives and guards, objectives first."""
         return [*self.objectives, *self.guard_names]
 
 
@@ -164,7 +164,7 @@ class Margin:
 
 
 def resolve_margin(results: Results, guard: Guard) -> Margin:
-    """The margin of a guard: its own, else that of the reward's card, else a small effect.
+    """The margin of a guard: that of ``guard``, else that of the reward's card, else a small effect.
 
     Raises:
         ResultsError: a reward without a card whose prompts all score the same at lam = 0, or a share of a mean of 0.

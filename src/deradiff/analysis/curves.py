@@ -1,6 +1,6 @@
 """One reward along lam: means, paired changes to the reference, win rates.
 
-Images of one prompt are alike, so prompts are the clusters. A change is taken within one (prompt, seed), whose images
+Images of one prompt are alike, so prompts are the clusters. A change is within one (prompt, seed), whose images
 share all noise. A table may have gaps: a lam's change is of the pairs that exist there.
 """
 
@@ -61,7 +61,7 @@ def paired_curve(results: Results, reward: str) -> Curve:
     return Curve(
         reward=reward,
         lams=lams,
-        score=tuple(reference + own.mean for own in change),
+        score=tuple(reference + interval.mean for interval in change),
         change=tuple(change),
         band=tuple(band),
         pairs=tuple(np.isfinite(scores - scores[:, :, [zero]]).sum(axis=(0, 1)).tolist()),
@@ -71,7 +71,7 @@ def paired_curve(results: Results, reward: str) -> Curve:
 
 
 def check_answerable(results: Results, reward: str) -> None:
-    """Refuse a table that can't say how a reward changes.
+    """Check that a table can say how a reward changes.
 
     Raises:
         ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
@@ -87,10 +87,10 @@ def check_answerable(results: Results, reward: str) -> None:
 
 
 def paired_changes(results: Results, reward: str, floor: float | None = None) -> PromptMeans:
-    """Each prompt's mean change to lam = 0 at each lam, and what a prompt that wasn't drawn could change by.
+    """Each prompt's mean change to lam = 0 at each lam, and the largest changes that an unsampled prompt could have.
 
     A change is bounded where scores are (`score_bounds`): from the best prompt at lam = 0 to the lowest score, and from
-    the worst to the highest. Where all pairs of a lam tie, their spread says nothing, and the scores that were seen are
+    the worst to the highest. Where all pairs of a lam tie, their spread says nothing, and the observed scores are
     the bounds whatever the reward.
 
     Args:
@@ -122,8 +122,8 @@ def reference_range(results: Results, reward: str) -> tuple[float, float]:
 def score_bounds(results: Results, reward: str, floor: float | None = None) -> tuple[float, float]:
     """The lowest and highest score possible, nan where unknown.
 
-    The floor that is given or on the reward's card; of discrete scores (`is_discrete`) the smallest and the largest
-    that were seen, 0 counting as seen.
+    ``floor`` or that of the reward's card; of discrete scores (`is_discrete`) the smallest and the largest observed,
+    with 0 among them.
     """
     scores = results.scores[reward]
     smallest, largest = min(float(np.nanmin(scores)), 0.0), max(float(np.nanmax(scores)), 0.0)
@@ -145,8 +145,8 @@ def is_discrete(scores: Floats, zero: int) -> bool:
     others = np.delete(scores, zero, axis=2)
     pairs = np.isfinite(others) & np.isfinite(scores[:, :, [zero]])
     ties = pairs & (others == scores[:, :, [zero]])
-    told = (ties.sum(axis=(0, 1)) < pairs.sum(axis=(0, 1))) & (pairs.sum(axis=(0, 1)) > 0)
-    return bool(told.any() and ties[:, :, told].sum() >= TIED * pairs[:, :, told].sum())
+    differing = (ties.sum(axis=(0, 1)) < pairs.sum(axis=(0, 1))) & (pairs.sum(axis=(0, 1)) > 0)
+    return bool(differing.any() and ties[:, :, differing].sum() >= TIED * pairs[:, :, differing].sum())
 
 
 def equivalent_beta(results: Results, lam: float) -> float | None:

@@ -1,14 +1,14 @@
-"""At which lams a question's guards are shown to hold, and at which they fail.
+"""At which lams the guards are shown to hold, and at which they fail.
 
 A guard holds at a lam where its mean change is at least -margin. That must be *shown* (non-inferiority): lams are
 tested outwards from lam = 0, each by a one-sided test at the accepted risk that the change is below -margin, and the
-first lam that isn't shown ends the walk. Testing in a fixed sequence needs no correction (Maurer et al. 1995): the
+first lam that isn't shown ends the sequence. Testing in a fixed sequence needs no correction (Maurer et al. 1995): the
 first lam that truly fails is passed with a probability of at most the risk, and nothing beyond it is reached otherwise.
 Nor do several guards: a lam that fails must pass the test of the guard that it fails by. Where lams lie on both sides
 of 0, each side has half the risk.
 
 A lam *fails* where a loss beyond the margin is itself shown: tested from the far end inwards, or, for a failure between
-lams that hold, corrected for all lams (Bonferroni). Beyond a failing lam nothing is taken, so those fail too.
+lams that hold, corrected for all lams (Bonferroni). Beyond a failing lam none is recommended, so those fail too.
 """
 
 from collections.abc import Sequence
@@ -65,15 +65,15 @@ def least_prompts(share: float, risk: float) -> int:
     return 0 if share >= 1 else ceil(log(risk) / log1p(-max(share, _SMALLEST_SHARE)) - 1e-9)
 
 
-def constraints(results: Results, criteria: Criteria) -> list[Constraint]:
+def make_constraints(results: Results, criteria: Criteria) -> list[Constraint]:
     """All that must hold.
 
     Raises:
         ResultsError: a KL budget for a run that recorded no path KL, or a guard without a usable margin.
     """
-    made = [side for guard in criteria.guards for side in _sides(results, guard)]
+    sides = [side for guard in criteria.guards for side in _sides(results, guard)]
     if criteria.kl_budget is None:
-        return made
+        return sides
     if results.path_kl is None:
         raise ResultsError("a KL budget needs path KL, which this run didn't record; sweep with diagnostics")
     budget = criteria.kl_budget
@@ -81,7 +81,7 @@ def constraints(results: Results, criteria: Criteria) -> list[Constraint]:
     # where all prompts move alike, another may move twice as far
     twice = np.where(kl.tied, budget - 2 * np.nan_to_num(kl.means).max(axis=0), np.nan)
     slack = prompt_means(budget - results.path_kl, lowest=twice, highest=budget)
-    return [*made, Constraint(name=BUDGET, text=f"{BUDGET} is at most {budget:g} nats", slack=slack, margin=budget)]
+    return [*sides, Constraint(name=BUDGET, text=f"{BUDGET} is at most {budget:g} nats", slack=slack, margin=budget)]
 
 
 def _sides(results: Results, guard: Guard) -> list[Constraint]:
@@ -90,7 +90,7 @@ def _sides(results: Results, guard: Guard) -> list[Constraint]:
 
 
 def _constraint(results: Results, guard: Guard, margin: Margin, sign: int) -> Constraint:
-    """The slack, sign x change + margin; a share is taken of each pair's own reference, which varies less."""
+    """The slack, sign x change + margin; a share is of each pair's reference, which varies less."""
     scores = results.scores[guard.reward]
     reference = scores[:, :, [results.zero]]
     change = paired_changes(results, guard.reward, guard.floor)
@@ -118,10 +118,10 @@ def _constraint(results: Results, guard: Guard, margin: Margin, sign: int) -> Co
     )
 
 
-def shown_to_hold(made: Sequence[Constraint], zero: int, lams: int, risk: float) -> Bools:
+def shown_to_hold(constraints: Sequence[Constraint], zero: int, lams: int, risk: float) -> Bools:
     """At which of ``lams`` lams every constraint is shown to hold, on the way there too (L,); lam = 0 always."""
     holds, each = np.ones(lams, bool), side_risk(zero, lams, risk)
-    for constraint in made:
+    for constraint in constraints:
         holds &= p_values(constraint.slack, each) <= each
     return reached(holds, zero)
 
@@ -135,11 +135,11 @@ def reached(holds: Bools, zero: int) -> Bools:
     return np.concatenate([below[:-1], above])
 
 
-def failing(made: Sequence[Constraint], zero: int, lams: int, risk: float) -> list[tuple[str, ...]]:
-    """For each lam the names of what fails there or on the way; any is named wrongly with a probability of ``risk``."""
+def failing(constraints: Sequence[Constraint], zero: int, lams: int, risk: float) -> list[tuple[str, ...]]:
+    """For each lam the names of what fails there or on the way; any is wrong with a probability of at most ``risk``."""
     names: list[list[str]] = [[] for _ in range(lams)]
-    for constraint in made:
-        each = side_risk(zero, lams, risk) / len(made)
+    for constraint in constraints:
+        each = side_risk(zero, lams, risk) / len(constraints)
         p = p_values(-constraint.slack, each / lams)
         fails = p <= each / lams
         p = p_values(-constraint.slack, each) <= each
@@ -151,18 +151,18 @@ def failing(made: Sequence[Constraint], zero: int, lams: int, risk: float) -> li
         for index in np.flatnonzero(np.concatenate([before[:-1], beyond])):
             if constraint.name not in names[index]:
                 names[index].append(constraint.name)
-    return [tuple(own) for own in names]
+    return [tuple(failed) for failed in names]
 
 
-def lower_slack(made: Sequence[Constraint], zero: int, lams: int, risk: float) -> dict[str, Floats]:
+def lower_slack(constraints: Sequence[Constraint], zero: int, lams: int, risk: float) -> dict[str, Floats]:
     """By name the lower confidence limit of the slack (L,), the smaller of both sides: 0 or more where it is shown."""
     each = side_risk(zero, lams, risk)
-    found: dict[str, Floats] = {}
-    for constraint in made:
+    limits: dict[str, Floats] = {}
+    for constraint in constraints:
         low = lower_limits(constraint.slack, each)
         low[zero] = constraint.margin
-        found[constraint.name] = np.minimum(found.get(constraint.name, low), low)
-    return found
+        limits[constraint.name] = np.minimum(limits.get(constraint.name, low), low)
+    return limits
 
 
 def side_risk(zero: int, lams: int, risk: float) -> float:

@@ -1,7 +1,7 @@
 """Confidence limits of a mean over prompts that also hold for few prompts and for counts.
 
-Notation: x_1 ... x_P are the prompts' values, x_0 is the *pessimistic pseudo-prompt* (a value that a prompt not drawn
-could have), mu is the mean over all prompts there could be.
+Notation: x_1 ... x_P are the prompts' values, x_0 is the *pessimistic pseudo-prompt* (a value that an unsampled
+prompt could have), mu is the mean over all prompts there could be.
 
 The test of mu <= y is Efron's tilting (Efron 1981, section 11; DiCiccio & Romano 1990) with the pseudo-prompt added to
 the sample: of all distributions on x_0 ... x_P with mean y take the likeliest, w_i = 1 / ((P + 1)(1 + l (x_i - y))),
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 PESSIMISM = 1.8
 _BINS = 256  # of the range of values; a sum of P rounded values errs by sqrt(P / 12) of them
 _WINDOW = 8.0  # standard deviations of a sum to either side that are kept
-_FIRST = 1.5  # times the usual standard error below the mean a limit is looked for first
+_FIRST = 1.5  # times the usual standard error below the mean where the search for a limit starts
 _STEPS = 20  # of the root search, at most; each gains a digit or more
 _CLOSE = 1e-5  # of the normal quantile of the risk, at which it ends
 
@@ -132,7 +132,7 @@ def p_values(sample: PromptMeans, risk: float, threshold: float = 0.0) -> Floats
         risk: the level at which it will be compared, in (0, 1): the unbounded pseudo-prompt depends on it.
         threshold: the mean under the null hypothesis.
     """
-    return _tail(_Columns.of(sample, risk), np.full(len(sample.noise), threshold))
+    return _tail(_Columns.from_sample(sample, risk), np.full(len(sample.noise), threshold))
 
 
 def lower_limits(sample: PromptMeans, risk: float) -> Floats:
@@ -140,7 +140,7 @@ def lower_limits(sample: PromptMeans, risk: float) -> Floats:
 
     -inf of fewer than 2 prompts.
     """
-    columns = _Columns.of(sample, risk)
+    columns = _Columns.from_sample(sample, risk)
     # where all prompts agree all draws must: p = ((y - worst) / (mean - worst)) ** P
     alike = columns.worst + (columns.mean - columns.worst) * risk ** (1 / np.maximum(columns.count, 1))
     limits = np.where(columns.answerable, alike, -np.inf)
@@ -208,7 +208,7 @@ class _Columns:
         return self.error <= 1e-12 * np.maximum(np.abs(self.mean), self.mean - self.worst)
 
     @classmethod
-    def of(cls, sample: PromptMeans, risk: float) -> "_Columns":
+    def from_sample(cls, sample: PromptMeans, risk: float) -> "_Columns":
         present, count = np.isfinite(sample.means), sample.counts
         answerable = count >= 2
         filled = np.where(present, sample.means, 0.0)

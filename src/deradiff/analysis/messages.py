@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from deradiff.analysis.decide import BEST_ESTIMATE, RISKS
 from deradiff.analysis.overoptimization import LEAST_PROMPTS, LEVEL, Alarm, missable_share
-from deradiff.analysis.recommend import BEST_ESTIMATE, RISKS, Recommendation
+from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.statistics import Interval
 
 FEW_PROMPTS = 5
@@ -152,16 +153,18 @@ def _objectives(answer: Recommendation) -> str:
 
 def _gain_sentence(answer: Recommendation) -> str:
     where = "there" if answer.candidate == answer.lam else f"at lam = {answer.candidate:g}"
-    among = "among the lams shown to hold" if answer.constraints else "among all lams"
+    rivals = "among the lams shown to hold" if answer.constraints else "among all lams"
     how = "the smallest within one standard error of the best" if answer.criteria.prefer == "smallest" else "the best"
     index = answer.lams.index(answer.candidate)
     source = "" if answer.is_sampled(index) else " No image was sampled at this lam: a surrogate gives its figures."
     if len(answer.criteria.objectives) > 1:
         gains = " and ".join(f"{name} by {answer.curves[name].change[index]}" for name in answer.criteria.objectives)
         return (
-            f"Gain {where}: {gains}. It is {how} {among}, by the mean of the gains as shares of their largest.{source}"
+            f"Gain {where}: {gains}. It is {how} {rivals}, by the mean of the gains as shares of their largest.{source}"
         )
-    return f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {among}.{source}"
+    return (
+        f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {rivals}.{source}"
+    )
 
 
 def _wins(answer: Recommendation) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """Is the objective hacked? It still rises while a reward it wasn't trained on falls, or an image metric drifts.
 
 For every held-out reward and every two lams a < b, prompt p has d_p = score(a) - score(b), and the question is whether
-the mean of d over prompts is above 0. All questions are asked together; each p-value is the larger of two, both by the
+the mean of d over prompts is above 0. All questions are tested together; each p-value is the larger of two, both by the
 largest t of all questions, stepping down (Westfall & Young 1993, algorithm 2.8):
 
 - *sign flips*: exact at any number of prompts where the changes of prompts are symmetric;
-- *bootstrap-t*: prompts drawn again, t* = (mean* - mean) / se* (Efron 1981; Romano & Wolf 2005), which is right for
-  skewed changes as prompts grow. Some draws of few prompts have hardly any spread, so se* has a floor.
+- *bootstrap-t*: prompts resampled, t* = (mean* - mean) / se* (Efron 1981; Romano & Wolf 2005), which is right for
+  skewed changes as prompts grow. Some resamples of few prompts have hardly any spread, so se* has a floor.
 
 The objective must rise over the same two lams by the same kind of test. Assumed: prompts are a random sample, and every
 group of prompts that matters to the mean is in it. P prompts miss a group of a share m with a probability of (1 - m)^P:
@@ -37,7 +37,7 @@ Pair = tuple[int, int]  # indices of two lams
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """The surest sign that an objective is over-optimised at the cost of one held-out reward, significant or not.
+    """The clearest sign that an objective is over-optimised at the cost of one held-out reward, significant or not.
 
     Attributes:
         objective: what still rises.
@@ -45,12 +45,12 @@ class Alarm:
         drifts: whether it should have stayed, and left the reference on either side.
         onset: the largest lam of the run at which the fall is still within ``margin``.
         before: the lam it falls from.
-        after: the lam it has fallen to, over the pair of lams where that is surest; of a drift, the first lam at which
-            the margin is passed.
+        after: the lam it has fallen to, over the pair of lams where that is clearest; of a drift, the first lam at
+            which the margin is passed.
         change: of the held-out reward between the two.
         rise: of the objective between the two.
         margin: the smallest fall that matters: a guard's margin, else that of the reward's card, else a small effect.
-        p_value: of the fall and of the rise, the larger; for having looked at all held-out rewards and pairs of lams.
+        p_value: the larger one of the fall and of the rise, corrected for all held-out rewards and pairs of lams.
     """
 
     objective: str
@@ -86,16 +86,16 @@ class _Questions:
 
 
 def alarms(results: Results, criteria: Criteria, *, seed: int = 0) -> list[Alarm]:
-    """An alarm, raised or silent, for every held-out reward and objective.
+    """An alarm, raised or not, for every held-out reward and objective.
 
     Args:
         results: scores with lam = 0 among their lams; lams below 0 are left out, as are prompts without all lams.
-        criteria: the objectives are what is raised, all other rewards are held out. Its guards have half of the level
+        criteria: its objectives are raised, all other rewards are held out. Its guards have half of the level
             for themselves, so that many more metrics beside them can't drown them.
-        seed: of the draws.
+        seed: of flips and resamples.
 
     Returns:
-        The surest first; none where there are fewer than `LEAST_PROMPTS` prompts, or a single lam from 0 on.
+        The most significant first; none where there are fewer than `LEAST_PROMPTS` prompts, or a single lam from 0 on.
     """
     names = [name for name in results.scores if results.info(name).direction != "none"]
     held_out = [name for name in names if name not in criteria.objectives]
@@ -107,14 +107,14 @@ def alarms(results: Results, criteria: Criteria, *, seed: int = 0) -> list[Alarm
     questions = {name: _falls(results, name, margins[name]) for name in held_out}
     families = [[name for name in held_out if (name in criteria.guard_names) == named] for named in (True, False)]
     falling = _p_values(questions, [family for family in families if family], seed)
-    found: list[Alarm] = []
+    by_objective: list[Alarm] = []
     for objective in criteria.objectives:
         rises = _rises(results, objective)
         rising = dict(zip(rises.pairs, adjusted_p_values(rises.columns, rises.offsetting, seed).tolist(), strict=True))
-        found += [
+        by_objective += [
             _alarm(results, objective, name, questions[name], falling[name], rising, margins[name]) for name in held_out
         ]
-    return sorted(found, key=lambda alarm: (not alarm.raised, alarm.p_value))
+    return sorted(by_objective, key=lambda alarm: (not alarm.raised, alarm.p_value))
 
 
 def missable_share(prompts: int, level: float = 0.05) -> float:
@@ -123,13 +123,13 @@ def missable_share(prompts: int, level: float = 0.05) -> float:
 
 
 def adjusted_p_values(columns: Floats, offsetting: Floats | None = None, seed: int = 0) -> Floats:
-    """One-sided p-values (K,) of means above 0, right for having looked at all K columns (P, K).
+    """One-sided p-values (K,) of means above 0, corrected for testing all K columns (P, K).
 
     Args:
         columns: prompts' values.
         offsetting: (K,), the share of prompts that could offset a mean if the sample missed them, for columns in which
             all prompts agree: their p-value is at least the probability of missing that share. `MISSABLE` by default.
-        seed: of the draws.
+        seed: of flips and resamples.
     """
     size = np.sqrt(np.square(columns).mean(axis=0))
     scaled = columns / np.where(size > 0, size, 1)
@@ -140,45 +140,45 @@ def adjusted_p_values(columns: Floats, offsetting: Floats | None = None, seed: i
     agree = variance < 1e-12
     t = t_values(scaled)
     flips = _step_down(t, t_values(scaled, sign_flips(prompts, seed=seed)))
-    counts = _draws(prompts, seed)
+    counts = _bootstrap_counts(prompts, seed)
     means = counts @ centred / prompts
     means[:, agree] = 0.0  # only the signs can tell
     spread = counts @ np.square(centred) / prompts - np.square(means)
     error = np.sqrt(np.maximum(spread, min(0.25, _FLOOR / prompts) * variance) / (prompts - 1))
-    drawn = np.divide(means, error, out=np.zeros_like(means), where=error > 0)
-    p = np.maximum(flips, _step_down(t, drawn))
+    resampled = np.divide(means, error, out=np.zeros_like(means), where=error > 0)
+    p = np.maximum(flips, _step_down(t, resampled))
     missing = (1 - (MISSABLE if offsetting is None else offsetting)) ** prompts
     return np.where(agree & (mean > 0), np.maximum(p, missing), p)
 
 
 @lru_cache(maxsize=4)
-def _draws(prompts: int, seed: int) -> Floats:
+def _bootstrap_counts(prompts: int, seed: int) -> Floats:
     """How often each prompt is in each bootstrap sample, (FLIPS, P)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(prompts, np.full(prompts, 1 / prompts), FLIPS).astype(float)
 
 
-def _step_down(t: Floats, drawn: Floats) -> Floats:
-    """The share of draws (draws, K) whose largest t reaches each t (K,), those already surer set aside."""
+def _step_down(t: Floats, null: Floats) -> Floats:
+    """Step-down p-values (K,) of t (K,): the share of draws ``null`` whose largest remaining t reaches each."""
     order = np.argsort(t)
-    largest = np.maximum.accumulate(drawn[:, order], axis=1)
+    largest = np.maximum.accumulate(null[:, order], axis=1)
     reached = np.where(np.isfinite(t), t - 1e-9 * np.abs(np.nan_to_num(t)), t)[order]  # equal but for rounding
-    alone = (1 + (largest >= reached).sum(axis=0)) / (1 + len(drawn))  # what was observed is one of the draws
+    alone = (1 + (largest >= reached).sum(axis=0)) / (1 + len(null))  # what was observed is one of the draws
     p = np.empty_like(alone)
     p[order] = np.maximum.accumulate(alone[::-1])[::-1]
     return p
 
 
 def _p_values(questions: Mapping[str, _Questions], families: Sequence[Sequence[str]], seed: int) -> dict[str, Floats]:
-    """By reward the p-value of each of its questions, for having asked all questions of all families."""
-    found: dict[str, Floats] = {}
+    """By reward the p-value of each of its questions, corrected for all questions of all families."""
+    by_reward: dict[str, Floats] = {}
     for family in families:
         columns = np.hstack([questions[name].columns for name in family])
         offsetting = np.concatenate([questions[name].offsetting for name in family])
         p = np.minimum(adjusted_p_values(columns, offsetting, seed) * len(families), 1)
         ends = np.cumsum([len(questions[name].pairs) for name in family])[:-1]
-        found |= dict(zip(family, np.split(p, ends), strict=True))
-    return found
+        by_reward |= dict(zip(family, np.split(p, ends), strict=True))
+    return by_reward
 
 
 def _without_gaps(results: Results, names: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -220,7 +220,7 @@ def _rises(results: Results, reward: str) -> _Questions:
 
 
 def _offsetting(results: Results, reward: str, pairs: Sequence[Pair]) -> Floats:
-    """Of each fall, the share of prompts that could offset it by rising: discrete scores to the largest seen."""
+    """Of each fall, the share of prompts that could offset it by rising: discrete scores to the largest observed."""
     scores, level = results.scores[reward], _means(results, reward).mean(axis=0)
     if not is_discrete(scores, 0):
         return np.full(len(pairs), MISSABLE)
@@ -245,7 +245,7 @@ def _alarm(
     rising: Mapping[Pair, float],
     margin: float,
 ) -> Alarm:
-    """The surest of a reward's falls that matter, by its p-value and that of the objective's rise over the pair."""
+    """The clearest of a reward's falls that matter, by its p-value and that of the objective's rise over the pair."""
     lams, drifts = results.lams, results.info(reward).direction == "steady"
     p = np.maximum(falling, [rising[pair] for pair in questions.pairs])
     sizes = questions.columns.mean(axis=0) - (0 if drifts else margin)

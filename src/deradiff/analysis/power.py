@@ -22,8 +22,8 @@ def prompts_to_show(tests: Sequence[tuple[PromptMeans, float]], power: float = P
     """The number of prompts like these with which all means are shown to be above 0; None where it can't be inferred.
 
     Args:
-        tests: values of one question each (K = 1) of two prompts or more, such as a guard's slack at a lam, and the
-            risk that it is tested at, one-sided.
+        tests: pairs of the prompts' values (K = 1, two prompts or more), such as a guard's slack at a lam, and the
+            one-sided risk at which they are tested.
         power: the wanted probability of showing it.
     """
     needed = [_prompts(sample, risk, power) for sample, risk in tests]

@@ -1,38 +1,20 @@
-"""Which lam to take: the best for the objective among the lams at which every guard is shown to hold.
-
-The largest of several means is biased upwards by selection. So the gain is estimated by leaving out one prompt at a
-time: the lam is chosen without it, and the gain is its change at that lam. The gain's limits hold for all lams that
-could have been chosen at once (`simultaneous_risk`).
-"""
+"""`recommend`: the best lam for the objective among those at which every guard is shown to hold, and its reasons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer, make_criteria
-from deradiff.analysis.curves import (
-    Curve,
-    check_answerable,
-    equivalent_beta,
-    paired_changes,
-    paired_curve,
-)
+from deradiff.analysis.curves import Curve, check_answerable, equivalent_beta, paired_changes, paired_curve
+from deradiff.analysis.decide import BEST_ESTIMATE, Decision, Verdict, decide
 from deradiff.analysis.grid import suggest_lams
-from deradiff.analysis.guards import Bools, Constraint, constraints, failing, shown_to_hold, side_risk
-from deradiff.analysis.limits import Floats, PromptMeans, p_values, prompt_means, stack
+from deradiff.analysis.guards import Bools, Constraint, side_risk
 from deradiff.analysis.overoptimization import Alarm, alarms
 from deradiff.analysis.power import prompts_to_show
-from deradiff.analysis.statistics import LEVEL, Interval, intervals, simultaneous_risk
+from deradiff.analysis.statistics import Interval, simultaneous_risk
 from deradiff.errors import ResultsError
 from deradiff.results import HasResults, Results, as_results
-
-Verdict = Literal["shown to hold", "not settled", "fails"]
-
-RISKS = (0.05, 0.2, 0.5)  # reported side by side
-BEST_ESTIMATE = 0.5  # the risk at which no gain need be shown: likelier than not is enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +42,7 @@ class Recommendation:
         curves: of all rewards, the objectives' and guards' first.
         betas: for each lam the KL strength it stands for, anchor_beta / lam; None for lam <= 0 or an unknown
             anchor_beta.
-        alarms: signs that an objective is over-optimised, raised or silent, the surest first.
+        alarms: signs that an objective is over-optimised, raised or not, the most significant first.
         suggested_lams: lams to sample next, where the grid is too coarse or ends too early; empty where it isn't.
         skipped_rewards: for each reward that some images have no score of, how many, and what to do.
         constraints: what must hold, as text.
@@ -155,8 +137,8 @@ def recommend_for(results: Results, criteria: Criteria) -> Recommendation:
         check_answerable(results, name)
     names = [*criteria.rewards, *sorted(set(results.scores) - set(criteria.rewards))]
     curves = {name: paired_curve(results, name) for name in names}
-    raised_or_silent = tuple(alarms(results, criteria))
-    decision = decide(results, criteria, _alarm_ceiling(results, raised_or_silent))
+    all_alarms = tuple(alarms(results, criteria))
+    decision = decide(results, criteria, _alarm_ceiling(results, all_alarms))
     lams, choice, needed = results.lams, decision.choice, decision.constraints
     return Recommendation(
         lam=lams[choice.recommended],
@@ -174,7 +156,7 @@ def recommend_for(results: Results, criteria: Criteria) -> Recommendation:
         pareto=_pareto(results, criteria, choice.shown),
         curves=curves,
         betas=tuple(equivalent_beta(results, lam) for lam in lams),
-        alarms=raised_or_silent,
+        alarms=all_alarms,
         suggested_lams=tuple(
             suggest_lams([curves[name] for name in criteria.objectives], choice.shown.tolist(), choice.recommended)
         ),
@@ -199,208 +181,19 @@ def _check_margin_is_read(results: Results, guard: str) -> None:
         )
 
 
-def candidate_indices(tables: Sequence[Results], question: Criteria) -> list[int]:
-    """The index of the candidate of each of many tables of equal lams, from 0 up, whether its gain is settled or not.
-
-    As many walks outwards at once: a table that has stopped is tested no further.
-    """
-    made = [constraints(table, question) for table in tables]
-    last = np.full(len(tables), len(tables[0].lams) - 1)
-    walking = np.arange(len(tables)) if made[0] else np.array([], int)
-    for lam in range(1, len(tables[0].lams)):
-        for number in range(len(made[0])):
-            if len(walking):
-                slack = stack([made[index][number].slack[[lam]] for index in walking])
-                stopped = walking[p_values(slack, question.risk) > question.risk]
-                last[stopped] = lam - 1
-                walking = np.setdiff1d(walking, stopped)
-    chosen = []
-    for table, end in zip(tables, last, strict=True):
-        gains, shown = combined_gains(table, question), np.arange(len(table.lams)) <= end
-        means = np.nanmean(gains.means, axis=0)[None]
-        chosen.append(int(_best(means, _standard_errors(gains), shown, 0, question.prefer)[0]))
-    return chosen
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is chosen at one risk.
-
-    Attributes:
-        candidate: index of the lam that would be taken, were its gain settled.
-        recommended: index of the lam that is taken: the candidate, or lam = 0.
-        shown: (L,), where all constraints are shown to hold.
-    """
-
-    candidate: int
-    recommended: int
-    shown: Bools
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """The statistical part of a recommendation; attributes as `Recommendation`'s, lams by index.
-
-    Attributes:
-        choice: at the accepted risk.
-        choices: by risk.
-        constraints: what must hold.
-        gains: of the prompts, (P, L).
-        gain: at the candidate.
-        failing: by lam.
-        verdicts: by lam.
-        interval: of the right lam.
-    """
-
-    choice: Choice
-    choices: Mapping[float, Choice]
-    constraints: Sequence[Constraint]
-    gains: PromptMeans
-    gain: Interval | None
-    failing: tuple[tuple[str, ...], ...]
-    verdicts: tuple[Verdict, ...]
-    interval: tuple[float, float]
-
-
-def decide(results: Results, question: Criteria, ceiling: Bools | None = None) -> Decision:
-    """Choose a lam, with its gain, verdicts and interval.
-
-    Args:
-        results: as `recommend` takes them, checked.
-        question: the criteria.
-        ceiling: (L,), lams that nothing else rules out; all by default.
-    """
-    zero, count = results.zero, len(results.lams)
-    allowed = np.ones(count, bool) if ceiling is None else ceiling
-    made, gains = constraints(results, question), combined_gains(results, question)
-    choices = _choices(gains, made, question, allowed, zero)
-    choice, fails = choices[question.risk], failing(made, zero, count, min(question.risk, RISK))
-    possible = np.array([not own for own in fails]) & allowed
-    return Decision(
-        choice=choice,
-        choices=choices,
-        constraints=made,
-        gains=gains,
-        gain=_gain(gains, choice, zero, question.prefer),
-        failing=tuple(fails),
-        verdicts=tuple(_verdict(*pair) for pair in zip(choice.shown, ~possible, strict=True)),
-        interval=_lam_interval(results, gains, choice, possible),
-    )
-
-
-def chosen_index(results: Results, question: Criteria) -> int:
-    """The index of the lam that `recommend` takes, were no alarm raised, and nothing else."""
-    gains, allowed = combined_gains(results, question), np.ones(len(results.lams), bool)
-    choices = _choices(gains, constraints(results, question), question, allowed, results.zero)
-    return choices[question.risk].recommended
-
-
-def _choices(
-    gains: PromptMeans, made: Sequence[Constraint], question: Criteria, allowed: Bools, zero: int
-) -> dict[float, Choice]:
-    """What is chosen at each risk; more risk takes no smaller lam."""
-    count = len(allowed)
-    choices = {
-        risk: _choose(gains, shown_to_hold(made, zero, count, risk) & allowed, zero, question.prefer, risk)
-        for risk in {*RISKS, question.risk}
-    }
-    for smaller, larger in pairwise(sorted(choices)):
-        if abs(choices[larger].recommended - zero) < abs(choices[smaller].recommended - zero):
-            # "within one standard error" can reach further down from a newly allowed lam
-            choices[larger] = replace(choices[smaller], shown=choices[larger].shown)
-    # No gain need be shown for the best estimate, and it is no nearer than what less risk leaves to be settled.
-    candidates = [choices[risk].candidate for risk in sorted(choices, reverse=True)]
-    estimate = max(candidates, key=lambda index: abs(index - zero))
-    choices[BEST_ESTIMATE] = Choice(estimate, estimate, choices[BEST_ESTIMATE].shown)
-    return choices
-
-
-def combined_gains(results: Results, question: Criteria) -> PromptMeans:
-    """Each prompt's gain (P, L): of one objective in its units, of several the mean of shares of the largest change."""
-    samples = [paired_changes(results, name) for name in question.objectives]
-    if len(samples) == 1:
-        return samples[0]
-    scores = [results.scores[name] for name in question.objectives]
-    pairs = [table - table[:, :, [results.zero]] for table in scores]
-    sizes = [float(np.abs(np.nanmean(own, axis=(0, 1))).max()) or 1.0 for own in pairs]
-    return prompt_means(np.mean([own / size for own, size in zip(pairs, sizes, strict=True)], axis=0))
-
-
-def _choose(gains: PromptMeans, shown: Bools, zero: int, prefer: Prefer, risk: float) -> Choice:
-    """The candidate at one risk, recommended where its gain is shown to be above 0."""
-    means = np.nanmean(gains.means, axis=0)
-    candidate = int(_best(means[None], _standard_errors(gains), shown, zero, prefer)[0])
-    if candidate == zero:
-        return Choice(zero, zero, shown)
-    each = simultaneous_risk(gains.means[:, _rivals(shown, zero)], risk, two_sided=True)  # as the interval printed
-    settled = p_values(gains[[candidate]], each)[0] <= each
-    return Choice(candidate, candidate if settled else zero, shown)
-
-
-def _best(means: Floats, errors: Floats, allowed: Bools, zero: int, prefer: Prefer) -> np.ndarray:
-    """Of each row of means (N, L) the index of the lam to take: by ``prefer`` among the allowed lams."""
-    from_zero = np.abs(np.arange(means.shape[1]) - zero)
-    masked = np.where(allowed & np.isfinite(means), means, -np.inf)
-    top = masked.max(axis=1, keepdims=True)
-    best = np.argmin(np.where(masked == top, from_zero, np.inf), axis=1)
-    if prefer == "best":
-        return best
-    close = masked >= top - errors[best][:, None]
-    return np.argmin(np.where(close, from_zero, np.inf), axis=1)
-
-
-def _standard_errors(gains: PromptMeans) -> Floats:
-    return gains.scale / np.sqrt(np.maximum(gains.counts, 1))
-
-
-def _rivals(shown: Bools, zero: int) -> np.ndarray:
-    """Indices of the lams that could have been chosen."""
-    rivals = np.flatnonzero(shown)
-    return rivals[rivals != zero]
-
-
-def _gain(gains: PromptMeans, choice: Choice, zero: int, prefer: Prefer) -> Interval | None:
-    """The gain at the candidate, as if each prompt had been left out of choosing, with limits for all rivals."""
-    if choice.candidate == zero:
-        return None
-    present = np.isfinite(gains.means)
-    filled, count = np.where(present, gains.means, 0), present.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (filled.sum(axis=0) - filled) / (count - present)
-    picks = _best(left_out, _standard_errors(gains), choice.shown, zero, prefer)
-    of_picks = gains.means[np.arange(len(picks)), picks]
-    mean = float(np.nanmean(of_picks))
-    each = simultaneous_risk(gains.means[:, _rivals(choice.shown, zero)], 1 - LEVEL, two_sided=True)
-    own = intervals(gains[[choice.candidate]], 1 - 2 * each)[0]
-    return Interval(mean=mean, low=min(own.low, mean), high=max(own.high, mean))
-
-
-def _lam_interval(results: Results, gains: PromptMeans, choice: Choice, possible: Bools) -> tuple[float, float]:
-    """The smallest and largest lam that may be the right one: not failing, and not beaten by one shown to hold."""
-    shown, candidates = np.flatnonzero(choice.shown), np.flatnonzero(possible | choice.shown)
-    pairs = [(j, k) for j in shown for k in candidates if j != k]
-    beaten: set[int] = set()
-    if pairs:
-        better, worse = (np.array(side) for side in zip(*pairs, strict=True))
-        differences = prompt_means((gains.means[:, better] - gains.means[:, worse])[:, None])
-        each = simultaneous_risk(differences.means, 1 - LEVEL)
-        beaten = set(worse[p_values(differences, each) <= each].tolist())
-    left = [index for index in candidates if index not in beaten] + [choice.candidate, choice.recommended]
-    return results.lams[int(min(left))], results.lams[int(max(left))]
-
-
 def _settled_by(results: Results, decision: Decision, risk: float) -> tuple[float, int] | None:
-    """The furthest lam, up to the best estimate, whose number of prompts can be told."""
+    """The furthest lam, up to the best estimate, whose number of prompts can be inferred."""
     zero, count = results.zero, len(results.lams)
-    estimate, taken = decision.choices[BEST_ESTIMATE].candidate, decision.choice.recommended
+    estimate, recommended = decision.choices[BEST_ESTIMATE].candidate, decision.choice.recommended
     step = 1 if estimate >= zero else -1
-    nearest = taken if (taken - zero) * step > 0 else zero  # a lam on the other side is no step on the way
+    on_this_side = (recommended - zero) * step > 0
+    nearest = recommended if on_this_side else zero
     each = side_risk(zero, count, risk)
     for index in range(estimate, nearest, -step):
-        if decision.choice.shown[index] and taken != zero:
-            return None  # shown already, and not taken for being no better
+        if decision.choice.shown[index] and recommended != zero:
+            return None  # shown already, but no better
         on_the_way = range(zero + step, index + step, step)
-        tests = [(own.slack[[lam]], each) for own in decision.constraints for lam in on_the_way]
+        tests = [(constraint.slack[[lam]], each) for constraint in decision.constraints for lam in on_the_way]
         rivals = decision.gains.means[:, list(on_the_way)]
         tests.append((decision.gains[[index]], simultaneous_risk(rivals, risk, two_sided=True)))
         needed = prompts_to_show(tests)
@@ -409,9 +202,9 @@ def _settled_by(results: Results, decision: Decision, risk: float) -> tuple[floa
     return None
 
 
-def _alarm_ceiling(results: Results, found: Sequence[Alarm]) -> Bools:
+def _alarm_ceiling(results: Results, all_alarms: Sequence[Alarm]) -> Bools:
     """The lams that no raised alarm rules out: none beyond the onset of a fall that matters."""
-    onsets = [alarm.onset for alarm in found if alarm.raised]
+    onsets = [alarm.onset for alarm in all_alarms if alarm.raised]
     return np.array(results.lams) <= min(onsets, default=np.inf)
 
 
@@ -419,20 +212,16 @@ def _can_fail(guard: str, needed: Sequence[Constraint]) -> bool:
     return any(constraint.can_fail for constraint in needed if constraint.name == guard)
 
 
-def _least_prompts(made: Sequence[Constraint], risk: float) -> dict[str, int]:
-    needed = [(own.name, own.least_prompts(risk)) for own in made]
-    return {name: max(n for other, n in needed if other == name and n) for name, n in needed if n}
+def _least_prompts(needed: Sequence[Constraint], risk: float) -> dict[str, int]:
+    counts = [(constraint.name, constraint.least_prompts(risk)) for constraint in needed]
+    return {name: max(n for other, n in counts if other == name and n) for name, n in counts if n}
 
 
-def _verdict(shown: bool, fails: bool) -> Verdict:
-    return "shown to hold" if shown else "fails" if fails else "not settled"
-
-
-def _pareto(results: Results, question: Criteria, shown: Bools) -> tuple[float, ...]:
+def _pareto(results: Results, criteria: Criteria, shown: Bools) -> tuple[float, ...]:
     """Of several objectives, the lams shown to hold that no other such lam equals in all and beats in one."""
-    if len(question.objectives) == 1:
+    if len(criteria.objectives) == 1:
         return ()
-    means = np.stack([np.nanmean(paired_changes(results, name).means, axis=0) for name in question.objectives])
+    means = np.stack([np.nanmean(paired_changes(results, name).means, axis=0) for name in criteria.objectives])
     ours, others = means[:, :, None], means[:, None, :]
     beaten = (others >= ours).all(axis=0) & (others > ours).any(axis=0) & shown[None, :]
     return tuple(results.lams[int(index)] for index in np.flatnonzero(shown & ~beaten.any(axis=1)))

@@ -1,7 +1,7 @@
 """The whole reward-against-lam curve on [0, 1] from images at one or a few lams, without sampling at the others.
 
 Every path carries L, its log-ratio of the anchor to the reference, and Q (`deradiff.divergence`). With n_a paths of a
-prompt drawn at each lam_a, all of them stand for the exact mixture p_ref exp(lam L) at any lam with weights
+prompt sampled at each lam_a, all of them stand for the exact mixture p_ref exp(lam L) at any lam with weights
 
     w = exp(lam L) / Σ_a n_a exp(lam_a L + ½ lam_a (1 − lam_a) Q),
 
@@ -116,8 +116,8 @@ def log_weights(log_ratio: Floats, q: Floats, sampled: Sequence[float], lam: flo
         sampled: the lams they were sampled at, in any order.
         lam: wanted.
     """
-    drawn = np.stack([a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled])
-    return lam * log_ratio - np.logaddexp.reduce(drawn, axis=0)
+    sampling = np.stack([a * log_ratio + 0.5 * a * (1 - a) * q for a in sampled])
+    return lam * log_ratio - np.logaddexp.reduce(sampling, axis=0)
 
 
 def unsupported_reason(results: Results) -> str | None:
@@ -159,10 +159,10 @@ def _plain(results: Results) -> tuple[float, ...]:
 
 
 def usable(results: Results, sampled: Sequence[float] | None = None) -> tuple[float, ...]:
-    """The lams of a sweep whose images can be reweighted, or those asked for.
+    """The lams of a sweep whose images can be reweighted, or those requested.
 
     Raises:
-        ResultsError: one asked for was not swept, is beyond [0, 1], or was corrected by particles.
+        ResultsError: a requested lam was not swept, is beyond [0, 1], or was corrected by particles.
     """
     plain = _plain(results)
     if sampled is None:

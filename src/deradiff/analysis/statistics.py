@@ -67,8 +67,8 @@ def mean_interval(values: Floats, level: float = LEVEL, lowest: float = np.nan, 
 def win_rates(table: Floats, other: Floats) -> list[Interval]:
     """Share of images that score above their pair, ties half, in [0, 1], with 95 % limits.
 
-    A prompt not drawn may win or lose all, so the limits hold however alike the images of a prompt are. Infinite limits
-    around nan where there are no pairs.
+    An unsampled prompt may win or lose all, so the limits hold however alike the images of a prompt are. Limits are
+    infinite, around nan, where there are no pairs.
 
     Args:
         table: (P, S, K), scores of K kinds of images.

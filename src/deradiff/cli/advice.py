@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deradiff.runs.run import Run
 
 
-def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]]:
+def next_commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]]:
     """The purpose of each, and the command."""
     from deradiff.runs.run import Run
 
@@ -22,7 +22,7 @@ def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]
     if not run.store.requests():  # the file was lost, so what a sweep would request is unknown
         return
     common = f"deradiff sweep --out {shlex.quote(str(folder))}"
-    scoring = _scoring(answer)
+    scoring = _question_options(answer)
     if answer.suggested_lams:
         lams = ",".join(f"{lam:g}" for lam in answer.suggested_lams)
         cost = _cost(run, run.requests(lams=answer.suggested_lams))
@@ -36,7 +36,7 @@ def commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]
         )
 
 
-def _scoring(answer: "Recommendation") -> str:
+def _question_options(answer: "Recommendation") -> str:
     """The options that make a sweep end with the same question."""
     criteria = answer.criteria
     rewards, objectives = (shlex.quote(",".join(names)) for names in (answer.curves, criteria.objectives))

@@ -26,10 +26,10 @@ def reweight(
 
     from deradiff.analysis.reweight import reweight as estimate_curve
     from deradiff.cli.parsing import parse_numbers
-    from deradiff.cli.recommend import tables
+    from deradiff.cli.recommend import iter_tables
 
     asked_lams, used = parse_numbers(lams), None if sampled is None else parse_numbers(sampled)
-    for at, results in tables(run, guidance):
+    for at, results in iter_tables(run, guidance):
         curve = estimate_curve(results, objective, asked_lams, used)
         from_lams = ", ".join(f"{lam:g}" for lam in curve.sampled)
         title = f"{objective} of the exact mixture{f' at {at}' if at else ''}, from images at lam = {from_lams}"
@@ -53,12 +53,12 @@ def calibrate(
 ) -> None:
     """Estimate the beta that an anchor behaves like under a reward, from images of the reference (lam = 0)."""
     from deradiff.analysis.calibrate import calibrate as estimate
-    from deradiff.cli.recommend import tables
+    from deradiff.cli.recommend import iter_tables
     from deradiff.runs.legacy import open_run_folder
 
     store = open_run_folder(run)
     anchor = store.located(store.recipe.anchor)
-    for at, results in tables(run, guidance):
+    for at, results in iter_tables(run, guidance):
         calibration = estimate(results, objective, results.anchor_beta)
         for line in _lines(calibration, at):
             typer.echo(line)

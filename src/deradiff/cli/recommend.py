@@ -35,15 +35,15 @@ def recommend(
     from deradiff.cli.parsing import parse_criteria
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
-    for at, results in tables(run, guidance):
-        found = searched(run, results, criteria)
+    for at, results in iter_tables(run, guidance):
+        found = answer_of_search(run, results, criteria)
         if found is None:
             print_recommendation(recommend_for(results, criteria), range(len(results.lams)), run, results, at)
         else:
             print_search(found, run)
 
 
-def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
+def iter_tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Results at each guidance or the one asked for, with its name where the run has several."""
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import guidances_of, journalled_images, load_results
@@ -56,12 +56,12 @@ def tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Res
         yield name if len(guidances) > 1 else None, load_results(store, scale, images=images)
 
 
-def searched(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
+def answer_of_search(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
     """The surrogate's answer for a run that was searched; None for one that was only swept."""
-    from deradiff.search.state import answer_from, read_state
+    from deradiff.search.state import answer_searched, read_state
 
     state = read_state(run)
-    return None if state is None else answer_from(results, state, criteria)
+    return None if state is None else answer_searched(results, state, criteria)
 
 
 def print_search(found: "SearchResult", run: Path) -> None:
@@ -85,7 +85,7 @@ def print_recommendation(
     from rich.console import Console
 
     from deradiff.analysis import messages
-    from deradiff.cli.advice import commands
+    from deradiff.cli.advice import next_commands
 
     typer.echo("")
     console, table = Console(), _table(answer, sorted({*indices, *answer.named_lams}))
@@ -108,7 +108,7 @@ def print_recommendation(
         typer.echo(f"Hacking alarm: {no_alarm}")
     for warning in messages.warnings(answer):
         typer.echo(f"Note: {warning}")
-    for what, command in commands(answer, run):
+    for what, command in next_commands(answer, run):
         typer.echo(f"{what}: {command}")
     typer.echo(f"recommended {messages.headline(answer, at)}")
 

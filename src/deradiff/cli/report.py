@@ -54,7 +54,7 @@ def report(
 ) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each.
 
-    Of two runs (two anchors, two recipes) it draws the prompts, seeds and lams that they share, side by side.
+    Of two runs (two anchors, two recipes) it shows the prompts, seeds and lams that they share, side by side.
     """
     from deradiff.cli.parsing import parse_criteria
     from deradiff.errors import ConfigError
@@ -71,12 +71,12 @@ def report(
 def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -> None:
     """Write a run's report and print its answer."""
     from deradiff.analysis.recommend import recommend_for
-    from deradiff.cli.recommend import print_recommendation, print_search, searched, tables
+    from deradiff.cli.recommend import answer_of_search, iter_tables, print_recommendation, print_search
     from deradiff.report import write_report
 
-    for at, results in tables(run, guidance):
+    for at, results in iter_tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        found = searched(run, results, criteria)
+        found = answer_of_search(run, results, criteria)
         answer = recommend_for(results, criteria) if found is None else found.recommendation
         path = write_report(results if found is None else found.sampled, answer, run / name, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
@@ -136,13 +136,13 @@ def _export_table(run: Path, out: Path) -> None:
 
 def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | None) -> None:
     from deradiff.analysis.recommend import recommend_for
-    from deradiff.cli.recommend import searched
+    from deradiff.cli.recommend import answer_of_search
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import load_results
     from deradiff.study import NAME, write_study
 
     results = load_results(open_run_folder(run), guidance)
-    found = searched(run, results, criteria)
+    found = answer_of_search(run, results, criteria)
     if found is None:
         count = write_study(results, recommend_for(results, criteria), out)
     else:

@@ -1,1 +1,1 @@
-"""Finding the lam to take with few images: sample where it decides most, fit a surrogate, choose."""
+"""Search for lam with few images: sample where it decides most, fit a surrogate, choose."""

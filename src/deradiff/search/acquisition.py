@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 
 NEAR = 1  # steps of the grid within which a sampled lam stands for the answer
-WIDEST_GAP = 0.25  # of the range between sampled lams, before a search may stop: what lies between isn't seen
+WIDEST_GAP = 0.25  # share of the range between sampled lams up to which a search may stop
 FIRST_PROMPTS = 32  # of the initial design; more join where they decide most
 
 
@@ -66,7 +66,7 @@ def next_block(known: Bools, lams: Sequence[float], best: int, spread: Sequence[
         return SampleBlock(range(prompts, min(2 * prompts, len(known))), range(seeds), (0, *nearest))
     if seeds < known.shape[1]:
         return SampleBlock(range(prompts), range(seeds, seeds + 1), (0, *nearest))
-    lacking = (SampleBlock(*own, (lam,)) for lam in nearest if (own := _lacking(known[:, :, lam])) is not None)
+    lacking = (SampleBlock(*pair, (lam,)) for lam in nearest if (pair := _first_lacking(known[:, :, lam])) is not None)
     return next(lacking, None)
 
 
@@ -94,12 +94,12 @@ def widest_gap(known: Bools, lams: Sequence[float]) -> int | None:
 
 
 def without_reference(known: Bools) -> SampleBlock | None:
-    """Pairs that were sampled at some lam and lack lam = 0, without which they tell of no change."""
-    found = _lacking(known[:, :, 0] | ~known.any(axis=2))
-    return None if found is None else SampleBlock(*found, (0,))
+    """Pairs that were sampled at some lam and lack lam = 0, without which they have no change."""
+    pair = _first_lacking(known[:, :, 0] | ~known.any(axis=2))
+    return None if pair is None else SampleBlock(*pair, (0,))
 
 
-def _lacking(known: Bools) -> tuple[range, range] | None:
+def _first_lacking(known: Bools) -> tuple[range, range] | None:
     """The first run of prompts that lack a seed, of (P, S), and that seed."""
     seeds = np.flatnonzero(~known.all(axis=0))
     if not len(seeds):

@@ -1,4 +1,4 @@
-"""What is believed of paired changes before any is seen: how they vary along lam, between prompts and between pairs.
+"""The prior over paired changes: how they vary along lam, between prompts and between pairs.
 
 A change is the mean curve, plus the prompt's departure from it, plus the pair's departure from its prompt; each is a
 Gaussian process along lam that is 0 at lam = 0. Inputs are rows (lam as a share of the largest, prompt, seed).
@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.gaussian_process import kernels
 
 SIZES, LENGTHS = (1e-3, 1e2), (0.2, 10.0)  # where fits may end: variances, and lengths in shares of the range
-_Kernel: Any = kernels.Kernel  # sklearn's own have no types that could be kept
+_Kernel: Any = kernels.Kernel  # sklearn's classes are untyped
 _Matern: Any = kernels.Matern
 
 
@@ -19,14 +19,14 @@ class PinnedMatern(_Matern):
 
     def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
         """As sklearn's kernels."""
-        ours, theirs = (None if rows is None else np.vstack([rows[:, :1], [[0.0]]]) for rows in (X, Y))
-        kernel = super().__call__(ours, theirs, eval_gradient=eval_gradient)
+        rows_x, rows_y = (None if rows is None else np.vstack([rows[:, :1], [[0.0]]]) for rows in (X, Y))
+        kernel = super().__call__(rows_x, rows_y, eval_gradient=eval_gradient)
         k, slope = kernel if eval_gradient else (kernel, None)
-        own, zero = k[:-1, -1:], k[-1:, :-1]
+        to_zero, from_zero = k[:-1, -1:], k[-1:, :-1]
         if slope is None:
-            return k[:-1, :-1] - own * zero
-        pinned = slope[:-1, :-1] - slope[:-1, -1:] * zero[..., None] - own[..., None] * slope[-1:, :-1]
-        return k[:-1, :-1] - own * zero, pinned
+            return k[:-1, :-1] - to_zero * from_zero
+        pinned = slope[:-1, :-1] - slope[:-1, -1:] * from_zero[..., None] - to_zero[..., None] * slope[-1:, :-1]
+        return k[:-1, :-1] - to_zero * from_zero, pinned
 
     def diag(self, X: Any) -> Any:
         """As sklearn's kernels."""

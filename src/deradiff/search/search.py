@@ -1,7 +1,7 @@
 """The search: sample, score, fit a surrogate, choose, and again where it decides most.
 
-What comes next follows from what is there, so the same command goes on where a stopped one was, and another question
-begins with what the last one sampled.
+The next block follows from what is sampled, so the same command goes on where a stopped one was, and another question
+starts from what the last one sampled.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,10 @@ import numpy as np
 
 from deradiff.analysis.criteria import Criteria
 from deradiff.analysis.curves import is_discrete
+from deradiff.analysis.decide import candidate_indices, decide
 from deradiff.analysis.limits import Floats
 from deradiff.analysis.overoptimization import alarms
-from deradiff.analysis.recommend import Recommendation, candidate_indices, decide, recommend_for
+from deradiff.analysis.recommend import Recommendation, recommend_for
 from deradiff.analysis.statistics import win_rates
 from deradiff.errors import ConfigError, ResultsError
 from deradiff.results import Results, RewardInfo
@@ -32,16 +33,16 @@ from deradiff.search.settings import Settings
 Sample = Callable[[SampleBlock], Results]
 
 QUANTILES = 0.1, 0.9, 0.025, 0.975
-DRAWS = 100  # of the tables that sampling everything could give
+N_SAMPLES = 100  # tables of what sampling everything could give
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the surrogate says of the grid.
+    """The surrogate's answer on the grid.
 
     Attributes:
         table: the whole grid, of which most was filled in, for the prompts in use.
-        index: of the lam that it gives, on the grid.
+        index: of the recommended lam, on the grid.
         interval: lams that sampling everything, all prompts and seeds, would choose between in 95 % of what it could
             turn out to be, if rewards change smoothly along lam. That of a `Recommendation` is wider: it is for other
             prompts like these.
@@ -139,16 +140,16 @@ def known_images(results: Results) -> np.ndarray:
     return np.all([np.isfinite(table) for table in results.scores.values()], axis=0)
 
 
-def estimate_lam(known: Results, criteria: Criteria, draws: int = DRAWS) -> Estimate:
+def estimate_lam(known: Results, criteria: Criteria, n_samples: int = N_SAMPLES) -> Estimate:
     """Fit the surrogate to what was sampled, and choose on it.
 
     Args:
         known: scores on the whole grid, with gaps.
         criteria: the question.
-        draws: of tables that sampling everything could give.
+        n_samples: number of tables of what sampling everything could give.
 
     Raises:
-        ResultsError: a reward that isn't there, or an objective that never changes.
+        ResultsError: an unknown reward, or an objective that never changes.
     """
     from deradiff.search.surrogate import fit_surrogate  # scikit-learn takes a second to import
 
@@ -160,14 +161,16 @@ def estimate_lam(known: Results, criteria: Criteria, draws: int = DRAWS) -> Esti
                 f"{name}: all {count} images sampled score the same, so no lam is better; give more prompts or seeds, "
                 "or another objective"
             )
-    surrogates = {name: fit_surrogate(known.scores[name], known.lams, draws) for name in known.scores}
+    surrogates = {name: fit_surrogate(known.scores[name], known.lams, n_samples) for name in known.scores}
     if criteria.kl_budget is not None:
         if known.path_kl is None:
             raise ResultsError("a KL budget needs path KL, which this run didn't record; search with diagnostics")
-        surrogates[_KL] = fit_surrogate(known.path_kl, known.lams, draws)
-    table = _on_grid(known, {name: own.table for name, own in surrogates.items()})
-    drawn = [_on_grid(known, {name: own.drawn[number] for name, own in surrogates.items()}) for number in range(draws)]
-    spread = np.quantile(candidate_indices(drawn, criteria), QUANTILES, method="inverted_cdf").astype(int).tolist()
+        surrogates[_KL] = fit_surrogate(known.path_kl, known.lams, n_samples)
+    table = _on_grid(known, {name: fit.table for name, fit in surrogates.items()})
+    sampled = [
+        _on_grid(known, {name: fit.samples[number] for name, fit in surrogates.items()}) for number in range(n_samples)
+    ]
+    spread = np.quantile(candidate_indices(sampled, criteria), QUANTILES, method="inverted_cdf").astype(int).tolist()
     index = decide(table, criteria).choice.recommended
     low, high = min(spread[2], index), max(spread[3], index)
     return Estimate(table=table, index=index, interval=(known.lams[low], known.lams[high]), spread=tuple(spread))
@@ -187,7 +190,7 @@ def search_result(known: Results, criteria: Criteria, estimate: Estimate, stoppe
     }
     lams = np.flatnonzero(known_images(known).any(axis=(0, 1)))
     sampled = known.select(range(len(known.prompts)), lams.tolist())
-    # Filled-in curves are smooth, so an alarm on them would be too sure; what to sample next is for the search to say.
+    # Filled-in curves are smooth, so alarms on them would be overconfident; the acquisition suggests lams.
     answer = replace(answer, curves=curves, alarms=tuple(alarms(sampled, criteria)), suggested_lams=())
     return SearchResult(
         recommendation=answer, interval=estimate.interval, table=estimate.table, sampled=known, stopped=stopped

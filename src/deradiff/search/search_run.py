@@ -1,4 +1,4 @@
-"""A search over a run: samples and scores what is missing of each block, in the run's own folder."""
+"""A search in a run's folder: samples and scores what is missing of each block."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,7 +16,7 @@ from deradiff.runs.run import Run
 from deradiff.runs.scoring import score
 from deradiff.search.acquisition import SampleBlock
 from deradiff.search.search import SearchResult, check_start, search
-from deradiff.search.settings import Settings, grid_of
+from deradiff.search.settings import Settings, make_grid
 from deradiff.search.state import SearchState, read_state, write_state
 
 T = TypeVar("T")
@@ -52,31 +52,20 @@ def search_run(
         RunFolderError: the folder can't be written.
     """
     names = rewards_to_score(settings.criteria, rewards)
-    state = read_state(run.folder)
-    if state is not None:  # a block that a stopped search began is finished, as if it hadn't stopped
-        prompts, seeds = _in_order(prompts, state.prompts), _in_order(seeds, state.seeds)
-        run.sample_requests(run.store.requests()[-1:], progress=lambda count: None)
-    prompts = _scorable(run, names, prompts, report)
-    guidances = {guidance for record in run.store.records() for _, _, guidance, _ in record.cells}
-    earlier = load_results(run.store, guidance) if guidance in guidances else None
-    if earlier is not None:  # a search would ask for these again and again
-        scored = [name for name in map(reward_name, names) if name in earlier.scores]
-        prompts = _leave_out(prompts, {text for name in scored for text in earlier.unscored_prompts(name)}, report)
-    axes = _axes(settings, prompts, seeds, earlier)
+    axes = _resume(run, settings, names, prompts, seeds, guidance, report)
     check_start(settings, len(axes[0]), axes[2])
-
     state = SearchState(max_lam=settings.max_lam, prompts=tuple(axes[0]), seeds=tuple(axes[1]))
     with run.sampler() as sampler:
 
         def sample(block: SampleBlock) -> Results:
             (request,) = run.requests(
-                [axes[0][at] for at in block.prompts],
-                [axes[1][at] for at in block.seeds],
-                [axes[2][at] for at in block.lams],
+                [axes[0][index] for index in block.prompts],
+                [axes[1][index] for index in block.seeds],
+                [axes[2][index] for index in block.lams],
                 [guidance],
             )
             if missing := run.cost([request]).missing:
-                report(_line(request, missing))
+                report(_describe(request, missing))
             write_state(run.folder, state)  # before sampling: stopped there, it goes on with the same prompts and seeds
             run.sample_requests([request], sampler=sampler, progress=lambda count: None)
             for name in names:
@@ -90,8 +79,34 @@ def search_run(
         return search(settings, axes[2], len(axes[0]), sample)
 
 
+def _resume(
+    run: Run,
+    settings: Settings,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    guidance: float | None,
+    report: Callable[[str], None],
+) -> tuple[list[str], list[int], list[float]]:
+    """Prompts, seeds and lams in the order of an earlier search, whose last block is finished if it was stopped.
+
+    Prompts that a reward can't score, or failed on before, are left out: a search would ask for them again and again.
+    """
+    state = read_state(run.folder)
+    if state is not None:
+        prompts, seeds = _in_order(prompts, state.prompts), _in_order(seeds, state.seeds)
+        run.sample_requests(run.store.requests()[-1:], progress=lambda count: None)
+    prompts = _scorable(run, names, prompts, report)
+    guidances = {guidance for record in run.store.records() for _, _, guidance, _ in record.cells}
+    earlier = load_results(run.store, guidance) if guidance in guidances else None
+    if earlier is not None:
+        scored = [name for name in map(reward_name, names) if name in earlier.scores]
+        prompts = _leave_out(prompts, {text for name in scored for text in earlier.unscored_prompts(name)}, report)
+    return _axes(settings, prompts, seeds, earlier)
+
+
 def rewards_to_score(criteria: Criteria, more: Sequence[str] = ()) -> list[str]:
-    """What to score: more rewards, as ``load_reward`` takes them, and those asked about that aren't among them.
+    """What to score: more rewards, as ``load_reward`` takes them, and those of the criteria that aren't among them.
 
     Raises:
         ConfigError: one that compares images with each other.
@@ -139,15 +154,15 @@ def _axes(
     return (
         sorted(prompts, key=lambda prompt: -counts.get(prompt, 0)),
         sorted(seeds, key=lambda seed: -of_seeds.get(seed, 0)),
-        list(grid_of(settings.max_lam, earlier.lams)),
+        list(make_grid(settings.max_lam, earlier.lams)),
     )
 
 
 def _in_order(values: Sequence[T], order: Sequence[T]) -> list[T]:
-    """Values that were taken before in the order that they were taken in, and then the others."""
+    """The values that are in ``order`` in that order, and then the others."""
     return [*(value for value in order if value in values), *(value for value in values if value not in order)]
 
 
-def _line(request: Request, missing: int) -> str:
+def _describe(request: Request, missing: int) -> str:
     lams, seeds = ", ".join(f"{lam:g}" for lam in request.lams), len(request.seeds)
     return f"lam {lams}, {len(request.prompts)} prompts x {seeds} seed{'s' * (seeds > 1)}: {missing} images to sample"

@@ -1,20 +1,21 @@
-"""What a search asks and what it may spend."""
+"""The question and the budget of a search."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import Field
 
 from deradiff.analysis.criteria import Criteria
 from deradiff.validation import ValidatedModel
 
-POINTS = 33  # lams of the grid that is chosen from
+POINTS = 33  # lams of the grid
 
 
 class Settings(ValidatedModel):
     """The question of a search.
 
     Attributes:
-        criteria: what is asked, as `deradiff.recommend` takes it.
+        criteria: the question.
         max_lam: the largest lam looked at, above 0; the smallest is 0.
         interval_width: stop where the interval of lam (`deradiff.search.search.Estimate`) is no wider.
         max_images: how many it may sample; None for as many as there are prompts, seeds and lams near the answer.
@@ -30,11 +31,11 @@ class Settings(ValidatedModel):
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """The lams that are chosen from."""
-        return grid_of(self.max_lam)
+        """The candidate lams."""
+        return make_grid(self.max_lam)
 
 
-def grid_of(max_lam: float, sampled: Iterable[float] = ()) -> tuple[float, ...]:
+def make_grid(max_lam: float, sampled: Iterable[float] = ()) -> tuple[float, ...]:
     """`POINTS` lams from 0 to the largest, evenly spaced, and those sampled already that lie between."""
     even = {round(max_lam * step / (POINTS - 1), 10) for step in range(POINTS)}
     return tuple(sorted(even | {lam for lam in sampled if 0 <= lam <= max_lam}))

@@ -1,4 +1,4 @@
-"""What a search keeps in a run folder, and a run's scores on the grid that a search chooses from."""
+"""The state of a search in a run folder, and the answer of a searched run."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from deradiff.errors import ConfigError, RunFolderError
 from deradiff.io import check_inside, read_object, write_whole
 from deradiff.results import Results
 from deradiff.search.search import SearchResult, estimate_lam, search_result
-from deradiff.search.settings import grid_of
+from deradiff.search.settings import make_grid
 from deradiff.validation import ValidatedModel
 
 NAME = "search.json"
@@ -35,7 +35,7 @@ class SearchState(ValidatedModel):
 
 
 def read_state(folder: Path) -> SearchState | None:
-    """What the last search of a run noted; None where it was never searched.
+    """The state that the last search of a run wrote; None where it was never searched.
 
     Raises:
         RunFolderError: the file is damaged, or of a newer version.
@@ -57,7 +57,7 @@ def read_state(folder: Path) -> SearchState | None:
 
 
 def write_state(folder: Path, state: SearchState) -> None:
-    """Note a search.
+    """Write the state of a search.
 
     Raises:
         RunFolderError: it can't be written.
@@ -65,8 +65,8 @@ def write_state(folder: Path, state: SearchState) -> None:
     write_whole(folder / NAME, json.dumps(state.model_dump()).encode() + b"\n")
 
 
-def answer_from(results: Results, state: SearchState, criteria: Criteria) -> SearchResult:
-    """What a surrogate fitted to a run's scores answers; nothing is sampled.
+def answer_searched(results: Results, state: SearchState, criteria: Criteria) -> SearchResult:
+    """The answer of a surrogate fitted to a run's scores; nothing is sampled.
 
     Raises:
         ResultsError: what was sampled can't answer the question.
@@ -77,16 +77,16 @@ def answer_from(results: Results, state: SearchState, criteria: Criteria) -> Sea
     gaps = {prompt for name in criteria.rewards for prompt in results.unscored_prompts(name)}
     prompts = [prompt for prompt in dict.fromkeys([*state.prompts, *others]) if prompt not in gaps]
     seeds = list(dict.fromkeys([*state.seeds, *results.seeds]))
-    lams = grid_of(state.max_lam, results.lams)
+    lams = make_grid(state.max_lam, results.lams)
     known = results.on_axes(prompts, seeds, lams, _complete(results, criteria))
-    found = search_result(known, criteria, estimate_lam(known, criteria), "")
+    result = search_result(known, criteria, estimate_lam(known, criteria), "")
     skipped = (*map(results.missing_scores_message, results.unscored), *results.unscored_prompts_messages())
-    return replace(found, recommendation=replace(found.recommendation, skipped_rewards=skipped))
+    return replace(result, recommendation=replace(result.recommendation, skipped_rewards=skipped))
 
 
 def _complete(results: Results, criteria: Criteria) -> list[str]:
-    """The rewards asked about, and others that all the same images have scores of."""
-    asked = list(criteria.rewards)
-    scored = np.all([np.isfinite(results.scored(name)) for name in asked], axis=0)
-    others = [name for name in results.scores if name not in asked]
-    return asked + [name for name in others if np.array_equal(np.isfinite(results.scores[name]), scored)]
+    """The rewards of the criteria, and others that are scored for the same images."""
+    names = list(criteria.rewards)
+    scored = np.all([np.isfinite(results.scored(name)) for name in names], axis=0)
+    others = [name for name in results.scores if name not in names]
+    return names + [name for name in others if np.array_equal(np.isfinite(results.scores[name]), scored)]

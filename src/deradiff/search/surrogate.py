@@ -1,9 +1,9 @@
-"""From a few sampled lams to every lam of the grid, for all prompts and all their seeds.
+"""From a few sampled lams to every lam of the grid, for all prompts and seeds.
 
 A Gaussian process (`deradiff.search.kernels`) is fitted to the paired changes of all images. Given the mean curve the
-prompts are independent, so the mean curve is found first and each prompt then conditioned by itself, which is exact
+prompts are independent, so the mean curve is fitted first and each prompt then conditioned by itself, which is exact
 and as cheap for many prompts as for few (Rasmussen & Williams 2006, section 2.7). It assumes that changes are smooth
-along lam: a spike between two sampled lams is not seen.
+along lam: it misses a spike between two sampled lams.
 """
 
 import warnings
@@ -29,13 +29,13 @@ class Surrogate:
 
     Attributes:
         table: (prompts in use, G), the mean of what sampling everything would give, with the prompts' departures from
-            the mean curve as large as they are in a drawn table: a mean of tables would make prompts look more alike,
-            and a guard surer, than they are.
-        drawn: (N, P, G), equally likely tables of what sampling everything, all prompts, would give.
+            the mean curve as large as they are in a sampled table: a mean of tables would make prompts look more alike,
+            and a guard safer, than they are.
+        samples: (N, P, G), from the posterior of what sampling every image, of all prompts, would give.
     """
 
     table: Floats
-    drawn: Floats
+    samples: Floats
 
 
 class _Prompt(NamedTuple):
@@ -45,15 +45,15 @@ class _Prompt(NamedTuple):
     changes: Floats
 
 
-def fit_surrogate(scores: Floats, lams: Sequence[float], draws: int, seed: int = 0) -> Surrogate:
+def fit_surrogate(scores: Floats, lams: Sequence[float], n_samples: int, seed: int = 0) -> Surrogate:
     """Fill in the gaps of one reward's scores; the same for the same seed.
 
     Args:
         scores: (P, S, G) on a grid of lams that begins at 0, nan where nothing was sampled: the first prompts and seeds
             of each lam that was.
         lams: G, ascending from 0.
-        draws: of tables.
-        seed: of the draws.
+        n_samples: number of tables sampled from the posterior.
+        seed: of these.
     """
     rng, used = np.random.default_rng(seed), int(np.isfinite(scores).any(axis=(1, 2)).sum())
     count, seeds, points = scores.shape
@@ -65,15 +65,15 @@ def fit_surrogate(scores: Floats, lams: Sequence[float], draws: int, seed: int =
     covariances = [prompt(rows) + pair(rows) + NUGGET * np.eye(len(rows)) for rows, _ in prompts]
     columns = [(rows[:, [0]] == x).astype(float) for rows, _ in prompts]  # (n, G) picks the mean curve at each change
     curve, spread = _mean_curve(mean(_grid(x)), prompts, columns, covariances)
-    curves = np.vstack([curve, curve + rng.normal(size=(draws, points)) @ _root(spread).T])
-    tables = np.empty((1 + draws, count, points))
+    curves = np.vstack([curve, curve + rng.normal(size=(n_samples, points)) @ _root(spread).T])
+    tables = np.empty((1 + n_samples, count, points))
     for number, ((rows, change), h, covariance) in enumerate(zip(prompts, columns, covariances, strict=True)):
         here = _grid(x, number)
-        among = prompt(here, rows) + pair.k1(here, rows) / seeds  # a prompt's mean is of ``seeds`` pairs
-        weights = _solve(covariance, among.T)  # (n, G)
-        left = _root(prompt(here) + pair(here) / seeds - among @ weights)
-        noise = np.vstack([np.zeros(points), rng.normal(size=(draws, points))])
-        tables[:, number] = curves + (change - curves @ h.T) @ weights + noise @ left.T
+        cross = prompt(here, rows) + pair.k1(here, rows) / seeds  # a prompt's mean is of ``seeds`` pairs
+        weights = _solve(covariance, cross.T)  # (n, G)
+        residual = _root(prompt(here) + pair(here) / seeds - cross @ weights)
+        noise = np.vstack([np.zeros(points), rng.normal(size=(n_samples, points))])
+        tables[:, number] = curves + (change - curves @ h.T) @ weights + noise @ residual.T
     tables = size * (tables - tables[:, :, [0]])
     # prompts that haven't been sampled start where the others do
     reference = np.resize(np.nanmean(scores[:used, :, 0], axis=1), count)[:, None]
@@ -112,7 +112,7 @@ def _prompt(change: Floats, number: int, x: Floats) -> _Prompt:
 
 def _fitted(prompts: list[_Prompt]) -> tuple[Any, Any, Any]:
     """The three parts of the kernel, fitted to whole prompts, of which the first have the most lams."""
-    counts = np.cumsum([len(own.changes) for own in prompts])
+    counts = np.cumsum([len(prompt.changes) for prompt in prompts])
     first = prompts[: max(2, int(np.searchsorted(counts, FIT, side="right")))]
     process: Any = GaussianProcessRegressor(prior(), alpha=NUGGET)
     with warnings.catch_warnings():
@@ -128,7 +128,8 @@ def _root(covariance: Floats) -> Floats:
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def _spread_out(table: Floats, drawn: Floats) -> Floats:
+def _spread_out(table: Floats, samples: Floats) -> Floats:
+    """The table (P, G) with its departures from the mean scaled to their size in the samples (N, P, G)."""
     mean, spread = table.mean(axis=0), table.std(axis=0)
-    wanted = np.sqrt(drawn.var(axis=1).mean(axis=0))
-    return mean + (table - mean) * np.divide(wanted, spread, out=np.ones_like(spread), where=spread > 0)
+    target = np.sqrt(samples.var(axis=1).mean(axis=0))
+    return mean + (table - mean) * np.divide(target, spread, out=np.ones_like(spread), where=spread > 0)
