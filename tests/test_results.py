@@ -143,6 +143,11 @@ def test_values_of_another_type_are_refused(wrong: dict[str, Any], expected: str
         Results(**{"prompts": ["a"], "seeds": [0], "lams": [0, 1], "scores": {}, **wrong})
 
 
+def test_a_direction_is_one_of_three() -> None:
+    with pytest.raises(ResultsError, match="direction: expected one of higher, steady, none, got 'up'"):
+        RewardInfo(direction="up")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_command_that_is_named_can_be_pasted() -> None:
     of_a_run = table(folder=Path("my runs/it's"), unscored={"hps": 1})
     with pytest.raises(ResultsError, match="no score of hps") as lacking:

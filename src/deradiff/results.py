@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,9 @@ class RewardInfo:
         margin_source: where the margin comes from.
         floor: the lowest score possible, where it is near enough to real scores to bound what a prompt can lose; else
             None.
+
+    Raises:
+        ResultsError: another direction.
     """
 
     direction: Direction = "higher"
@@ -40,6 +43,10 @@ class RewardInfo:
     relative: bool = False
     margin_source: str = ""
     floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Direction):
+            raise ResultsError(f"direction: expected one of {', '.join(get_args(Direction))}, got {self.direction!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
