@@ -46,7 +46,7 @@ def comparison(anchors: list[Path], schedulers: list[str], seeds: int, samples: 
     """Anchors against the whole ladder."""
     seen = set(testbed.prompts(CAPTIONS, drop=1.0))
     fresh = [caption for caption in testbed.prompts(10 * PROMPTS, seed=3000, drop=1.0) if caption not in seen]
-    return Comparison.of(
+    return Comparison.from_models(
         [Aligned.read(path.name, str(path)) for path in anchors],
         [Aligned.read(path.name, str(path)) for path in sorted(LADDER.iterdir())],
         schedulers,

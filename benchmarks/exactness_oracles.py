@@ -96,14 +96,14 @@ class Bench:
 
     def samples(self, lam: float, particles: int, count: int, seed: int = 3) -> tuple[Tensor, Handle]:
         """Points (count, D), and the handle that tells of their paths."""
-        pipe = OraclePipeline(OracleDenoiser.of(self.problem.reference, self.scheduler), self.scheduler)
-        anchor = OracleDenoiser.of(self.problem.optimum(1.0), self.scheduler)
+        pipe = OraclePipeline(OracleDenoiser.from_mixture(self.problem.reference, self.scheduler), self.scheduler)
+        anchor = OracleDenoiser.from_mixture(self.problem.optimum(1.0), self.scheduler)
         with deradiff.realign(pipe, anchor, lam, component="unet", particles=particles) as handle, handle.recording():
             return pipe(count, STEPS, generator=torch.Generator().manual_seed(seed)).images, handle
 
     def from_scratch(self, lam: float, count: int, seed: int = 3) -> Tensor:
         """Points (count, D) of the exact model at beta / lam, sampled alike: what discrete steps alone cost."""
-        denoiser = OracleDenoiser.of(self.problem.optimum(lam), self.scheduler)
+        denoiser = OracleDenoiser.from_mixture(self.problem.optimum(lam), self.scheduler)
         pipe = OraclePipeline(denoiser, self.scheduler)
         return pipe(count, STEPS, generator=torch.Generator().manual_seed(seed)).images
 

@@ -22,7 +22,7 @@ from deradiff.anchor.inputs import DenoiserInputs
 from deradiff.errors import ConfigError
 from deradiff.noise import is_flow, is_stochastic, noise_levels
 from deradiff.realignment import realign, sweeping
-from deradiff.rewards import Reward, scores
+from deradiff.rewards import Reward, compute_scores
 from deradiff.search.acquisition import Acquisition, SampleBlock, initial_design
 from deradiff.testbed.oracle import Mixture, OracleDenoiser, OraclePipeline
 
@@ -46,14 +46,14 @@ def check_reward(reward: Reward, prompts: Sequence[str] = _PROMPTS, size: int = 
     _check_not_name(reward, "a function of pixels and prompts, such as deradiff.load_reward(NAME)")
     pixels = torch.rand(len(prompts), 3, size, size, generator=torch.Generator().manual_seed(0))
     before = pixels.clone()
-    whole = scores("reward", reward, pixels, prompts)
+    whole = compute_scores("reward", reward, pixels, prompts)
     assert torch.equal(pixels, before), "the reward changed its pixels"
-    assert scores("reward", reward, pixels, prompts) == whole, "the same images score otherwise the second time"
+    assert compute_scores("reward", reward, pixels, prompts) == whole, "the same images score otherwise the second time"
     alone = [
-        scores("reward", reward, pixels[[n]], [prompt])[0] for n, prompt in enumerate(prompts)
+        compute_scores("reward", reward, pixels[[n]], [prompt])[0] for n, prompt in enumerate(prompts)
     ]  # another batch size may round differently
     assert np.allclose(alone, whole, rtol=1e-3, atol=1e-5), f"images score {alone} alone and {whole} together"
-    back = scores("reward", reward, pixels.flip(0), list(reversed(prompts)))
+    back = compute_scores("reward", reward, pixels.flip(0), list(reversed(prompts)))
     assert np.allclose(back[::-1], whole, rtol=1e-3, atol=1e-5), "scores depend on the order of the images"
 
 
@@ -120,8 +120,8 @@ def _oracles(scheduler: Any) -> tuple[Any, OracleDenoiser]:
         weights = shift * means[:, 0]
         return Mixture(log_weights=weights, means=means + shift, variances=torch.full_like(means, 0.3))
 
-    pipe = OraclePipeline(OracleDenoiser.of(mixture(0.0), scheduler), scheduler)
-    return pipe, OracleDenoiser.of(mixture(0.4), scheduler)
+    pipe = OraclePipeline(OracleDenoiser.from_mixture(mixture(0.0), scheduler), scheduler)
+    return pipe, OracleDenoiser.from_mixture(mixture(0.4), scheduler)
 
 
 def _sampled(pipe: Any, anchor: Any, policy: Policy) -> tuple[Tensor, int]:

@@ -1,4 +1,4 @@
-"""A tiny pipeline to teach, and preferences in a folder."""
+"""A tiny pipeline to train, and preferences in a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pipeline(name: str = "sd") -> Any:
 
 
 def preferences(folder: Path, pairs: int = 6) -> Pairs:
-    """Random pictures, in a folder made once."""
+    """Random images, in a folder created once."""
     if not (folder / "pairs.jsonl").exists():
         rng, rows = np.random.default_rng(0), []
         folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from deradiff.align import Convention, convert_beta
-from deradiff.align.convention import PUBLISHED, convention, kl_weight
+from deradiff.align.convention import PUBLISHED, chain_kl_weight, get_convention
 from deradiff.errors import AlignError
 
 ELEMENTS = 4 * 64 * 64
@@ -20,7 +20,7 @@ def test_published_conventions_by_hand() -> None:
 
 
 def test_a_converted_beta_trains_the_same_model() -> None:
-    kl = convention("kl", DDPMScheduler())
+    kl = get_convention("kl", DDPMScheduler())
     for source in PUBLISHED.values():
         beta = convert_beta(2000, source, kl, ELEMENTS)
         assert beta * kl.multiplier(ELEMENTS) == pytest.approx(2000 * source.multiplier(ELEMENTS))
@@ -29,7 +29,7 @@ def test_a_converted_beta_trains_the_same_model() -> None:
 
 def test_unknown_names_are_told() -> None:
     with pytest.raises(AlignError, match="called 'kto'; choose from kl, sdxl-script, sd15-script"):
-        convention("kto", DDPMScheduler())
+        get_convention("kto", DDPMScheduler())
 
 
 def test_kl_weight_is_the_kl_of_two_ddpm_chains_one_apart() -> None:
@@ -40,7 +40,7 @@ def test_kl_weight_is_the_kl_of_two_ddpm_chains_one_apart() -> None:
     for t in range(1, 50):
         means = [_posterior_mean(scheduler, eps, t, x_t) for eps in (0.0, 1.0)]
         total += (means[0] - means[1]) ** 2 / (2 * float(scheduler.betas[t]))
-    assert kl_weight(scheduler) == pytest.approx(total, rel=1e-4)
+    assert chain_kl_weight(scheduler) == pytest.approx(total, rel=1e-4)
 
 
 def _posterior_mean(scheduler: DDPMScheduler, eps: float, t: int, x_t: torch.Tensor) -> float:
@@ -52,16 +52,16 @@ def _posterior_mean(scheduler: DDPMScheduler, eps: float, t: int, x_t: torch.Ten
 def test_forms_differ_by_the_scale_between_their_predictions() -> None:
     """At one noise level a difference of v is alpha times one of eps, of x_0 alpha / sigma times."""
     settings = {"num_train_timesteps": 2, "trained_betas": [0.3, 0.3]}
-    eps = kl_weight(DDPMScheduler(**settings))
+    eps = chain_kl_weight(DDPMScheduler(**settings))
     alpha = 0.7
-    assert kl_weight(DDPMScheduler(**settings, prediction_type="v_prediction")) == pytest.approx(eps * alpha**2)
-    x_0 = kl_weight(DDPMScheduler(**settings, prediction_type="sample"))
+    assert chain_kl_weight(DDPMScheduler(**settings, prediction_type="v_prediction")) == pytest.approx(eps * alpha**2)
+    x_0 = chain_kl_weight(DDPMScheduler(**settings, prediction_type="sample"))
     assert x_0 == pytest.approx(eps * alpha**2 / (1 - alpha**2))
 
 
 def test_flows_and_zero_terminal_snr_have_one_too() -> None:
     flow = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
     # integral of (1 - s)² (1 / s + 1 / (1 - s)) ds from .001 to 1, by hand: -log s - 1 + s, at s = .001
-    assert kl_weight(flow) == pytest.approx(6.9078 - 0.999, rel=0.1)
+    assert chain_kl_weight(flow) == pytest.approx(6.9078 - 0.999, rel=0.1)
     zero = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    assert 0 < kl_weight(zero) < 100
+    assert 0 < chain_kl_weight(zero) < 100

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deradiff.align import dpo_loss, ipo_loss
-from deradiff.align.loss import drift
+from deradiff.align.loss import implicit_margin
 
 
 def one(value: float) -> Tensor:
@@ -18,7 +18,7 @@ def one(value: float) -> Tensor:
 def test_drift_by_hand() -> None:
     policy = torch.tensor([[2.5, 3.0], [5.5, 5.0]])
     reference = torch.tensor([[3.0, 3.0], [5.0, 5.0]])
-    assert drift(policy, reference).tolist() == [-1.0, 0.0]
+    assert implicit_margin(policy, reference).tolist() == [-1.0, 0.0]
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
@@ -55,7 +55,7 @@ def test_mean_over_pairs_with_a_label_each(loss: Callable[..., Tensor]) -> None:
 @pytest.mark.parametrize(("probability", "sign"), [(1.0, 1.0), (0.0, -1.0)])
 def test_gradient_lowers_the_error_of_the_better_image(probability: float, sign: float) -> None:
     policy = torch.tensor([[3.0], [5.0]], requires_grad=True)
-    log_ratio = -2.0 * drift(policy, torch.tensor([[3.0], [5.0]]))
+    log_ratio = -2.0 * implicit_margin(policy, torch.tensor([[3.0], [5.0]]))
     dpo_loss(log_ratio, beta=0.5, probability=probability).backward()
     # d/dh of -log sigmoid(h) at 0 is -1/2, and dh / d chosen = -beta * multiplier = -1
     assert policy.grad is not None

@@ -175,7 +175,7 @@ def test_what_cannot_be_learnt_from_is_counted(folder: Path) -> None:
         "empty prompt": 3,
         "tie": 1,
         "probability outside [0, 1]": 4,
-        "probability that is no number": 2,
+        "probability that isn't a number": 2,
     }
 
 
@@ -201,7 +201,7 @@ def test_whether_there_is_a_label_may_be_a_text(folder: Path, text: str, known: 
 
 def test_nothing_to_learn_from_is_refused_with_counts(folder: Path) -> None:
     write_table(folder / "pairs.jsonl", [("x", "10.png", "10.png", 1), ("", "10.png", "20.png", 1)])
-    with pytest.raises(AlignError, match=r"no pair that can be learnt from \(1 equal images, 1 empty prompt\)"):
+    with pytest.raises(AlignError, match=r"no usable pair \(1 equal images, 1 empty prompt\)"):
         read_pairs(folder)
 
 

@@ -145,7 +145,7 @@ def test_rewards_that_are_no_finite_number_an_image_are_refused(tmp_path: Path, 
 
 @pytest.mark.parametrize("changes", [{"prompts": []}, {"images": 1}])
 def test_too_little_to_compare_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(AlignError, match="expected a prompt, and two images"):
+    with pytest.raises(AlignError, match="expected at least 1 prompt and 2 images"):
         label(tmp_path, **changes)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 import deradiff
 from deradiff import testbed
 from deradiff.align import Step, align
-from deradiff.align.check import check
-from deradiff.align.files import held
+from deradiff.align.checkpoint import lock_folder
+from deradiff.align.trainer import check_training
 from deradiff.anchor.source import card_of
 from deradiff.errors import AlignError, DeradiffError
 
@@ -61,7 +61,7 @@ def test_the_policy_begins_as_the_reference(tmp_path: Path, name: str) -> None:
     assert steps[-1].loss != steps[0].loss
 
 
-def test_red_pictures_are_preferred_to_blue_ones_after_a_while(tmp_path: Path) -> None:
+def test_red_images_are_preferred_to_blue_ones_after_a_while(tmp_path: Path) -> None:
     changes = {
         "beta": 0.01,
         "steps": 30,
@@ -241,7 +241,7 @@ def test_a_damaged_checkpoint_is_told_and_a_lost_log_hinders_nothing(tmp_path: P
 
 
 def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
-    with held(tmp_path / "anchor"), pytest.raises(AlignError, match="another process trains in"):
+    with lock_folder(tmp_path / "anchor"), pytest.raises(AlignError, match="another process trains in"):
         trained(tmp_path / "anchor")
 
 
@@ -257,9 +257,9 @@ def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
 def test_what_training_would_refuse_is_told_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     trained(tmp_path / "anchor")
     card = {"reference": "sd"}
-    check(pipeline(), tmp_path / "anchor", settings(), card=card)
+    check_training(pipeline(), tmp_path / "anchor", settings(), card=card)
     with pytest.raises(DeradiffError, match=told):
-        check(pipeline(), tmp_path / "anchor", settings(**changes), card=card)
+        check_training(pipeline(), tmp_path / "anchor", settings(**changes), card=card)
     (tmp_path / "file").touch()
     with pytest.raises(AlignError, match="can't write"):
-        check(pipeline(), tmp_path / "file", settings(), card=card)
+        check_training(pipeline(), tmp_path / "file", settings(), card=card)

@@ -21,7 +21,7 @@ def aligned(name: str) -> Aligned:
 def comparison(**changes: Any) -> Comparison:
     given: dict[str, Any] = {
         "anchors": [aligned(ANCHOR)],
-        "scratch": [aligned(ANCHOR), aligned(SISTER), aligned(WEAKER)],
+        "retrained": [aligned(ANCHOR), aligned(SISTER), aligned(WEAKER)],
         "model": "embedded",
         "prompts": PROMPTS,
         "seeds": [0, 1],
@@ -29,4 +29,4 @@ def comparison(**changes: Any) -> Comparison:
         "steps": 2,
         "batch_size": 4,
     }
-    return Comparison.of(**{**given, **changes})
+    return Comparison.from_models(**{**given, **changes})

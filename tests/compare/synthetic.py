@@ -20,7 +20,7 @@ def scores(
     base = np.array(means, dtype=float)[:, None, None] + noise
     return Scores(
         betas=BETAS[: len(means)],
-        scratch=tuple(np.stack([table - seed_gap / 2, table + seed_gap / 2]) for table in base),
+        retrained=tuple(np.stack([table - seed_gap / 2, table + seed_gap / 2]) for table in base),
         arms={arm: base + np.array(off)[:, None, None] for arm, off in errors.items()},
     )
 
@@ -37,7 +37,7 @@ def table(own: Scores | None = None, **changes: Any) -> Table:
         "reward": "warmth",
         "prompts": PROMPTS,
         "betas": own.betas,
-        "scratch_means": tuple(tuple(t.mean(axis=(1, 2)).tolist()) for t in own.scratch),
+        "retrained_means": tuple(tuple(t.mean(axis=(1, 2)).tolist()) for t in own.retrained),
         "spread": spread(own),
         "seed_noise": seed_noise(own),
         "image_distances": {arm: tuple(0.1 * place for place in range(len(own.betas))) for arm in own.arms},

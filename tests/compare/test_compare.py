@@ -14,11 +14,10 @@ from tests.runs.subject import contents, images, quiet, stamps
 
 from deradiff import testbed
 from deradiff.compare import compare
-from deradiff.compare.images import rms_distances
 from deradiff.compare.outcome import ANCHOR as ANCHOR_ARM
 from deradiff.compare.outcome import DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.run import Runs
-from deradiff.compare.tables import _same_seed
+from deradiff.compare.tables import _same_seed_indices, rms_distances
 from deradiff.errors import ConfigError, ResultsError, RewardError, RunFolderError
 from deradiff.runs.run import Run
 from deradiff.runs.runner import sampling
@@ -52,30 +51,30 @@ def plain(pipe: Any, lora: str | None) -> list[float]:
     return scores
 
 
-def test_from_scratch_is_each_model_alone(pipe: Any, done: tuple[Path, Table]) -> None:
-    for means, names in zip(done[1].scratch_means, [(ANCHOR, SISTER), (WEAKER,)], strict=True):
+def test_retrained_means_are_each_models_own(pipe: Any, done: tuple[Path, Table]) -> None:
+    for means, names in zip(done[1].retrained_means, [(ANCHOR, SISTER), (WEAKER,)], strict=True):
         assert means == pytest.approx([np.mean(plain(pipe, name)) for name in names], abs=2e-3)
 
 
 def test_arms_that_ignore_beta_are_the_models_alone(pipe: Any, done: tuple[Path, Table]) -> None:
     for arm, name in ((REFERENCE, None), (ANCHOR_ARM, ANCHOR)):
-        assert [row.mean for row in done[1].of(arm)] == pytest.approx([np.mean(plain(pipe, name))] * 2, abs=2e-3)
+        assert [row.mean for row in done[1].arm_rows(arm)] == pytest.approx([np.mean(plain(pipe, name))] * 2, abs=2e-3)
 
 
 def test_at_the_anchors_beta_all_lams_are_the_anchor(done: tuple[Path, Table]) -> None:
     """At beta .05 lam is 1; at .1 it is .5, and the two ways of mixing are neither the anchor nor each other."""
     table = done[1]
-    anchored, *_ = table.of(ANCHOR_ARM)
+    anchored, *_ = table.arm_rows(ANCHOR_ARM)
     for arm in (DERADIFF, WEIGHTS):
-        assert table.of(arm)[0].mean == pytest.approx(anchored.mean, abs=2e-3)
-        assert abs(table.of(arm)[1].mean - anchored.mean) > 2e-3
+        assert table.arm_rows(arm)[0].mean == pytest.approx(anchored.mean, abs=2e-3)
+        assert abs(table.arm_rows(arm)[1].mean - anchored.mean) > 2e-3
         assert table.image_distances[arm][0] == pytest.approx(table.image_distances[ANCHOR_ARM][0], abs=1e-3)
     assert table.image_distances[DERADIFF][1] != table.image_distances[WEIGHTS][1]
     assert table.own_model
 
 
 def test_the_anchor_is_the_model_of_its_own_seed(done: tuple[Path, Table]) -> None:
-    row = done[1].of(DERADIFF)[0]
+    row = done[1].arm_rows(DERADIFF)[0]
     assert row.same_seed_share == pytest.approx(0, abs=0.02)
     assert abs(row.share_of_spread or 0) > 0.02
 
@@ -84,13 +83,13 @@ def test_the_models_of_a_seed_are_found_by_it() -> None:
     by_beta: list[list[tuple[Any, Any]]] = [
         [(aligned(name), None) for name in names] for names in ((ANCHOR, SISTER), ("warmth-beta0.1-seed1",))
     ]
-    assert _same_seed(by_beta, 1) == (1, 0)
-    assert _same_seed(by_beta, 0) == ()  # the second beta lacks it
+    assert _same_seed_indices(by_beta, 1) == (1, 0)
+    assert _same_seed_indices(by_beta, 0) == ()  # the second beta lacks it
 
 
 def test_half_of_the_anchors_seed_noise_is_its_error_against_both(done: tuple[Path, Table]) -> None:
     table = done[1]
-    row = table.of(DERADIFF)[0]
+    row = table.arm_rows(DERADIFF)[0]
     assert row.seed_noise_ratio == pytest.approx(0.5, abs=0.02)
     assert table.seed_image_distance is not None
     assert table.image_distances[DERADIFF][0] == pytest.approx(table.seed_image_distance / 2, rel=0.02)
@@ -107,6 +106,7 @@ def test_the_same_again_changes_nothing_and_mends_what_is_gone(
     before, drawn, found = contents(folder), images(folder), outcome(folder)
     compare(folder, comparison(), pipe, REWARDS, locate)
     assert contents(folder) == before
+    assert "scratch" in json.loads((folder / "compare.json").read_text())  # names on disk stay
     shutil.rmtree(next(folder.glob("scratch-*")) / "images")
     shutil.rmtree(folder / "weights-beta0.05-seed0-own")
     compare(folder, comparison(), pipe, REWARDS, locate)
@@ -146,8 +146,8 @@ def test_a_reward_can_be_added_but_nothing_else_changed(pipe: Any, done: tuple[P
         ({"steps": 3}, "another comparison .*steps"),
         ({"seeds": [0]}, "another comparison .*seeds"),
         (
-            {"scratch": [aligned(ANCHOR), aligned(WEAKER)]},
-            f"another comparison .scratch.* {models}.* now beta0.05-seed0",
+            {"retrained": [aligned(ANCHOR), aligned(WEAKER)]},
+            f"another comparison .retrained.* {models}.* now beta0.05-seed0",
         ),
         ({"schedulers": [None, "DDIMScheduler"]}, "another comparison .schedulers"),
     ]
@@ -200,7 +200,7 @@ def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any,
     """By the first reward, whichever reward is looked at."""
     weak = {ANCHOR: 10.0, WEAKER: 20.0}  # betas at which 16 samples weigh nearly alike
     models = [aligned(name).model_copy(update={"beta": beta}) for name, beta in weak.items()]
-    own = comparison(anchors=models[:1], scratch=models, optimum=16)
+    own = comparison(anchors=models[:1], retrained=models, optimum=16)
     tables = compare(tmp_path / "run", own, pipe, [*REWARDS, "scene_distance"], locate)
     pool = Run(tmp_path / "run/pool-own").results()
     assert pool.seeds == tuple(range(2, 18))  # the arms have 0 and 1
@@ -208,17 +208,19 @@ def test_the_optimum_is_weighed_from_further_samples_of_the_reference(pipe: Any,
     scores = {name: table[:, :, 0] for name, table in pool.scores.items()}
     for table in tables:
         assert table.optimum is not None
-        for row in table.optimum.of(REFERENCE):
+        for row in table.optimum.arm_rows(REFERENCE):
             weights = np.exp(scores["warmth"] / row.beta)
             expected = ((weights * scores[table.reward]).sum(1) / weights.sum(1)).mean()
             assert row.optimum == pytest.approx(expected)
-        betas = [row.beta for row in table.optimum.of(REFERENCE)]
+        betas = [row.beta for row in table.optimum.arm_rows(REFERENCE)]
         assert (table.optimum.prompts, betas) == (2, [10.0, 20.0])
         for arm in (DERADIFF, REFERENCE, ANCHOR_ARM):
-            means = {row.beta: row.mean for row in table.of(arm)}
-            assert [row.mean for row in table.optimum.of(arm)] == pytest.approx([means[beta] for beta in betas])
-        scratch = {beta: np.mean(means) for beta, means in zip(table.betas, table.scratch_means, strict=True)}
-        assert [row.mean for row in table.optimum.of("scratch")] == pytest.approx([scratch[beta] for beta in betas])
+            means = {row.beta: row.mean for row in table.arm_rows(arm)}
+            assert [row.mean for row in table.optimum.arm_rows(arm)] == pytest.approx([means[beta] for beta in betas])
+        retrained = {beta: np.mean(means) for beta, means in zip(table.betas, table.retrained_means, strict=True)}
+        assert [row.mean for row in table.optimum.arm_rows("scratch")] == pytest.approx(
+            [retrained[beta] for beta in betas]
+        )
     assert json.loads((tmp_path / "run/results.json").read_text())["tables"][0]["optimum"]["prompts"] == 2
 
 
@@ -228,7 +230,7 @@ def test_an_optimum_of_other_units_or_few_samples_is_refused(pipe: Any, tmp_path
     for reduction in ("mean", "sum"):
         convention = {"convention": {"reduction": reduction, "factor": 0.5, "timestep_weight": 1.0}}
         models = [aligned(name).model_copy(update=convention) for name in (ANCHOR, WEAKER)]
-        other = comparison(anchors=models[:1], scratch=models, optimum=16)
+        other = comparison(anchors=models[:1], retrained=models, optimum=16)
         with pytest.raises(ConfigError, match="units of the reward"):
             compare(tmp_path / "run", other, pipe, REWARDS, locate)
         assert not (tmp_path / "run").exists()

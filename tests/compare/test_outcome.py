@@ -43,22 +43,24 @@ def test_the_json_begins_with_the_first_table() -> None:
     first = found["rows"][1]
     assert (first["arm"], first["beta"], first["reward"]) == (DERADIFF, 0.5, "warmth")
     assert first["image_distance"] == pytest.approx(0.1)
+    assert "scratch_mean" in first  # results.json keeps its names
+    assert "scratch_means" in found["tables"][0]
     assert found["rows"][24]["image_distance"] is None  # the null predictor draws nothing
 
 
 def test_percentages_of_the_mean_are_averaged_over_betas() -> None:
     own = table(scores({DERADIFF: [1.0, 1.0], WEIGHTS: [0, 0]}, means=(10, 5)))
-    means = [sum(seeds) / 2 for seeds in own.scratch_means]
+    means = [sum(seeds) / 2 for seeds in own.retrained_means]
     assert own.percent(DERADIFF) == pytest.approx(50 * (1 / means[0] + 1 / means[1]))
 
 
 def test_warnings_say_what_to_doubt() -> None:
     nothing = [0.0] * 6
     flat = table(scores(dict.fromkeys((DERADIFF, WEIGHTS, ANCHOR, REFERENCE), nothing), means=(0,) * 6))
-    assert any("too small" in warning for warning in flat.warnings)
+    assert any("can't judge an emulation" in warning for warning in flat.warnings)
     sound = table(prompts=40)
     assert len(sound.warnings) == 1
     assert "null predictor" in sound.warnings[0]
     assert any("Only 3 prompts" in warning for warning in table(prompts=3).warnings)
     assert any("Seed noise is unknown" in warning for warning in table(seed_noise=None).warnings)
-    assert any("among the models from scratch" in warning for warning in table(own_model=True).warnings)
+    assert any("one of the retrained models" in warning for warning in table(own_model=True).warnings)

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 from tests.compare.synthetic import BETAS, scores, table
 
-from deradiff.compare import figures
-from deradiff.compare.optimum import SCRATCH, optimum
+from deradiff.compare import page as figures
+from deradiff.compare.optimum import RETRAINED, compute_optimum
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS
 from deradiff.compare.page import render
 
@@ -46,7 +46,7 @@ def test_the_headline_is_the_first_tables(page: Page) -> None:
 
 def test_every_arm_is_drawn_and_told(page: Page) -> None:
     assert page.locator(".figure").count() == 4
-    for place, lines in enumerate([7, 5]):  # from scratch and its training seeds, and five arms
+    for place, lines in enumerate([7, 5]):  # retrained models, their training seeds, and five arms
         assert page.locator(".figure").nth(place).locator(".scatterlayer .trace").count() == lines
     section = page.locator("section.table").first
     assert section.locator("tbody tr").count() == 5 * 6
@@ -61,31 +61,31 @@ def test_what_is_unknown_is_said_to_be(browser: Browser) -> None:
     page = browser.new_page()
     page.set_content(render([table(scores(arms, means=(0,) * 6), seed_noise=None)], {}))
     assert page.locator("h1").inner_text() == "DeRaDiff's error is unknown"
-    assert "too small" in page.locator(".warnings").inner_text()
+    assert "can't judge an emulation" in page.locator(".warnings").inner_text()
     assert page.locator(".figure").count() == 1
 
 
 def test_errors_are_drawn_as_shares_of_the_spread() -> None:
-    drawn: Any = figures.errors(table())
+    drawn: Any = figures.plot_errors(table())
     assert lines(drawn)["DeRaDiff"] == pytest.approx([30, 4, 0, -2, 1, 60])
     assert [(band.y0, band.y1) for band in drawn.layout.shapes if band.type == "rect"] == [(-10, 10)]
-    means = lines(figures.rewards(table()))
-    assert means["DeRaDiff"][0] - means["from scratch"][0] == pytest.approx(1.5)
+    means = lines(figures.plot_rewards(table()))
+    assert means["DeRaDiff"][0] - means["retrained"][0] == pytest.approx(1.5)
 
 
 def test_errors_against_the_optimum_are_drawn_where_it_is_known() -> None:
-    assert figures.to_optimum(table()) is None
+    assert figures.plot_optimum_errors(table()) is None
     pool = np.tile(np.repeat([0.0, 1.0], 20), (3, 1))
-    arms = (SCRATCH, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)
+    arms = (RETRAINED, DERADIFF, WEIGHTS, ANCHOR, REFERENCE)
     best = [1 / (1 + np.exp(-1 / beta)) for beta in BETAS[:2]]  # of a coin
     off = {arm: [np.full((3, 2), mean + 0.1 * place) for mean in best] for place, arm in enumerate(arms)}
-    known = optimum("warmth", BETAS[:2], pool, pool, off)
-    drawn = lines(figures.to_optimum(table(optimum=known)))
+    known = compute_optimum("warmth", BETAS[:2], pool, pool, off)
+    drawn = lines(figures.plot_optimum_errors(table(optimum=known)))
     shares = [10 * place / (best[0] - best[1]) for place in range(5)]
     assert [drawn[figures.NAMES[arm]] for arm in arms] == [pytest.approx([share] * 2, abs=1e-6) for share in shares]
-    none = optimum("warmth", BETAS[:2], pool[:, :14], pool[:, :14], off)
-    assert figures.to_optimum(table(optimum=none)) is None
-    assert "isn't known at beta 0.25 (14.0), 0.5 (14.0)" in table(optimum=none).warnings[0]
+    none = compute_optimum("warmth", BETAS[:2], pool[:, :14], pool[:, :14], off)
+    assert figures.plot_optimum_errors(table(optimum=none)) is None
+    assert "is unknown at beta 0.25 (14.0), 0.5 (14.0)" in table(optimum=none).warnings[0]
 
 
 def lines(figure: Any) -> dict[str, list[float]]:

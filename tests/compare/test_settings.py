@@ -58,21 +58,21 @@ def test_betas_of_other_conventions_are_refused() -> None:
     mine = aligned(WEAKER)
     other = mine.model_copy(update={"name": "other", "convention": {**mine.convention, "reduction": "mean"}})
     with pytest.raises(ConfigError, match=f"{ANCHOR} and other.*reduction.*'sum', 'mean'"):
-        comparison(scratch=[aligned(ANCHOR), other])
+        comparison(retrained=[aligned(ANCHOR), other])
     weight = mine.convention["timestep_weight"]
-    comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * (1 + 1e-15))])
+    comparison(retrained=[aligned(ANCHOR), rounded(mine, weight * (1 + 1e-15))])
     with pytest.raises(ConfigError, match="timestep_weight"):
-        comparison(scratch=[aligned(ANCHOR), rounded(mine, weight * 1.001)])
+        comparison(retrained=[aligned(ANCHOR), rounded(mine, weight * 1.001)])
     lacking = mine.model_copy(update={"convention": {}})
     with pytest.raises(ConfigError, match=r"factor: 1\.0, None"):
-        comparison(scratch=[aligned(ANCHOR), lacking])
+        comparison(retrained=[aligned(ANCHOR), lacking])
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"scratch": [ANCHOR, SISTER]}, "two or more betas, got .0.05."),
-        ({"scratch": [ANCHOR, WEAKER, WEAKER]}, "from scratch of beta0.1-seed0"),
+        ({"retrained": [ANCHOR, SISTER]}, "two or more betas, got .0.05."),
+        ({"retrained": [ANCHOR, WEAKER, WEAKER]}, "retrained model of beta0.1-seed0"),
         ({"anchors": [ANCHOR, ANCHOR]}, "an anchor of beta0.05-seed0"),
         ({"schedulers": [None, None]}, "scheduler None"),
         ({"prompts": ["alone"]}, "two or more prompts, got 1"),
@@ -83,7 +83,7 @@ def test_betas_of_other_conventions_are_refused() -> None:
     ],
 )
 def test_what_can_not_be_answered_is_refused(changes: dict[str, Any], expected: str) -> None:
-    models = {key: [aligned(name) for name in changes[key]] for key in ("anchors", "scratch") if key in changes}
+    models = {key: [aligned(name) for name in changes[key]] for key in ("anchors", "retrained") if key in changes}
     with pytest.raises(ConfigError, match=expected):
         comparison(**{**changes, **models})
 

@@ -32,10 +32,10 @@ def test_known_errors_are_found() -> None:
     found = scores({"off": errors}, seed_gap=0.5)
     for row, error in zip(at(found, "off"), errors, strict=True):
         assert row.error.mean == pytest.approx(error)
-        assert row.share_of_spread == pytest.approx(error / 5)  # means from scratch are 5 to 0
+        assert row.share_of_spread == pytest.approx(error / 5)  # retrained means are 5 to 0
         assert row.seed_noise_ratio == pytest.approx(abs(error) / 0.5)
-        assert row.mean - row.scratch_mean == pytest.approx(error)
-        assert row.percent_of_mean == pytest.approx(100 * abs(error) / abs(row.scratch_mean))
+        assert row.mean - row.retrained_mean == pytest.approx(error)
+        assert row.percent_of_mean == pytest.approx(100 * abs(error) / abs(row.retrained_mean))
 
 
 def test_the_null_predictor_errs_by_half_the_spread_at_the_ends() -> None:
@@ -51,7 +51,7 @@ def test_the_order_of_prompts_and_training_seeds_does_not_matter() -> None:
     order = RNG.permutation(PROMPTS)
     mixed = Scores(
         betas=found.betas,
-        scratch=tuple(table[::-1][:, order] for table in found.scratch),
+        retrained=tuple(table[::-1][:, order] for table in found.retrained),
         arms={"off": found.arms["off"][:, order]},
     )
     for one, other in zip(rows(found), rows(mixed), strict=True):
@@ -75,7 +75,7 @@ def test_the_unit_of_the_reward_does_not_matter() -> None:
     found = scores({"off": [0.3, 0.2, 0.1, 0, -0.1, -0.2]})
     scaled = Scores(
         betas=found.betas,
-        scratch=tuple(40 * table for table in found.scratch),
+        retrained=tuple(40 * table for table in found.retrained),
         arms={arm: 40 * table for arm, table in found.arms.items()},
     )
     for one, other in zip(rows(found), rows(scaled), strict=True):
@@ -93,7 +93,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say_or_more() -> None:
         effect = RNG.normal(size=(2, 8, 1))
         found = Scores(
             betas=(1.0, 2.0),
-            scratch=tuple(noise[:, None]),
+            retrained=tuple(noise[:, None]),
             arms={"off": noise + 0.3 + effect + 0.5 * RNG.normal(size=noise.shape)},
         )
         covered += sum(row.error.low <= 0.3 <= row.error.high for row in at(found, "off"))
@@ -104,7 +104,7 @@ def test_a_spread_that_is_noise_is_seldom_called_significant() -> None:
     """The largest less the smallest of five means is above 0 by chance alone."""
     trials = 600
     false = sum(
-        spread(Scores(betas=(1, 2, 3, 4, 5), scratch=tuple(RNG.normal(size=(5, 1, 8, 2))), arms={})).significant
+        spread(Scores(betas=(1, 2, 3, 4, 5), retrained=tuple(RNG.normal(size=(5, 1, 8, 2))), arms={})).significant
         for _ in range(trials)
     )
     assert false / trials < 0.08
@@ -115,12 +115,12 @@ def test_seed_noise_is_the_mean_difference_of_two_training_seeds() -> None:
     assert seed_noise(scores({}, seed_gap=0.5)) == pytest.approx(0.5)
     three = np.stack([np.full((3, 2), value) for value in (0.0, 1.0, 4.0)])  # differences 1, 3, 4
     alone = np.zeros((1, 3, 2))
-    assert seed_noise(Scores(betas=(1, 2), scratch=(three, alone), arms={})) == pytest.approx(8 / 3)
+    assert seed_noise(Scores(betas=(1, 2), retrained=(three, alone), arms={})) == pytest.approx(8 / 3)
     # Images that differ either way by seed, and means that don't: nothing that an error of means is held against.
     wild = RNG.normal(size=(1, 3, 2))
     both = np.concatenate([wild, wild[:, :, ::-1]])
-    assert seed_noise(Scores(betas=(1, 2), scratch=(both, alone), arms={})) == pytest.approx(0)
-    unknown = Scores(betas=(1, 2), scratch=(alone, alone + 1), arms={"off": np.zeros((2, 3, 2))})
+    assert seed_noise(Scores(betas=(1, 2), retrained=(both, alone), arms={})) == pytest.approx(0)
+    unknown = Scores(betas=(1, 2), retrained=(alone, alone + 1), arms={"off": np.zeros((2, 3, 2))})
     assert seed_noise(unknown) is None
     assert all(row.seed_noise_ratio is None for row in rows(unknown))
 
@@ -145,10 +145,10 @@ def test_no_spread_no_share() -> None:
 def test_tables_that_answer_nothing_are_refused() -> None:
     one = np.zeros((1, 3, 2))
     with pytest.raises(ResultsError, match="2 betas"):
-        Scores(betas=(1,), scratch=(one,), arms={})
+        Scores(betas=(1,), retrained=(one,), arms={})
     with pytest.raises(ResultsError, match="2 prompts"):
-        Scores(betas=(1, 2), scratch=(one[:, :1], one[:, :1]), arms={})
-    with pytest.raises(ResultsError, match=r"from scratch.*\(3, 1\)"):
-        Scores(betas=(1, 2), scratch=(one, one[:, :, :1]), arms={})
+        Scores(betas=(1, 2), retrained=(one[:, :1], one[:, :1]), arms={})
+    with pytest.raises(ResultsError, match=r"retrained.*\(3, 1\)"):
+        Scores(betas=(1, 2), retrained=(one, one[:, :, :1]), arms={})
     with pytest.raises(ResultsError, match=r"off.*\(3, 3, 2\)"):
-        Scores(betas=(1, 2), scratch=(one, one), arms={"off": np.zeros((3, 3, 2))})
+        Scores(betas=(1, 2), retrained=(one, one), arms={"off": np.zeros((3, 3, 2))})

@@ -152,8 +152,8 @@ def mixture(figure: Any) -> dict[str, Any]:
 
 def test_the_exact_mixture_is_dotted_where_it_is_not_trusted(results: Results) -> None:
     curve = paired_curve(results, "warmth")
-    by_lam = figures.reward_against_lam(results, curve, ALL, chosen=1.0, told=TOLD)
-    by_kl = figures.reward_against_kl(results, curve, ALL, chosen=1.0, told=TOLD)
+    by_lam = figures.reward_against_lam(results, curve, ALL, chosen=1.0, reweighted=TOLD)
+    by_kl = figures.reward_against_kl(results, curve, ALL, chosen=1.0, reweighted=TOLD)
     for figure, x in ((by_lam, TOLD.lams), (by_kl, (0.0, 1.0, 2.0))):
         drawn = mixture(figure)
         assert tuple(drawn["dash"].x) == x  # KL stands on a square-root scale, and an estimate below 0 at 0

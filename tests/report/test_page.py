@@ -243,7 +243,7 @@ def test_what_was_not_recorded_is_left_out_with_a_word(
     assert view.complaints == []
     assert view.page.locator(".figure[aria-label*=' against lam']").count() == len(results.scores)
     text = view.page.locator("body").inner_text()
-    assert "this run recorded no path KL" in text
+    assert "This run recorded no path KL" in text
     assert "equivalent beta" not in view.page.locator("header").inner_text()
     # no guard was named, but the alarm found one
     assert view.page.locator("[aria-label^='Mean faithfulness against mean']").count() == 1
@@ -282,7 +282,7 @@ def test_gaps_of_a_run_are_drawn_as_gaps(results: Results, tmp_path: Path, open_
     assert page.locator(SHOWN).count() == 4 * prompts
     facts = text_of(page, "header")
     assert f"{there} of the {prompts * seeds * 8} of {prompts} prompts × {seeds} seeds × 8 lams" in facts
-    assert "7 more were asked for and aren't there yet" in facts
+    assert "7 requested images are missing" in facts
 
 
 def test_the_recommended_lam_has_its_column_though_it_was_not_sampled(
@@ -335,7 +335,7 @@ def test_large_images_are_reduced(tmp_path: Path, open_page: Callable[..., Opene
 def test_the_first_prompts_are_shown_where_there_are_many(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_module, "MOST", 3 * len(SEEDS) * len(LAMS) + 1)
+    monkeypatch.setattr(page_module, "MAX_IMAGES", 3 * len(SEEDS) * len(LAMS) + 1)
     page = open_page(written(results, tmp_path)).page
     assert page.locator(".prompt").all_inner_texts() == list(PROMPTS[:3])
     assert f"The first 3 of {len(PROMPTS)} prompts" in page.locator("#images").inner_text()

@@ -16,9 +16,10 @@ class Counting(Scorer):
     published: ClassVar = {}
     asked: ClassVar[list[str]] = []
 
-    def _load(self) -> None:
+    def load(self) -> None:
         pass
 
-    def _batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score_batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores ``[batch]`` of one batch."""
         self.asked.extend(prompts)
         return images[:, 0].mean((1, 2))

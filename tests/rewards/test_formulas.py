@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity, linear
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from deradiff.rewards.open_clip import config_of
+from deradiff.rewards.hps import infer_clip_config
 from deradiff.rewards.preprocess import MEAN, STD, to_pil
 
 PROMPTS = ["a red circle", "a blue square on the left of a circle", "x", "a " * 40]  # the last is cut
@@ -91,7 +91,7 @@ def test_sizes_of_the_published_hps() -> None:
     for prefix, layers, width in (("visual.", 32, 1280), ("", 24, 1024)):
         for layer in range(layers):
             shapes[f"{prefix}transformer.resblocks.{layer}.mlp.c_fc.weight"] = (4 * width, width)
-    config: Any = config_of({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    config: Any = infer_clip_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     for tower, heads, layers in ((config.vision_config, 16, 32), (config.text_config, 16, 24)):
         assert (tower.num_attention_heads, tower.num_hidden_layers, tower.hidden_act) == (heads, layers, "gelu")
     assert (config.vision_config.image_size, config.projection_dim) == (224, 1024)

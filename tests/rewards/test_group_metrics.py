@@ -7,14 +7,14 @@ from torch import Tensor
 from deradiff.errors import RewardError
 from deradiff.rewards import card_of, load_reward
 from deradiff.rewards.group_metrics import SIDE, GroupMetric, diversity, reference_distance
-from deradiff.rewards.pool import pooled
+from deradiff.rewards.preprocess import downsample
 
 
 def asked(metric: GroupMetric, pixels: Tensor, lams: list[float] | None = None) -> Tensor:
     """Values (P, S, L) of pixels (P, S, L, 3, H, W), pooled as a run's are, each among those of its group."""
     shape = pixels.shape[:3]
     lams = [0.0, *range(1, shape[2])] if lams is None else lams
-    small = pooled(pixels.flatten(0, 2), SIDE).unflatten(0, shape)
+    small = downsample(pixels.flatten(0, 2), SIDE).unflatten(0, shape)
     values = torch.empty(shape)
     for prompt in range(shape[0]):
         if metric.varies == "seed":
@@ -90,9 +90,9 @@ def test_noise_of_single_pixels_counts_little_in_a_large_picture(metric: GroupMe
 
 def test_pooling_averages_and_keeps_the_shape() -> None:
     pixels = noise(2, side=2 * SIDE)[..., :SIDE]
-    assert pooled(pixels, SIDE).shape == (2, 3, SIDE, SIDE // 2)
-    torch.testing.assert_close(pooled(pixels, SIDE)[:, :, 3, 5], pixels[:, :, 6:8, 10:12].mean((2, 3)))
-    torch.testing.assert_close(pooled(noise(1, side=9), SIDE), noise(1, side=9))
+    assert downsample(pixels, SIDE).shape == (2, 3, SIDE, SIDE // 2)
+    torch.testing.assert_close(downsample(pixels, SIDE)[:, :, 3, 5], pixels[:, :, 6:8, 10:12].mean((2, 3)))
+    torch.testing.assert_close(downsample(noise(1, side=9), SIDE), noise(1, side=9))
 
 
 def test_what_cannot_be_compared_is_refused_and_says_why() -> None:

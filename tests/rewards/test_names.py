@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from deradiff.cli import app
 from deradiff.errors import RewardError
-from deradiff.rewards import Card, card_of, files, load_reward, registered, reward_name, reward_names
-from deradiff.rewards.clip_score import CLIPScore
+from deradiff.rewards import Card, card_of, find_registered, load_reward, reward_name, reward_names, weights
+from deradiff.rewards.clip import CLIPScore
 from deradiff.rewards.hps import HPS
 from deradiff.sampling import to_pixels
 
@@ -22,11 +22,11 @@ from deradiff.sampling import to_pixels
 def test_names_and_cards() -> None:
     assert set(NAMES) < set(reward_names())
     for name in NAMES:
-        card = card_of(registered(name))
+        card = card_of(find_registered(name))
         assert isinstance(card, Card)
         assert card.info.direction == card.direction == "higher"
         assert all((card.name, card.measures, card.range, card.licence, card.citation))
-        assert all(repo in card.model for repo in registered(name).published.values())
+        assert all(repo in card.model for repo in find_registered(name).published.values())
     assert card_of(lambda pixels, prompts: pixels) is None
 
 
@@ -34,7 +34,7 @@ def test_a_scorer_is_built_as_asked(folders: dict[str, Path]) -> None:
     scorer = loaded("clip", folders["clip"], "bfloat16")
     assert scorer.dtype == torch.bfloat16
     assert card_of(scorer) is CLIPScore.card
-    own = load_reward(f"deradiff.rewards.clip_score:CLIPScore={folders['clip']}", device="meta")
+    own = load_reward(f"deradiff.rewards.clip:CLIPScore={folders['clip']}", device="meta")
     assert isinstance(own, CLIPScore)
     assert own.device.type == "meta"
 
@@ -66,8 +66,8 @@ def test_mistakes(name: str, told: str) -> None:
 
 def test_nothing_heavy_is_imported_to_list_them() -> None:
     code = (
-        "import sys; from deradiff.rewards import *; from deradiff.rewards import registered, reward_names\n"
-        "[registered(name) for name in reward_names()]\n"
+        "import sys; from deradiff.rewards import *; from deradiff.rewards import find_registered, reward_names\n"
+        "[find_registered(name) for name in reward_names()]\n"
         "print([name for name in ('transformers', 'requests', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -100,7 +100,7 @@ def test_a_reward_by_files_of_a_folder_may_be_asked_about_by_its_name(
     def elsewhere(repo: str, name: str) -> Path:
         raise AssertionError("the hub is asked")
 
-    monkeypatch.setattr(files, "_download", elsewhere)
+    monkeypatch.setattr(weights, "_download", elsewhere)
     model, anchor = save_models(tmp_path)
     words = ["sweep", "--model", model, "--anchor", anchor, "--prompt", "a", "--prompt", "b", "--lams", "0,1"]
     words += ["--seeds", "1", "--steps", "1", "--rewards", f"{REWARD},hps={folders['hps']}", "--guard", "hps:-1%"]

@@ -7,7 +7,16 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from deradiff.rewards.preprocess import by_config, cropped, floored, normalised, padded, rounded, to_pil, to_tensor
+from deradiff.rewards.preprocess import (
+    floor_half,
+    normalize_pixels,
+    preprocess_by_config,
+    resize_and_crop,
+    resize_and_pad,
+    round_half,
+    to_pil,
+    to_tensor,
+)
 
 SIZES = [(28, 28), (9, 13), (37, 52), (53, 30), (7, 91), (224, 225), (1, 40), (300, 29)]
 
@@ -22,14 +31,14 @@ def test_as_transformers_does_it(size: tuple[int, int]) -> None:
     own = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     expected = own([picture(*size)], return_tensors="pt")["pixel_values"]
     config = {"size": 28, "crop_size": 28, "resample": 3, "image_mean": own.image_mean, "image_std": own.image_std}
-    torch.testing.assert_close(by_config([picture(*size)], config), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(preprocess_by_config([picture(*size)], config), expected, rtol=0, atol=1e-5)
 
 
 def test_the_filter_and_a_smaller_crop_are_the_config_s() -> None:
     own = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 25, "width": 25}, resample=2)
     expected = own([picture(41, 67)], return_tensors="pt")["pixel_values"]
     config = {"size": {"shortest_edge": 32}, "crop_size": {"height": 25, "width": 25}, "resample": 2}
-    told = by_config([picture(41, 67)], config | {"image_mean": own.image_mean, "image_std": own.image_std})
+    told = preprocess_by_config([picture(41, 67)], config | {"image_mean": own.image_mean, "image_std": own.image_std})
     torch.testing.assert_close(told, expected, rtol=0, atol=1e-5)
 
 
@@ -44,12 +53,12 @@ def test_torchvision_s_centre(size: tuple[int, int]) -> None:
     expected = np.asarray(picture(*size).resize((broad, tall), Image.Resampling.BICUBIC))[
         top : top + 28, left : left + 28
     ]
-    assert np.array_equal(np.asarray(cropped(picture(*size), 28, rounded)), expected)
+    assert np.array_equal(np.asarray(resize_and_crop(picture(*size), 28, round_half)), expected)
 
 
 def test_where_the_two_centres_differ() -> None:
-    assert [floored(margin) for margin in range(5)] == [0, 0, 1, 1, 2]
-    assert [rounded(margin) for margin in range(5)] == [0, 0, 1, 2, 2]
+    assert [floor_half(margin) for margin in range(5)] == [0, 0, 1, 1, 2]
+    assert [round_half(margin) for margin in range(5)] == [0, 0, 1, 2, 2]
 
 
 def bicubic(pixels: Tensor, size: int) -> Tensor:
@@ -74,11 +83,11 @@ def test_hpsv2_s_padding(size: tuple[int, int]) -> None:
     expected = torch.zeros(3, 28, 28)
     top, left = (28 - high) // 2, (28 - wide) // 2
     expected[:, top : top + high, left : left + wide] = small
-    torch.testing.assert_close(padded(picture(*size), 28), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(resize_and_pad(picture(*size), 28), expected, rtol=0, atol=1e-5)
 
 
 def test_a_picture_of_the_size_is_padded_and_otherwise_kept() -> None:
-    told = padded(picture(28, 20), 28)
+    told = resize_and_pad(picture(28, 20), 28)
     assert torch.equal(told[:, :, 4:24], to_tensor(picture(28, 20)))
     assert told[:, :, :4].abs().max() == told[:, :, 24:].abs().max() == 0
 
@@ -91,5 +100,5 @@ def test_pixels_are_rounded_to_eight_bits() -> None:
 
 
 def test_normalised() -> None:
-    told = normalised(torch.ones(1, 3, 1, 1), (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
+    told = normalize_pixels(torch.ones(1, 3, 1, 1), (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
     assert told.flatten().tolist() == [1, 3, 0.5]

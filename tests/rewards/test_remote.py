@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from deradiff.errors import RewardError
-from deradiff.rewards import card_of, load_reward, reward_name, scores
+from deradiff.rewards import card_of, compute_scores, load_reward, reward_name
 from deradiff.rewards.remote import Remote
 
 PIXELS, PROMPTS = torch.randint(256, (5, 3, 6, 7)) / 255, [f"prompt {number}: «é»" for number in range(5)]
@@ -86,7 +86,7 @@ def test_scores_of_images_and_prompts_in_batches(server: Server) -> None:
 def test_its_url_is_its_name(server: Server) -> None:
     reward = load_reward(server.url)
     assert reward_name(server.url) == server.url
-    assert len(scores(server.url, reward, PIXELS, PROMPTS)) == 5
+    assert len(compute_scores(server.url, reward, PIXELS, PROMPTS)) == 5
     card = card_of(reward)
     assert card is not None
     assert card.name == server.url
@@ -147,4 +147,4 @@ def test_what_is_no_answer_is_told(answer: Answer, told: str, server: Server) ->
 def test_a_number_that_is_none_is_told_as_of_any_reward(server: Server) -> None:
     server.answers = [always(200, b'{"scores": [1, 2, 3, 4, NaN]}')]
     with pytest.raises(RewardError, match="expected a finite number each"):
-        scores(server.url, load_reward(server.url), PIXELS, PROMPTS)
+        compute_scores(server.url, load_reward(server.url), PIXELS, PROMPTS)

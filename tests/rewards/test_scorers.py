@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tests.rewards.published import NAMES, loaded
 
 from deradiff.errors import RewardError
-from deradiff.rewards import load_reward, registered
+from deradiff.rewards import find_registered, load_reward
 from deradiff.rewards.scorer import Dtype
 
 PROMPTS = ["a red circle", "a blue square", "a circle on the left of a square", "a"]
@@ -57,15 +57,15 @@ def test_without_the_hub_each_file_is_named(name: str, tmp_path: Path, monkeypat
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))  # both are read when it is imported
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    file, repo = next(iter(registered(name).published.items()))
+    file, repo = next(iter(find_registered(name).published.items()))
     with pytest.raises(RewardError, match="HF_HOME") as told:
         load_reward(name)
-    assert f"the file {file} of the hub's {repo} can't be had" in str(told.value)
+    assert f"the file {file} of the hub's {repo} can't be downloaded" in str(told.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_that_lacks_a_file(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    published = registered(name).published
+    published = find_registered(name).published
     for lacking, repo in published.items():
         folder = tmp_path / lacking
         folder.mkdir()
@@ -78,7 +78,7 @@ def test_a_folder_that_lacks_a_file(name: str, folders: dict[str, Path], tmp_pat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torn_weights(name: str, folders: dict[str, Path], tmp_path: Path, images: torch.Tensor) -> None:
-    published = list(registered(name).published)
+    published = list(find_registered(name).published)
     for file in published[1:]:
         (tmp_path / file).symlink_to(folders[name] / file)
     (tmp_path / published[0]).write_bytes(b"torn")
@@ -142,4 +142,4 @@ def test_shapes_are_checked(folders: dict[str, Path], images: torch.Tensor) -> N
         with pytest.raises(RewardError, match=r"expected \(N, 3, H, W\) and N"):
             scorer(wrong, PROMPTS)
     with pytest.raises(RewardError, match="batch_size is 0"):
-        registered("clip")(source=folders["clip"], batch_size=0)
+        find_registered("clip")(source=folders["clip"], batch_size=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deradiff.errors import RewardError
-from deradiff.rewards import load_reward, scores
+from deradiff.rewards import compute_scores, load_reward
 
 PIXELS, PROMPTS = torch.rand(3, 3, 4, 4), ["a", "b", "c"]
 
@@ -19,7 +19,7 @@ def test_one_number_an_image() -> None:
         def reward(pixels: Any, prompts: Any, values: Any = values) -> Any:
             return values
 
-        assert scores("mine", reward, PIXELS, PROMPTS) == [1, 2, 3]
+        assert compute_scores("mine", reward, PIXELS, PROMPTS) == [1, 2, 3]
 
 
 def raising(pixels: Any, prompts: Any) -> Any:
@@ -40,7 +40,7 @@ def raising(pixels: Any, prompts: Any) -> Any:
 )
 def test_what_is_no_score_is_told(reward: Any, told: str) -> None:
     with pytest.raises(RewardError, match=told):
-        scores("mine", reward, PIXELS, PROMPTS)
+        compute_scores("mine", reward, PIXELS, PROMPTS)
 
 
 def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,10 @@ def attached(
     base = {} if scheduler.startswith("Flow") else VARIANCE_PRESERVING
     base = base | ({"clip_sample": False} if scheduler.startswith("DD") else {})
     made = getattr(diffusers, scheduler)(**{**base, **(options or {})})
-    pipe = OraclePipeline(OracleDenoiser.of(MODES, made), made)
-    return pipe, deradiff.realign(pipe, OracleDenoiser.of(exact(1.0), made), lam, component="unet", **settings)
+    pipe = OraclePipeline(OracleDenoiser.from_mixture(MODES, made), made)
+    return pipe, deradiff.realign(
+        pipe, OracleDenoiser.from_mixture(exact(1.0), made), lam, component="unet", **settings
+    )
 
 
 def draw(pipe: Any, count: int, steps: int = 40, seed: int = 0) -> Tensor:

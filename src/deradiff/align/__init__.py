@@ -1,4 +1,8 @@
-"""Aligning a diffusion model to preferences: Diffusion-DPO on any pipeline that ``realign`` takes."""
+"""Aligning a diffusion model to preferences: Diffusion-DPO on any pipeline that ``realign`` supports.
+
+Notation: beta is the KL strength, (t, eps) a timestep and noise, the policy the model in training, the reference its
+frozen start; :mod:`deradiff.align.loss` defines the loss and :mod:`deradiff.align.convention` the units of beta.
+"""
 
 from deradiff.align.convention import Convention as Convention
 from deradiff.align.convention import convert_beta as convert_beta

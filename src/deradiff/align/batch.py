@@ -1,4 +1,4 @@
-"""The loss of one batch of pairs, whose draws depend on seed and step alone."""
+"""The loss of one batch of pairs. Its random numbers depend on seed and step alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from deradiff.align.cache import Cache
-from deradiff.align.conditions import call
+from deradiff.align.captured_inputs import call_denoiser
 from deradiff.align.convention import Convention
-from deradiff.align.loss import dpo_loss, drift, ipo_loss
-from deradiff.align.noising import Noised, noised, random_times
+from deradiff.align.loss import NoisedBatch, add_noise, dpo_loss, implicit_margin, ipo_loss, sample_timesteps
 from deradiff.align.pairs import Pair
 from deradiff.align.policy import Policy
 from deradiff.align.settings import Settings
@@ -21,78 +20,94 @@ LOSSES = {"dpo": dpo_loss, "ipo": ipo_loss}
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A pair with the times (draws,) and noises (draws, ...) at which it is judged."""
+class PairSample:
+    """A pair with the timesteps ``[noise_samples]`` and noise ``[noise_samples, ...]`` of its errors."""
 
     pair: Pair
-    times: Tensor
+    timesteps: Tensor
     eps: Tensor
 
 
-def generator_of(*place: int) -> torch.Generator:
-    """Of a place in training, such as (seed, step): nothing is carried from one step to the next."""
-    return torch.Generator().manual_seed(int.from_bytes(sha256(repr(place).encode()).digest()[:7], "big"))
+def make_generator(*key: int) -> torch.Generator:
+    """The generator of a key such as (seed, step), so that no random state passes from one step to the next."""
+    return torch.Generator().manual_seed(int.from_bytes(sha256(repr(key).encode()).digest()[:7], "big"))
 
 
-def draw(pairs: Sequence[Pair], shape: tuple[int, ...], scheduler: Any, settings: Settings, step: int) -> list[Drawn]:
-    """The pairs of a step with their draws; the same whatever came before, and however many processes share them."""
-    generator = generator_of(settings.seed, step)
-    chosen = torch.randint(len(pairs), (settings.train_batch_size,), generator=generator).tolist()
+def sample_batch(
+    pairs: Sequence[Pair], shape: tuple[int, ...], scheduler: Any, settings: Settings, step: int
+) -> list[PairSample]:
+    """The pairs of a step, with timesteps and noise: independent of earlier steps and of the number of processes.
+
+    Args:
+        pairs: all pairs.
+        shape: of one latent.
+        scheduler: the pipeline's.
+        settings: seed, batch size and number of noise samples.
+        step: index of the step, from 0.
+    """
+    generator = make_generator(settings.seed, step)
+    indices = torch.randint(len(pairs), (settings.train_batch_size,), generator=generator).tolist()
     return [
-        Drawn(
-            pairs[place],
-            random_times(scheduler, settings.draws, generator),
-            torch.randn(settings.draws, *shape, generator=generator),
+        PairSample(
+            pairs[index],
+            sample_timesteps(scheduler, settings.noise_samples, generator),
+            torch.randn(settings.noise_samples, *shape, generator=generator),
         )
-        for place in chosen
+        for index in indices
     ]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a batch says: its loss, and the share of pairs whose chosen image the policy favours."""
+class BatchLoss:
+    """The loss of a batch, and the share of pairs whose chosen image the policy prefers: scalars."""
 
     loss: Tensor
     accuracy: Tensor
 
 
-def judge(
-    drawn: Sequence[Drawn], policy: Policy, network: Any, cache: Cache, convention: Convention, settings: Settings
-) -> Judged:
-    """The loss of some pairs.
+def compute_loss(
+    samples: Sequence[PairSample],
+    policy: Policy,
+    network: Any,
+    cache: Cache,
+    convention: Convention,
+    settings: Settings,
+) -> BatchLoss:
+    """The loss of N pairs.
 
     Args:
-        drawn: N pairs.
-        policy: gives the reference.
-        network: the policy as it is to be called, wrapped or not.
-        cache: latents and conditions.
+        samples: N pairs with timesteps and noise.
+        policy: provides the reference.
+        network: the policy's network, perhaps wrapped by accelerate.
+        cache: latents and denoiser inputs.
         convention: of beta.
-        settings: beta, loss, label smoothing.
+        settings: beta, loss and label smoothing.
     """
-    scheduler = cache.pipe.scheduler
     device = next(iter(policy.trained.values())).device
-    made = _noised(drawn, cache, scheduler, device)
-    conditions = [cache.condition(one.pair.prompt) for one in drawn]
+    batch = _noise_batch(samples, cache, device)
+    inputs = [cache.inputs(sample.pair.prompt) for sample in samples]
 
-    def errors(model: Any) -> Tensor:  # (2, N), averaged over draws
-        each = made.errors(lambda x_t, t: call(model, conditions, x_t, t))
-        return each.view(len(drawn), 2, -1).mean(2).T
+    def errors(model: Any) -> Tensor:  # [2, N], mean over noise samples
+        each = batch.squared_errors(lambda x_t, t: call_denoiser(model, inputs, x_t, t))
+        return each.view(len(samples), 2, -1).mean(2).T
 
     with policy.reference() as reference:
-        before = errors(reference)
-    log_ratio = -convention.multiplier(drawn[0].eps[0].numel()) * drift(errors(network), before)
-    probability = torch.tensor([one.pair.probability for one in drawn], device=device)
+        reference_errors = errors(reference)
+    margin = implicit_margin(errors(network), reference_errors)
+    log_ratio = -convention.multiplier(samples[0].eps[0].numel()) * margin
+    probability = torch.tensor([sample.pair.probability for sample in samples], device=device)
     loss = LOSSES[settings.loss](
         log_ratio, beta=settings.beta, probability=probability, label_smoothing=settings.label_smoothing
     )
-    return Judged(loss, (log_ratio.detach() > 0).float().mean())
+    return BatchLoss(loss, (log_ratio.detach() > 0).float().mean())
 
 
-def _noised(drawn: Sequence[Drawn], cache: Cache, scheduler: Any, device: torch.device) -> Noised:
-    """Rows pair by pair, chosen before rejected, both at the same times with the same noise."""
-    draws = len(drawn[0].times)
-    latents = torch.stack([cache.latent(key) for one in drawn for key in (one.pair.chosen, one.pair.rejected)])
-    eps = torch.cat([one.eps for one in drawn for _ in range(2)])
-    times = torch.cat([one.times for one in drawn for _ in range(2)])
-    made = noised(scheduler, latents.repeat_interleave(draws, 0), eps, times)
-    return Noised(made.x_t.to(device), made.timestep.to(device), made.truth.to(device))
+def _noise_batch(samples: Sequence[PairSample], cache: Cache, device: torch.device) -> NoisedBatch:
+    """Rows pair by pair, the chosen image before the rejected one, both with the same timesteps and noise."""
+    noise_samples = len(samples[0].timesteps)
+    keys = [key for sample in samples for key in (sample.pair.chosen, sample.pair.rejected)]
+    latents = torch.stack([cache.latent(key) for key in keys]).repeat_interleave(noise_samples, 0)
+    eps = torch.cat([sample.eps for sample in samples for _ in range(2)])
+    timesteps = torch.cat([sample.timesteps for sample in samples for _ in range(2)])
+    batch = add_noise(cache.pipe.scheduler, latents, eps, timesteps)
+    return NoisedBatch(batch.x_t.to(device), batch.timestep.to(device), batch.target.to(device))

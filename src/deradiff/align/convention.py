@@ -1,8 +1,8 @@
-"""What a beta means: three conventions are in use, whose betas differ by factors of thousands.
+"""The conventions of beta: three are in use, and their betas differ by factors of thousands.
 
-A loss sees ``beta * log_ratio`` with ``log_ratio = -multiplier * drift`` and the drift in squared errors *summed* over
-the latent (:mod:`deradiff.align.loss`). Conventions differ in the multiplier; what is trained depends on
-``beta * multiplier`` alone, so a beta of one convention is converted by the ratio of two multipliers.
+A loss depends on ``beta * log_ratio``, where ``log_ratio = -multiplier * implicit_margin`` and the implicit margin is
+made of squared errors *summed* over the latent (:mod:`deradiff.align.loss`). Conventions differ in the multiplier. The
+trained model depends on ``beta * multiplier`` alone, so the ratio of two multipliers converts a beta.
 """
 
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ class Convention:
 
     Attributes:
         reduction: over the elements of a latent.
-        factor: of the squared errors.
-        timestep_weight: T * omega(t) of Diffusion-DPO's equation 14, one constant.
+        factor: multiplies the squared errors.
+        timestep_weight: T * omega(t) of Diffusion-DPO's equation 14 (arXiv 2311.12908), a constant.
     """
 
     reduction: Literal["sum", "mean"]
@@ -30,62 +30,69 @@ class Convention:
     timestep_weight: float = 1.0
 
     def multiplier(self, elements: int) -> float:
-        """Of squared errors summed over a latent of so many elements."""
+        """The multiplier of squared errors summed over a latent with this number of elements."""
         return self.factor * self.timestep_weight / (elements if self.reduction == "mean" else 1)
 
     def card(self) -> dict[str, Any]:
-        """What an anchor's card says of its beta."""
+        """The convention as an anchor's card stores it."""
         return asdict(self)
 
 
 PUBLISHED = {
-    "sdxl-script": Convention("mean", 0.5),  # of Diffusion-DPO's authors, betas 2000 to 5000
+    "sdxl-script": Convention("mean", 0.5),  # Diffusion-DPO's authors, betas of 2000 to 5000
     "sd15-script": Convention("mean", 1.0),  # diffusers' research project
 }
 NAMES = ("kl", *PUBLISHED)
 
 
-def convention(name: str, scheduler: Any) -> Convention:
-    """The convention of a name.
+def get_convention(name: str, scheduler: Any) -> Convention:
+    """The convention of this name.
 
-    ``kl``: errors are summed and weighted so that the log-ratio is that of two whole reverse chains, in nats, if the
-    error is the same at all t: beta is then in units of the reward, the beta of ``E[reward] - beta KL``.
+    ``kl`` sums the errors and weights them so that the log-ratio is that of two whole reverse chains, in nats, if the
+    error is equal at all t. Beta is then in units of the reward: the beta of ``E[reward] - beta KL``.
 
     Raises:
-        AlignError: no convention of that name.
+        AlignError: an unknown name.
         ScheduleError: the schedule can't be read.
     """
     if name == "kl":
-        return Convention("sum", 1.0, kl_weight(scheduler))
+        return Convention("sum", 1.0, chain_kl_weight(scheduler))
     if name not in PUBLISHED:
         raise AlignError(f"no convention of beta is called {name!r}; choose from {', '.join(NAMES)}")
     return PUBLISHED[name]
 
 
 def convert_beta(beta: float, source: Convention, target: Convention, elements: int) -> float:
-    """The beta of another convention that trains the same model, for latents of so many elements."""
+    """The beta that trains the same model under another convention.
+
+    Args:
+        beta: KL strength in the convention ``source``.
+        source: the convention of ``beta``.
+        target: the convention to convert to.
+        elements: number of elements of a latent.
+    """
     return beta * source.multiplier(elements) / target.multiplier(elements)
 
 
-def kl_weight(scheduler: Any) -> float:
-    """The KL divergence in nats between two reverse chains whose predictions differ by 1 in square at each step.
+def chain_kl_weight(scheduler: Any) -> float:
+    """The KL in nats between two reverse chains whose predictions have a squared difference of 1 at each step.
 
-    The sum over training steps of beta_t / (2 alpha_t (1 - alphabar_t)) for a difference of eps (chains of variances
-    beta_t; Ho et al. 2020), with alpha_t the ratio of neighbouring alphabar; of half the fall of log-SNR for flows.
-    Differences of other predictions are those of eps times a scale.
+    For eps-predictions it is the sum over training steps of beta_t / (2 alpha_t (1 - alphabar_t)), where chains have
+    variance beta_t and alpha_t is the ratio of neighbouring alphabar (Ho et al. 2020, arXiv 2006.11239). For flows it
+    is half the decrease of log-SNR. Differences of other predictions are converted to differences of eps.
     """
     steps = int(scheduler.config.num_train_timesteps)
     levels = training_level(scheduler, torch.arange(1 if is_flow(scheduler) else 0, steps))
-    signal = levels.alpha[1:] > 0  # where none is left, as at zero terminal SNR, chains don't differ
-    before, here = levels[:-1][signal], levels[1:][signal]
+    signal = levels.alpha[1:] > 0  # at zero terminal SNR the chains don't differ
+    previous, current = levels[:-1][signal], levels[1:][signal]
     if is_flow(scheduler):
-        weight = (before.log_snr - here.log_snr) / 2
+        weight = (previous.log_snr - current.log_snr) / 2
     else:
-        alpha = here.alpha.square() / before.alpha.square()
-        weight = (1 - alpha) / (2 * alpha * here.sigma.square())
-    return float((weight * _of_eps(here, prediction_type(scheduler)).square()).sum())
+        alpha = current.alpha.square() / previous.alpha.square()
+        weight = (1 - alpha) / (2 * alpha * current.sigma.square())
+    return float((weight * _eps_scale(current, prediction_type(scheduler)).square()).sum())
 
 
-def _of_eps(level: NoiseLevel, form: str) -> torch.Tensor:
-    """The difference of eps that a difference of 1 in another form is."""
+def _eps_scale(level: NoiseLevel, form: str) -> torch.Tensor:
+    """The difference of eps that corresponds to a difference of 1 in another form."""
     return convert_difference(torch.ones_like(level.alpha), level, form, "epsilon")

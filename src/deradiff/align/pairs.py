@@ -1,23 +1,29 @@
-"""Preference pairs: a prompt, an image that is preferred and one that isn't; from tables, Pick-a-Pic's among them."""
+"""Preference pairs (a prompt, a chosen and a rejected image), read from tables in this layout or Pick-a-Pic's."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from deradiff import tables
-from deradiff.align.files import put
-from deradiff.align.pictures import Cell, Pictures
-from deradiff.align.preference import SkipError, preference, rows
+from deradiff.align.images import ImageStore, TableCell
 from deradiff.errors import AlignError
+from deradiff.io import write_whole
+
+_COLUMNS = ("prompt", "chosen", "rejected"), ("probability",)
+_PICK_A_PIC = (
+    ("caption", "jpg_0", "jpg_1", "label_0", "label_1"),
+    ("has_label",),
+)  # Kirstain et al. 2023, arXiv 2305.01569
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,10 @@ class Pair:
     """Two images of a prompt.
 
     Attributes:
-        prompt: what both should show.
-        chosen: key of the image that is preferred.
-        rejected: key of the other.
-        probability: that the chosen one is better, in [0, 1].
+        prompt: the text that both should show.
+        chosen: key of the preferred image.
+        rejected: key of the other image.
+        probability: that the chosen image is better, in [0, 1].
     """
 
     prompt: str
@@ -42,14 +48,14 @@ class Pairs:
     """Pairs and their images; a key is the sha256 of an image's file.
 
     Attributes:
-        pairs: what can be learnt from.
-        skipped: how many rows can't, by reason.
-        pictures: the images, on disk.
+        pairs: the usable pairs.
+        skipped: number of unusable rows, by reason.
+        images: the images, on disk.
     """
 
     pairs: list[Pair]
     skipped: Counter[str]
-    pictures: Pictures
+    images: ImageStore
 
     def image(self, key: str) -> Image.Image:
         """An image, RGB, read from disk.
@@ -57,16 +63,16 @@ class Pairs:
         Raises:
             AlignError: it was changed or removed since the pairs were read.
         """
-        return self.pictures.read(key)
+        return self.images.read(key)
 
     def latent(self, key: str) -> Tensor | None:
-        """The latent that an image was decoded from, without a row, where one is stored."""
-        file = latent_file(self.pictures.folder, key)
+        """The latent that an image was decoded from, without a batch dimension; None if none is stored."""
+        file = latent_file(self.images.folder, key)
         return load_file(file)["latent"] if file.is_file() else None
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 over prompts, images and probabilities, in order."""
+        """The sha256 of prompts, keys and probabilities, in order."""
         digest = sha256()
         for pair in self.pairs:
             digest.update(json.dumps(astuple(pair)).encode())
@@ -76,43 +82,43 @@ class Pairs:
 def read_pairs(
     path: str | Path, split: str | None = None, advance: Callable[[int], object] = lambda count: None
 ) -> Pairs:
-    """Pairs from a table, or from a folder that holds one.
+    """Read pairs from a table, or from a folder that contains one.
 
     Args:
-        path: .csv, .tsv, .jsonl, .parquet or .arrow, a folder of these, or one saved by ``datasets``.  Columns are
-            prompt, chosen, rejected and perhaps probability (that the chosen one is better; else 1), or Pick-a-Pic's
-            caption, jpg_0, jpg_1, label_0, label_1 and perhaps has_label.  Images are paths relative to the folder,
-            or bytes.
-        split: which one of a folder that holds several.
-        advance: told how many more rows are read.
+        path: .csv, .tsv, .jsonl, .parquet or .arrow, a folder of these, or a folder saved by ``datasets``. The columns
+            are prompt, chosen, rejected and optionally probability (that the chosen image is better, by default 1), or
+            Pick-a-Pic's caption, jpg_0, jpg_1, label_0, label_1 and optionally has_label. Images are bytes or paths
+            relative to the folder.
+        split: of a folder with several splits.
+        advance: receives the number of rows read since its last call.
 
     Raises:
-        AlignError: columns are missing, or no row can be learnt from; says why.
-        TableError: nothing there, an unknown kind, a damaged table, or a split that can't be told.
+        AlignError: columns are missing, or no row is usable; the message counts the reasons.
+        TableError: a missing or damaged table, an unknown format, or an ambiguous split.
     """
     path = Path(path)
     pairs, skipped = list[Pair](), Counter[str]()
-    pictures = Pictures(path if path.is_dir() else path.parent)
+    images = ImageStore(path if path.is_dir() else path.parent)
     for file in tables.files(path, split):
-        for number, row in enumerate(rows(file)):
+        for number, row in enumerate(_read_rows(file)):
             try:
-                pairs.append(_pair(row, pictures, file, number))
-            except SkipError as reason:
+                pairs.append(_read_pair(row, images, file, number))
+            except _SkipRowError as reason:
                 skipped[str(reason)] += 1
             advance(1)
     if not pairs:
         counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no rows"
-        raise AlignError(f"{path} holds no pair that can be learnt from ({counts}); expected two images, one preferred")
-    return Pairs(pairs, skipped, pictures)
+        raise AlignError(f"{path} holds no usable pair ({counts}); expected two images, one preferred")
+    return Pairs(pairs, skipped, images)
 
 
 def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path]) -> None:
-    """Write a folder that :func:`read_pairs` reads; its table is written last and whole, so it's complete or not there.
+    """Write a folder that :func:`read_pairs` reads. Its table is written last and atomically.
 
     Args:
-        folder: gets ``pairs.jsonl``, and ``images/`` with those files that aren't in the folder yet.
-        pairs: their keys are those of ``images``.
-        images: the file of each image.
+        folder: receives ``pairs.jsonl``, and ``images/`` with the files that aren't in the folder yet.
+        pairs: pairs with the keys of ``images``.
+        images: key -> file of each image.
 
     Raises:
         AlignError: the folder holds other pairs, or can't be written.
@@ -124,29 +130,88 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path])
         else:
             content = file.read_bytes()
             names[key] = f"images/{sha256(content).hexdigest()}{file.suffix}"
-            put(folder / names[key], content)
+            write_whole(folder / names[key], content, AlignError)
     named = (replace(pair, chosen=names[pair.chosen], rejected=names[pair.rejected]) for pair in pairs)
     content, table = "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode(), folder / "pairs.jsonl"
     if table.exists() and table.read_bytes() != content:
         raise AlignError(
-            f"{table} holds preferences of other prompts, samples or scores, which an anchor may have learnt from; "
-            "take another folder, or delete that file"
+            f"{table} holds preferences of other prompts, samples or scores, and an anchor may have been trained on "
+            "them; take another folder, or delete that file"
         )
-    put(table, content)
+    write_whole(table, content, AlignError)
 
 
 def latent_file(folder: Path, key: str) -> Path:
-    """Where the latent of an image is stored, as ``latent``."""
+    """The file that stores the latent of an image, under the name ``latent``."""
     return folder / "latents" / f"{key}.safetensors"
 
 
-def _pair(row: dict[str, Any], pictures: Pictures, file: Path, number: int) -> Pair:
-    said = preference(row)
+def _read_pair(row: dict[str, Any], images: ImageStore, file: Path, number: int) -> Pair:
+    preference = _read_preference(row)
     chosen, rejected = (
-        pictures.add(row[column], Cell(file, number, column)) for column in (said.chosen, said.rejected)
+        images.add(row[column], TableCell(file, number, column)) for column in (preference.chosen, preference.rejected)
     )
     if chosen is None or rejected is None:
-        raise SkipError("broken image")
+        raise _SkipRowError("broken image")
     if chosen == rejected:
-        raise SkipError("equal images")
-    return Pair(said.prompt, chosen, rejected, said.probability)
+        raise _SkipRowError("equal images")
+    return Pair(preference.prompt, chosen, rejected, preference.probability)
+
+
+class _SkipRowError(Exception):
+    """Why a row is unusable."""
+
+
+class _Preference(NamedTuple):
+    """A row's prompt, the columns of its chosen and rejected images, and the probability that the chosen is better."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    probability: float
+
+
+def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table; raises AlignError if columns are missing."""
+    names = tables.columns(file)
+    for columns, optional in (_COLUMNS, _PICK_A_PIC):
+        if set(columns) <= set(names):
+            return tables.rows(file, columns, optional)
+    raise AlignError(
+        f"{file} has the columns {names}; expected {', '.join(_COLUMNS[0])} and perhaps probability, or Pick-a-Pic's "
+        f"{', '.join(_PICK_A_PIC[0])} and perhaps has_label: rename them"
+    )
+
+
+def _read_preference(row: dict[str, Any]) -> _Preference:
+    """The preference in a row; raises _SkipRowError if the row is unusable."""
+    if "chosen" in row:
+        preference = _Preference(row["prompt"], "chosen", "rejected", _parse_probability(row.get("probability", 1.0)))
+    else:
+        preference = _read_pick_a_pic(row)
+    if preference.probability == 0.5:
+        raise _SkipRowError("tie")
+    if not isinstance(preference.prompt, str) or not preference.prompt.strip():
+        raise _SkipRowError("empty prompt")
+    return preference
+
+
+def _read_pick_a_pic(row: dict[str, Any]) -> _Preference:
+    if str(row.get("has_label", True)).strip().lower() in ("false", "0", "0.0", "none", ""):  # also in tables of text
+        raise _SkipRowError("no label")
+    first, second = _parse_probability(row["label_0"]), _parse_probability(row["label_1"])
+    if not math.isclose(first + second, 1):
+        raise _SkipRowError("labels that don't add up to 1")
+    if first >= second:
+        return _Preference(row["caption"], "jpg_0", "jpg_1", first)
+    return _Preference(row["caption"], "jpg_1", "jpg_0", second)
+
+
+def _parse_probability(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise _SkipRowError("probability that isn't a number") from error
+    if not 0 <= number <= 1:
+        raise _SkipRowError("probability outside [0, 1]")
+    return number

@@ -1,30 +1,42 @@
-"""The model in training and its frozen reference: one set of weights with a LoRA, two in full training."""
+"""The model in training, its frozen reference, and the anchor that is saved.
+
+With a LoRA, one set of weights serves both models; full training holds two.
+"""
 
 import copy
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from deradiff.align.checkpoint import write_errors
 from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
 
 NAME = "deradiff"
+_LORA = "pytorch_lora_weights.safetensors"
 
 
 class Policy:
-    """A denoiser that learns.
+    """A denoiser in training.
 
     Attributes:
-        denoiser: the network in training.
-        config: of its LoRA; None where all weights are trained.
-        trained: parameters that learn, by name, in float32.
+        denoiser: the network.
+        config: of its LoRA; None in full training.
+        trained: trained parameters by name, in float32.
     """
 
     def __init__(self, denoiser: nn.Module, settings: Settings) -> None:
@@ -42,7 +54,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[nn.Module]:
-        """The network as it was before training, in the block; nothing is recorded for gradients."""
+        """Provide the network as it was before training, without gradients."""
         with torch.no_grad():
             if self.frozen is not None:
                 yield self.frozen
@@ -52,12 +64,12 @@ class Policy:
                 yield self.denoiser
 
     def state(self) -> dict[str, Tensor]:
-        """Trained parameters by name."""
+        """The trained parameters by name, on the CPU."""
         return {name: parameter.detach().cpu() for name, parameter in self.trained.items()}
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Set trained parameters."""
+        """Set the trained parameters by name."""
         for name, parameter in self.trained.items():
             parameter.copy_(state[name])
 
@@ -66,13 +78,59 @@ def _add_lora(denoiser: Any, settings: Settings) -> LoraConfig:
     if adapter_names(denoiser):
         raise AlignError(
             f"the pipeline has the adapters {', '.join(adapter_names(denoiser))} loaded; fuse them "
-            "(pipe.fuse_lora()) or unload them first, for the reference is the pipeline as it is without"
+            "(pipe.fuse_lora()) or unload them first: the reference must have no adapters"
         )
     config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.target_modules))
     denoiser.requires_grad_(False)
-    torch.manual_seed(settings.seed)  # PEFT draws a LoRA's first weights from the global generator
+    torch.manual_seed(settings.seed)  # PEFT initialises a LoRA from the global generator
     try:
         denoiser.add_adapter(config, adapter_name=NAME)
     except ValueError as error:
         raise AlignError(f"no LoRA on the layers {', '.join(settings.target_modules)}: {error}") from error
     return config
+
+
+def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:
+    """Save an anchor, a LoRA or a checkpoint that plain diffusers loads, with its card.
+
+    Args:
+        pipe: the pipeline, whose class determines the layout of its LoRAs.
+        component: name of the denoiser.
+        policy: the trained model.
+        folder: of the anchor; its weights and card are replaced.
+        card: the anchor's description, JSON-able: metadata ``deradiff`` of a LoRA, deradiff.json of a checkpoint.
+
+    Raises:
+        AlignError: the folder can't be written.
+    """
+    with write_errors(folder):
+        temporary = folder / ".writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        if policy.config is None:
+            policy.denoiser.save_pretrained(temporary / component)
+            pipe.scheduler.save_pretrained(temporary / "scheduler")
+            (temporary / "deradiff.json").write_text(json.dumps(card, indent=1))
+        else:
+            _save_lora(pipe, component, policy, temporary, card)
+        for weights in temporary.rglob("*.safetensors"):  # safetensors makes them readable by their owner alone
+            weights.chmod(temporary.stat().st_mode & 0o666)
+        for source in sorted(temporary.iterdir()):
+            target = folder / source.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(source, target)
+        temporary.rmdir()
+
+
+def _save_lora(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:
+    layers = get_peft_model_state_dict(policy.denoiser, adapter_name=NAME)
+    arguments: dict[str, Any] = {
+        f"{component}_lora_layers": {name: layer.contiguous().cpu() for name, layer in layers.items()},
+        f"{component}_lora_adapter_metadata": policy.config.to_dict() if policy.config else None,
+    }
+    type(pipe).save_lora_weights(folder, **arguments)
+    path = folder / _LORA
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {"deradiff": json.dumps(card)}
+    save_file(load_file(path), path, metadata)

@@ -1,6 +1,5 @@
-"""Preference pairs without people: the reference's own samples, judged by a reward."""
+"""Preference pairs without annotators: samples of the reference, labelled by a reward."""
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -12,10 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save as to_safetensors
 
-from deradiff.align.files import put
 from deradiff.align.pairs import Pair, Pairs, latent_file, read_pairs, write_pairs
 from deradiff.errors import AlignError
-from deradiff.rewards import Reward, scores
+from deradiff.io import encode_png, write_whole
+from deradiff.rewards import Reward, compute_scores
 from deradiff.sampling import final_latents, noise_seed, to_pixels
 
 
@@ -34,52 +33,51 @@ def self_label(
     name: str = "given",
     advance: Callable[[int], object] = lambda count: None,
 ) -> Pairs:
-    """Sample images of each prompt, and pair them under a Bradley-Terry model: p = sigmoid(r_chosen - r_rejected).
+    """Sample images of each prompt and label every pair of them with p = sigmoid(r_chosen - r_rejected).
 
-    What an earlier, stopped call with the same pipeline and settings sampled is taken from the folder.  Final latents
-    are kept beside the images.
+    This is the Bradley-Terry model. Images that an interrupted call with the same pipeline and settings left in the
+    folder are reused. Final latents are stored beside the images.
 
     Args:
-        pipe: the reference, with no anchor attached.
-        prompts: what to sample.
-        reward: scores pixels (N, 3, H, W) in [0, 1] for N prompts, higher is better.
-        folder: gets ``pairs.jsonl``, ``images/`` and ``latents/``; :func:`read_pairs` reads it.
-        images: of each prompt, at least 2; each two of them are a pair.
-        seed: of the noise, with the prompt and the image's index.
+        pipe: the reference, without an anchor.
+        prompts: texts to sample.
+        reward: scores pixels ``[batch, 3, height, width]`` in [0, 1] for as many prompts; higher is better.
+        folder: receives ``pairs.jsonl``, ``images/`` and ``latents/``; :func:`read_pairs` reads it.
+        images: number of images of each prompt, 2 or more; every two of them are a pair.
+        seed: of the noise, together with the prompt and the image's index.
         steps: of the sampler.
         guidance: classifier-free guidance scale; None keeps the pipeline's default.
         size: height and width in pixels; None keeps the pipeline's default.
-        name: of the reward, for errors.
-        advance: told how many more images are scored.
+        name: of the reward, for error messages.
+        advance: receives the number of images scored since its last call.
 
     Raises:
-        AlignError: no prompt, fewer than two images, rewards that are all alike, or a folder of other preferences.
-        RewardError: the reward raised, or didn't return a finite number an image.
+        AlignError: no prompt, fewer than two images, equal rewards everywhere, or a folder with other preferences.
+        RewardError: the reward failed, or didn't return one finite number for each image.
     """
     if not prompts or images < 2:
-        raise AlignError(f"got {len(prompts)} prompts of {images} images; expected a prompt, and two images to compare")
+        raise AlignError(f"got {len(prompts)} prompts of {images} images; expected at least 1 prompt and 2 images")
     call: dict[str, Any] = {"num_inference_steps": steps}
     call |= {} if guidance is None else {"guidance_scale": guidance}
     call |= {} if size is None else {"height": size[0], "width": size[1]}
     pairs, files = list[Pair](), dict[str, Path]()
     for prompt in prompts:
-        names = [_name(pipe, prompt, seed, index, call) for index in range(images)]
-        own = {name: folder / "images" / f"{name}.png" for name in names}
-        if not all(file.is_file() for file in own.values()):
-            seeds = [
-                noise_seed(f"{prompt}\n{index}", seed) for index in range(images)
-            ]  # noise that no sweep starts from
-            _sample(pipe, prompt, seeds, call, folder, list(own.values()))
-        pixels = torch.stack([to_pixels(Image.open(file)) for file in own.values()])
-        pairs += _paired(prompt, names, scores(name, reward, pixels, [prompt] * images))
-        files |= own
+        names = [_sample_name(pipe, prompt, seed, index, call) for index in range(images)]
+        by_name = {name: folder / "images" / f"{name}.png" for name in names}
+        if not all(file.is_file() for file in by_name.values()):
+            # noise that no sweep starts from
+            seeds = [noise_seed(f"{prompt}\n{index}", seed) for index in range(images)]
+            _sample(pipe, prompt, seeds, call, folder, list(by_name.values()))
+        pixels = torch.stack([to_pixels(Image.open(file)) for file in by_name.values()])
+        pairs += _make_pairs(prompt, names, compute_scores(name, reward, pixels, [prompt] * images))
+        files |= by_name
         advance(images)
     write_pairs(folder, pairs, files)
     return read_pairs(folder)
 
 
-def _name(pipe: Any, prompt: str, seed: int, index: int, call: dict[str, Any]) -> str:
-    """What tells a sample from those of other settings, schedulers and models in the same folder."""
+def _sample_name(pipe: Any, prompt: str, seed: int, index: int, call: dict[str, Any]) -> str:
+    """A hash that distinguishes samples of other settings, schedulers and models in the same folder."""
     schedule = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
     model = [type(pipe).__name__, pipe.name_or_path, type(pipe.scheduler).__name__, schedule]
     return sha256(json.dumps([model, prompt, seed, index, call], sort_keys=True, default=str).encode()).hexdigest()
@@ -88,26 +86,26 @@ def _name(pipe: Any, prompt: str, seed: int, index: int, call: dict[str, Any]) -
 def _sample(
     pipe: Any, prompt: str, seeds: Sequence[int], call: dict[str, Any], folder: Path, files: list[Path]
 ) -> None:
-    """All images of a prompt in one call: its rows would not be bit for bit the same in another batch."""
+    """Sample all images of a prompt in one call: another batch would change their rounding."""
     with final_latents(pipe) as final:
-        pictures = pipe(
+        outputs = pipe(
             prompt=prompt,
             num_images_per_prompt=len(seeds),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             **call,
         ).images
-    for picture, latent, file in zip(pictures, final(), files, strict=True):
-        content = io.BytesIO()
-        picture.save(content, "png")
-        key = sha256(content.getvalue()).hexdigest()
-        put(latent_file(folder, key), to_safetensors({"latent": latent.cpu().contiguous()}))
-        put(file, content.getvalue())  # last, as it tells that the sample is done
+    for image, latent, file in zip(outputs, final(), files, strict=True):
+        content = encode_png(image)
+        key = sha256(content).hexdigest()
+        latent_content = to_safetensors({"latent": latent.cpu().contiguous()})
+        write_whole(latent_file(folder, key), latent_content, AlignError)
+        write_whole(file, content, AlignError)  # last: the image marks the sample as complete
 
 
-def _paired(prompt: str, names: list[str], judged: list[float]) -> list[Pair]:
-    """Each two images, the better one chosen; those of equal reward have probability 0.5, so reading skips them."""
+def _make_pairs(prompt: str, names: list[str], rewards: list[float]) -> list[Pair]:
+    """Every two images, the better one chosen; `read_pairs` skips those of equal reward, whose probability is 0.5."""
     pairs = list[Pair]()
-    for two in combinations(zip(judged, names, strict=True), 2):
+    for two in combinations(zip(rewards, names, strict=True), 2):
         (worse, rejected), (better, chosen) = sorted(two)
         pairs.append(Pair(prompt, chosen, rejected, torch.sigmoid(torch.tensor(better - worse).double()).item()))
     return pairs

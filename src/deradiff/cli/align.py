@@ -99,7 +99,7 @@ def align(
     from accelerate import PartialState
 
     from deradiff.align import Settings
-    from deradiff.align.check import check
+    from deradiff.align.trainer import check_training
     from deradiff.cli.common import hush, own_guidance
     from deradiff.errors import AlignError
     from deradiff.runs.models import load_pipeline
@@ -124,7 +124,7 @@ def align(
     state = PartialState()
     pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
     card = {"reference": model, "reward": self_label}
-    check(pipe, out, settings, card=card, tracker=report_to)
+    check_training(pipe, out, settings, card=card, tracker=report_to)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)

@@ -94,7 +94,7 @@ def compare(
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
     scorers = {name: load_reward(name) for name in names}  # a mistake is an error before models are loaded
-    comparison = Comparison.of(
+    comparison = Comparison.from_models(
         _aligned(anchor or [EMBEDDED]),
         _aligned(retrained or [f"{EMBEDDED}:*"]),
         listed(schedulers) if schedulers else [None],

@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Drawn
 
-from deradiff.compare.figures import EMULATIONS, NAMES
-from deradiff.compare.optimum import SCRATCH
+from deradiff.compare.optimum import RETRAINED
 from deradiff.compare.outcome import Table
+from deradiff.compare.page import EMULATIONS, NAMES
 
 WIDTH = 132  # of a table
 
@@ -17,10 +17,10 @@ def show(table: Table) -> None:
     """Print each arm's error by beta, in the units of the reward and as a share of the spread."""
     console = Console()
     console.width = max(console.width, WIDTH)
-    means = [row.scratch_mean for row in table.of(EMULATIONS[0])]
-    console.print(_drawn(table.title, "from scratch", means, {arm: table.of(arm) for arm in EMULATIONS}))
-    if table.optimum and (optimum_rows := table.optimum.of(SCRATCH)):
-        rows = {arm: table.optimum.of(arm) for arm in (SCRATCH, *EMULATIONS[:-1])}
+    means = [row.retrained_mean for row in table.arm_rows(EMULATIONS[0])]
+    console.print(_drawn(table.title, "retrained", means, {arm: table.arm_rows(arm) for arm in EMULATIONS}))
+    if table.optimum and (optimum_rows := table.optimum.arm_rows(RETRAINED)):
+        rows = {arm: table.optimum.arm_rows(arm) for arm in (RETRAINED, *EMULATIONS[:-1])}
         title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
         console.print(_drawn(title, "optimum", [row.optimum for row in optimum_rows], rows))
     for warning in table.warnings:

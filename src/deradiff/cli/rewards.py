@@ -14,18 +14,18 @@ def rewards() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from deradiff.rewards import card_of, registered, reward_names
+    from deradiff.rewards import card_of, find_registered, reward_names
 
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     for name in reward_names():
-        reward = registered(name)
-        if card := card_of(reward):
+        found = find_registered(name)
+        if card := card_of(found):
             direction = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
             facts = [f"{card.range}; {direction[card.direction]}", *_origin(card)]
-            description = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
+            told = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
         else:
-            description = escape((inspect.getdoc(reward) or "").partition("\n")[0])
-        table.add_row(f"[bold]{escape(name)}[/bold]", description)
+            told = escape((inspect.getdoc(found) or "").partition("\n")[0])
+        table.add_row(f"[bold]{escape(name)}[/bold]", told)
     Console().print(table)
 
 

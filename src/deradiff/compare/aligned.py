@@ -1,4 +1,4 @@
-"""Aligned models by what their cards say."""
+"""Aligned models, described by their cards."""
 
 from collections.abc import Sequence
 from math import isclose, nan
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from deradiff.align.convention import convention
+from deradiff.align.convention import get_convention
 from deradiff.anchor.source import card_of
 from deradiff.errors import AnchorError, ConfigError
 from deradiff.validation import ValidatedModel
@@ -16,13 +16,13 @@ _ROUNDING = 1e-6
 
 
 class Aligned(ValidatedModel):
-    """An aligned model and what its card says of it.
+    """An aligned model, with the entries of its card.
 
     Attributes:
-        name: as the user gives it.
-        beta: KL strength it was aligned at.
+        name: as the user names it.
+        beta: KL strength at which it was aligned, positive.
         seed: of its training.
-        convention: what beta means.
+        convention: of beta.
     """
 
     name: str
@@ -32,18 +32,18 @@ class Aligned(ValidatedModel):
 
     @classmethod
     def read(cls, name: str, path: str) -> "Aligned":
-        """The aligned model in a folder or file.
+        """Read the card of an aligned model in a folder or file.
 
         Raises:
-            AnchorError: nothing there, or a card whose beta, seed or beta_convention is missing or wrong.
+            AnchorError: the path doesn't exist, or the card's beta, seed or beta_convention is missing or invalid.
         """
         if not Path(path).exists():
             raise AnchorError(f"no folder or file {name}; expected an aligned model on this machine")
         card = card_of(path)
-        if lacking := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
+        if missing := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
             raise AnchorError(
-                f"the card of {name} lacks {', '.join(lacking)}; expected a local model with a deradiff.json beside "
-                "it, or a LoRA with that in its metadata, which says beta, seed and beta_convention"
+                f"the card of {name} lacks {', '.join(missing)}; expected a local model with these entries in a "
+                "deradiff.json beside it, or in the LoRA's metadata"
             )
         try:
             return cls(name=name, beta=card["beta"], seed=card["seed"], convention=card["beta_convention"])
@@ -55,39 +55,43 @@ class Aligned(ValidatedModel):
 
 
 def check_conventions(models: Sequence[Aligned]) -> None:
-    """Refuse models whose betas don't mean the same.
+    """Check that the betas of models follow one convention.
 
     Raises:
-        ConfigError: they don't.
+        ConfigError: they follow several.
     """
     first = models[0]
     for model in models:
         keys = first.convention.keys() | model.convention.keys()
-        if apart := [key for key in sorted(keys) if not _alike(first.convention.get(key), model.convention.get(key))]:
-            told = "; ".join(f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in apart)
+        if differing := [
+            key for key in sorted(keys) if not _is_equal(first.convention.get(key), model.convention.get(key))
+        ]:
+            values = "; ".join(
+                f"{key}: {first.convention.get(key)!r}, {model.convention.get(key)!r}" for key in differing
+            )
             raise ConfigError(
-                f"beta doesn't mean the same in {first.name} and {model.name} ({told}); compare models aligned under "
+                f"beta doesn't mean the same in {first.name} and {model.name} ({values}); compare models aligned under "
                 "one convention"
             )
 
 
 def check_units(model: Aligned, scheduler: Any) -> None:
-    """Refuse a model whose beta isn't in units of the reward, as that of an optimum must be.
+    """Check that a model's beta is in the units of the reward, as the optimum requires.
 
     Raises:
-        ConfigError: it isn't.
+        ConfigError: it is not.
     """
-    own, expected = model.convention, convention("kl", scheduler).card()
-    weight = own.get("factor", nan) * own.get("timestep_weight", 1.0)
-    alike = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=_ROUNDING)
-    if own.get("reduction") != expected["reduction"] or not alike:
+    actual, expected = model.convention, get_convention("kl", scheduler).card()
+    weight = actual.get("factor", nan) * actual.get("timestep_weight", 1.0)
+    equal_weight = isclose(weight, expected["factor"] * expected["timestep_weight"], rel_tol=_ROUNDING)
+    if actual.get("reduction") != expected["reduction"] or not equal_weight:
         raise ConfigError(
             f"the optimum needs betas in units of the reward, as the convention kl has them ({expected}); "
-            f"{model.name} has {own}; leave the optimum out, or align with --convention kl"
+            f"{model.name} has {actual}; leave the optimum out, or align with --convention kl"
         )
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Equal, or numbers that differ by rounding: the weight of ``kl`` is a sum, whose last digit processors round."""
+def _is_equal(one: Any, other: Any) -> bool:
+    """Equality up to rounding: the weight of ``kl`` is a sum, whose last digits depend on the processor."""
     numbers = isinstance(one, int | float) and isinstance(other, int | float)
     return isclose(one, other, rel_tol=_ROUNDING) if numbers else one == other

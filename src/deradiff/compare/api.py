@@ -1,4 +1,4 @@
-"""A comparison from beginning to end: runs, ``results.json`` and ``compare.html``."""
+"""A complete comparison: runs, ``results.json`` and ``compare.html``."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,30 +22,31 @@ def compare(
     locate: Callable[[str], str] = str,
     progress: Progress = lambda count: None,
 ) -> list[Table]:
-    """Sample and score what is missing, then write what was found.
+    """Sample and score what is missing, then write the results.
 
     Args:
-        folder: holds the runs, ``results.json`` and ``compare.html``; an interrupted comparison goes on there.
-        comparison: what to compare.
+        folder: receives the runs, ``results.json`` and ``compare.html``; an interrupted comparison resumes.
+        comparison: the settings.
         pipe: the reference pipeline, loaded; left as it was.
         rewards: names or ``module:function``, at least one; the first gives the headline.
-        locate: from a model's name to its folder or hub id.
-        progress: told how many more images are sampled.
+        locate: maps a model's name to its folder or hub id.
+        progress: receives the number of images sampled since its last call.
 
     Returns:
-        A table for each anchor, scheduler and reward, in the order given, rewards turning fastest.
+        A table for each anchor, scheduler and reward, in this order; rewards vary fastest.
 
     Raises:
-        ConfigError: another comparison in the folder, a setting the pipeline doesn't take, or no room.
-        RewardError: no such reward, or scores that aren't one finite number an image.
+        ConfigError: a setting that the pipeline doesn't support.
+        RunFolderError: the folder holds another comparison, or the disk is full.
+        RewardError: an unknown reward, or scores that aren't one finite number for each image.
     """
     runs = Runs(folder, comparison)
-    runs.make(pipe, rewards, locate, progress)
-    found = list(tables(runs, rewards))
+    runs.sample_and_score(pipe, rewards, locate, progress)
+    outcome = list(tables(runs, rewards))
     with locked(folder / ".compare.lock"):
-        write_whole(folder / "results.json", (json.dumps(as_json(found), indent=1) + "\n").encode())
-        write_whole(folder / "compare.html", render(found, _facts(comparison)).encode())
-    return found
+        write_whole(folder / "results.json", (json.dumps(as_json(outcome), indent=1) + "\n").encode())
+        write_whole(folder / "compare.html", render(outcome, _facts(comparison)).encode())
+    return outcome
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
@@ -53,8 +54,8 @@ def _facts(comparison: Comparison) -> dict[str, str]:
     return {
         "Model": recipe.model,
         "Anchors": ", ".join(f"{anchor.name} (beta {anchor.beta:g})" for anchor in comparison.anchors),
-        "From scratch": f"{len(comparison.scratch)} models at beta {', '.join(f'{b:g}' for b in comparison.betas)}",
-        "Images an arm": f"{len(request.prompts)} prompts × {len(request.seeds)} seeds",
+        "Retrained": f"{len(comparison.retrained)} models at beta {', '.join(f'{b:g}' for b in comparison.betas)}",
+        "Images in each arm": f"{len(request.prompts)} prompts × {len(request.seeds)} seeds",
         "Schedulers": ", ".join(scheduler or "the pipeline's own" for scheduler in comparison.schedulers),
         "Steps": str(recipe.steps),
         "Guidance": "the pipeline's default" if request.guidances[0] is None else f"{request.guidances[0]:g}",

@@ -1,4 +1,4 @@
-"""Running a comparison: a run for each arm, in a folder of its own below one output folder."""
+"""Running a comparison: one run for each arm, each in its own folder below the output folder."""
 
 import reprlib
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ from deradiff.runs.store import check_folder
 
 
 class Runs:
-    """The runs of a comparison, below one folder; nothing is written before :meth:`make`.
+    """The runs of a comparison below one folder; nothing is written before :meth:`sample_and_score`.
 
     Attributes:
         folder: holds ``compare.json`` and a run folder for each arm.
-        comparison: what is compared.
+        comparison: the settings.
 
     Raises:
         RunFolderError: the folder holds another comparison, or can't be read.
@@ -41,7 +41,7 @@ class Runs:
         """The table of one arm.
 
         Raises:
-            RunFolderError: it isn't finished.
+            RunFolderError: the run is incomplete.
         """
         run, request = self._runs[arm.folder], arm.request
         if missing := run.cost([request]).missing:
@@ -50,25 +50,25 @@ class Runs:
             )
         return run.results(request.guidances[0]).on_axes(request.prompts, request.seeds, request.lams)
 
-    def make(
+    def sample_and_score(
         self,
         pipe: Any,
         rewards: Sequence[str],
         locate: Callable[[str], str] = str,
         progress: Progress = lambda count: None,
     ) -> None:
-        """Sample and score what is missing; a killed process loses the batch in flight.
+        """Sample and score what is missing; a killed process loses only its current batch.
 
         Args:
             pipe: the reference pipeline, loaded; left as it was.
             rewards: names or ``module:function``; more may be given later.
-            locate: from a model's name to its folder or hub id.
-            progress: told how many more images are sampled, those found on disk first.
+            locate: maps a model's name to its folder or hub id.
+            progress: receives the number of images sampled since its last call, first of those on disk.
 
         Raises:
-            ConfigError: a setting the pipeline doesn't take, or an optimum is asked for and beta isn't in its units.
-            RewardError: an unknown reward, or scores that aren't one finite number an image.
-            RunFolderError: no room.
+            ConfigError: a setting that the pipeline doesn't support, or an optimum with betas in other units.
+            RewardError: an unknown reward, or scores that aren't one finite number for each image.
+            RunFolderError: the disk is full.
         """
         arms = self.comparison.arms()
         for reward in rewards:
@@ -82,13 +82,13 @@ class Runs:
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".compare.lock"):
-            self._check_same()  # once more, now that no other process can write it
+            self._check_same()  # again, now that no other process can write
             if not self._settings.exists():
-                write_whole(self._settings, self.comparison.model_dump_json(indent=1).encode())
+                write_whole(self._settings, self.comparison.model_dump_json(indent=1, by_alias=True).encode())
             for arm in arms:
-                self._make(arm, pipe, rewards, locate, progress)
+                self._run_arm(arm, pipe, rewards, locate, progress)
 
-    def _make(
+    def _run_arm(
         self, arm: Arm, pipe: Any, rewards: Sequence[str], locate: Callable[[str], str], progress: Progress
     ) -> None:
         run = self._runs[arm.folder]
@@ -100,21 +100,21 @@ class Runs:
     def _check_same(self) -> None:
         if not self._settings.exists():
             return
-        before, now = _settings_of(_read(self._settings)), _settings_of(self.comparison)
-        for name, own in now.items():
-            if before[name] != own:
-                shown = f"{name}: {_shown(before[name])}; now {_shown(own)}"
+        previous, current = _flatten(_read(self._settings)), _flatten(self.comparison)
+        for name, value in current.items():
+            if previous[name] != value:
+                shown = f"{name}: {_abbreviate(previous[name])}; now {_abbreviate(value)}"
                 raise RunFolderError(f"{self.folder} holds another comparison ({shown}); give another --out")
 
 
-def _shown(value: object) -> str:
+def _abbreviate(value: object) -> str:
     return shorten(value, 200) if isinstance(value, str) else reprlib.repr(value)
 
 
-def _settings_of(comparison: Comparison) -> dict[str, Any]:
-    """Every setting by name, those of recipe and request too; models in any order."""
+def _flatten(comparison: Comparison) -> dict[str, Any]:
+    """All settings by name, those of recipe and request included; the order of models doesn't matter."""
     settings = {**dict(comparison.recipe), **dict(comparison.request), "schedulers": comparison.schedulers}
-    models = {name: ", ".join(sorted(map(str, getattr(comparison, name)))) for name in ("anchors", "scratch")}
+    models = {name: ", ".join(sorted(map(str, getattr(comparison, name)))) for name in ("anchors", "retrained")}
     return {**models, **settings, "optimum": comparison.optimum}
 
 

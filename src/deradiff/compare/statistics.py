@@ -1,8 +1,8 @@
-"""How far an emulation is from models aligned from scratch: a table of paired scores in, figures out; no model.
+"""Errors of an emulation against retrained models, from paired scores.
 
-The images of one prompt and sampling seed share all noise, so they are pairs across arms; those of one prompt are
-alike, so prompts are the clusters. Intervals are at 95 % and hold for the models at hand: what another training seed
-would change is told apart, as seed noise.
+Retrained models are aligned from scratch at the emulated betas. The images of one prompt and sampling seed share all
+noise and are pairs across arms; images of one prompt are alike, so prompts are the clusters. Intervals are at 95 % and
+hold for the given models. Seed noise, the effect of another training seed, is reported separately.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,66 +15,67 @@ from numpy.typing import NDArray
 from deradiff.analysis.statistics import Interval, mean_interval, win_rate
 from deradiff.errors import ResultsError
 
-NULL = "null"  # the arm that predicts the same at every beta
+NULL = "null"  # the arm that predicts the mean over betas at every beta
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One reward of all arms; B betas, P prompts, S sampling seeds.
+    """One reward of all arms.
 
     Attributes:
-        betas: B KL strengths.
-        scratch: for each beta the scores (T, P, S) of its T models aligned from scratch, one a training seed.
-        arms: arm -> scores (B, P, S).
-        same_seed: for each beta the place, among its models, of the one that shares the anchor's training seed; empty
-            where a beta lacks it.
+        betas: KL strengths.
+        retrained: for each beta the scores of its retrained models, ``[models, prompts, seeds]``, one model for each
+            training seed.
+        arms: arm -> scores ``[betas, prompts, seeds]``.
+        same_seed: for each beta the index of the retrained model with the anchor's training seed; empty if a beta lacks
+            one.
 
     Raises:
         ResultsError: fewer than two betas or prompts, or arrays of other shapes.
     """
 
     betas: tuple[float, ...]
-    scratch: tuple[Floats, ...]
+    retrained: tuple[Floats, ...]
     arms: Mapping[str, Floats]
     same_seed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        shape = self.scratch[0].shape[1:]
+        shape = self.retrained[0].shape[1:]
         if len(self.betas) < 2 or shape[0] < 2:
             raise ResultsError(
-                f"expected at least 2 betas and 2 prompts, got {len(self.betas)} and {shape[0]}: errors are told as a "
-                "share of the spread between betas, and intervals need the spread between prompts"
+                f"expected at least 2 betas and 2 prompts, got {len(self.betas)} and {shape[0]}: errors are shares "
+                "of the spread between betas, and intervals need the spread between prompts"
             )
-        wrong = {"from scratch": {t.shape[1:] for t in self.scratch} - {shape}}
+        wrong = {"retrained": {t.shape[1:] for t in self.retrained} - {shape}}
         wrong |= {arm: {table.shape} - {(len(self.betas), *shape)} for arm, table in self.arms.items()}
-        if len(self.scratch) != len(self.betas) or any(wrong.values()):
+        if len(self.retrained) != len(self.betas) or any(wrong.values()):
             raise ResultsError(f"expected scores of {len(self.betas)} betas x {shape} images, got {wrong}")
 
     @property
-    def truth(self) -> Floats:
-        """The mean over training seeds (B, P, S)."""
-        return np.stack([table.mean(axis=0) for table in self.scratch])
+    def target(self) -> Floats:
+        """Mean scores of retrained models over training seeds, ``[betas, prompts, seeds]``."""
+        return np.stack([table.mean(axis=0) for table in self.retrained])
 
     @property
-    def own(self) -> Floats | None:
-        """The models of the anchor's own training seed (B, P, S); None where a beta lacks it."""
+    def same_seed_target(self) -> Floats | None:
+        """Scores of the models with the anchor's training seed, ``[betas, prompts, seeds]``; None if one is missing."""
         if not self.same_seed:
             return None
-        return np.stack([table[place] for table, place in zip(self.scratch, self.same_seed, strict=True)])
+        return np.stack([table[index] for table, index in zip(self.retrained, self.same_seed, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmDifference:
-    """One arm at one beta, held against what it should be.
+    """The error of one arm at one beta against a target.
 
     Attributes:
         arm: its name.
-        beta: KL strength that it stands for.
+        beta: KL strength that it emulates.
         mean: its mean score.
-        error: mean difference to what it should be, in the units of the reward.
-        share_of_spread: the error over the spread between betas, signed; None where there is no spread.
+        error: mean difference to the target, in the units of the reward.
+        share_of_spread: the signed error divided by the spread between betas; None if the spread is 0.
     """
 
     arm: str
@@ -86,20 +87,20 @@ class ArmDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Row(ArmDifference):
-    """An arm held against models from scratch, in pairs of equal noise.
+    """The error of an arm against retrained models, in pairs of equal noise.
 
     Attributes:
-        scratch_mean: mean score of the models from scratch.
-        seed_noise_ratio: the absolute error over the seed noise; None where that isn't known or is 0.
-        win_rate: share of images that score higher than from scratch, ties half; None for the null predictor, which
-            draws none. The interval takes images to be independent.
-        same_seed_share: the mean difference to the model of the anchor's own training seed, over the spread between the
-            betas of that seed, signed: what is left without the noise between trainings; None where a beta lacks it.
-        percent_of_mean: absolute error in % of the absolute mean from scratch, as in arXiv 2601.20198; None where that
-            mean is 0.
+        retrained_mean: mean score of the retrained models.
+        seed_noise_ratio: the absolute error divided by the seed noise; None if that is unknown or 0.
+        win_rate: share of images that score higher than the retrained models', ties count half; None for the null
+            predictor, which has no images. The interval assumes independent images.
+        same_seed_share: the signed mean difference to the model with the anchor's training seed, divided by the spread
+            between that seed's betas: the error without the noise between trainings. None if a beta lacks the seed.
+        percent_of_mean: absolute error in % of the absolute retrained mean, as in arXiv 2601.20198; None if that mean
+            is 0.
     """
 
-    scratch_mean: float
+    retrained_mean: float
     seed_noise_ratio: float | None
     win_rate: Interval | None
     same_seed_share: float | None
@@ -108,12 +109,12 @@ class Row(ArmDifference):
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The largest minus the smallest mean from scratch over betas, in the units of the reward.
+    """The largest minus the smallest retrained mean over betas, in the units of the reward.
 
     Attributes:
         size: 0 or more.
-        significant: whether it is above 0: paired t test over prompts at 5 %, corrected (Bonferroni) for looking at
-            every pair of betas.
+        significant: whether it is above 0: paired t test over prompts at 5 %, with Bonferroni correction for all pairs
+            of betas.
     """
 
     size: float
@@ -121,49 +122,50 @@ class Spread:
 
 
 def rows(scores: Scores) -> Iterator[Row]:
-    """Every arm at every beta, the null predictor last."""
-    truth, noise, size = scores.truth, seed_noise(scores), spread(scores).size
-    # Where it predicts the mean over betas of every image, its mean is the mean over betas of means.
-    arms = {**scores.arms, NULL: np.broadcast_to(truth.mean(axis=0), truth.shape)}
+    """The error of each arm at each beta, the null predictor last."""
+    targets, noise, size = scores.target, seed_noise(scores), spread(scores).size
+    # the null predictor predicts the mean over betas of each image
+    arms = {**scores.arms, NULL: np.broadcast_to(targets.mean(axis=0), targets.shape)}
     for arm, tables in arms.items():
-        shares = _same_seed_shares(tables, scores.own)
-        for beta, table, scratch, mean, share in zip(scores.betas, tables, scores.scratch, truth, shares, strict=True):
-            error = mean_interval(table - mean)
+        shares = _same_seed_shares(tables, scores.same_seed_target)
+        by_beta = zip(scores.betas, tables, scores.retrained, targets, shares, strict=True)
+        for beta, table, retrained, target, share in by_beta:
+            error = mean_interval(table - target)
             yield Row(
                 arm=arm,
                 beta=beta,
                 mean=float(table.mean()),
-                scratch_mean=float(mean.mean()),
+                retrained_mean=float(target.mean()),
                 error=error,
                 share_of_spread=error.mean / size if size else None,
                 seed_noise_ratio=abs(error.mean) / noise if noise else None,
-                win_rate=None if arm == NULL else win_rate(table, scratch),
+                win_rate=None if arm == NULL else win_rate(table, retrained),
                 same_seed_share=share,
-                percent_of_mean=100 * abs(error.mean / mean.mean()) if mean.mean() else None,
+                percent_of_mean=100 * abs(error.mean / target.mean()) if target.mean() else None,
             )
 
 
-def _same_seed_shares(tables: Floats, own: Floats | None) -> list[float | None]:
-    means = None if own is None else own.mean(axis=(1, 2))
+def _same_seed_shares(tables: Floats, target: Floats | None) -> list[float | None]:
+    means = None if target is None else target.mean(axis=(1, 2))
     if means is None or not (size := float(means.max() - means.min())):
         return [None] * len(tables)
     return ((tables.mean(axis=(1, 2)) - means) / size).tolist()
 
 
 def spread(scores: Scores) -> Spread:
-    """How much beta matters: what errors are a share of."""
-    truth = scores.truth
-    means = truth.mean(axis=(1, 2))
+    """The effect of beta, by which errors are divided."""
+    target = scores.target
+    means = target.mean(axis=(1, 2))
     pairs = len(means) * (len(means) - 1) / 2
-    difference = mean_interval(truth[means.argmax()] - truth[means.argmin()], level=1 - 0.05 / pairs)
+    difference = mean_interval(target[means.argmax()] - target[means.argmin()], level=1 - 0.05 / pairs)
     return Spread(size=difference.mean, significant=difference.low > 0)
 
 
 def seed_noise(scores: Scores) -> float | None:
-    """Mean over betas of the absolute mean paired difference between two training seeds; None where no beta has two."""
+    """Mean over betas of the absolute mean paired difference between two training seeds; None if no beta has two."""
     noises = [
         np.mean([abs(np.mean(one - other)) for one, other in combinations(table, 2)])
-        for table in scores.scratch
+        for table in scores.retrained
         if len(table) > 1
     ]
     return float(np.mean(noises)) if noises else None

@@ -1,3 +1,3 @@
-"""A sweep's results as one page that needs nothing but a browser."""
+"""Reports: the results of one or two runs as a self-contained html page."""
 
 from deradiff.report.page import write_report as write_report

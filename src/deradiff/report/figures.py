@@ -1,7 +1,7 @@
 """The report's figures as plotly specs.
 
-One sequential colour stands for lam in every figure and above the image grid; it runs by rank, as lams crowd
-near 0. Text and hover boxes take their colours from the page's css, which knows light from dark.
+One sequential colour scale encodes lam in every figure and above the image grid. It runs by rank, since lams are dense
+near 0. Text and hover boxes take their colours from the page's css, which has a light and a dark theme.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,12 +26,12 @@ FONT = {"family": 'system-ui, "Segoe UI", Helvetica, Arial, sans-serif', "size":
 
 
 def lam_colours(lams: Sequence[float]) -> list[str]:
-    """One colour a lam, along the part of Viridis that is legible on white and on black."""
+    """One colour for each lam, from the part of Viridis that is legible on white and on black."""
     return [str(colour) for colour in sample_colorscale("Viridis", np.linspace(0.2, 0.88, len(lams)).tolist())]
 
 
 def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
-    """The equivalent betas in words: lam = 0 follows no reward, an infinite beta; empty where there is none."""
+    """The equivalent betas as text: infinite at lam = 0, empty if there is none."""
     if results.anchor_beta is None:
         return [""] * len(lams)
     betas = [equivalent_beta(results, lam) for lam in lams]
@@ -39,11 +39,11 @@ def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
 
 
 def reward_against_lam(
-    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, told: Reweighted | None = None
+    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, reweighted: Reweighted | None = None
 ) -> go.Figure:
-    """Mean score along lam; the band holds the whole change from lam = 0 at 95 %.
+    """Mean score along lam, with a 95 % band that covers the whole curve of changes from lam = 0.
 
-    Lams that were sampled have a marker. ``told`` adds the exact mixture's curve, dotted where it isn't trusted.
+    Sampled lams have a marker. ``reweighted`` adds the exact mixture's curve, dotted where it is unreliable.
     """
     reference = curve.score[curve.lams.index(0)]
     figure = blank("lam", curve.reward)
@@ -52,64 +52,64 @@ def reward_against_lam(
     outline = {"x": [*curve.lams, *reversed(curve.lams)], "y": [*high, *reversed(low)]}
     figure.add_scatter(**outline, fill="toself", fillcolor=BAND, line_width=0, mode="lines", hoverinfo="skip")
     figure.add_trace(_path(curve, curve.lams, sampled, chosen=chosen))
-    if told is not None:
-        figure.add_traces(_told(told, told.lams))
+    if reweighted is not None:
+        figure.add_traces(_reweighted_curve(reweighted, reweighted.lams))
     figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
     figure.add_vline(x=chosen, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
-    axis = {"range": _padded(curve.lams), "tickvals": _labelled(curve.lams, chosen)}
+    axis = {"range": _axis_range(curve.lams), "tickvals": _select_labels(curve.lams, chosen)}
     figure.update_xaxes(axis)
     if results.anchor_beta is not None:
         betas = beta_labels(results, axis["tickvals"])
         top = {"overlaying": "x", "side": "top", "showgrid": False, "ticktext": betas}
         figure.update_layout(xaxis2={**_axis("equivalent beta"), **axis, **top}, margin_t=64)
-        # An axis is drawn only where a trace uses it.
+        # plotly draws an axis only if a trace uses it
         figure.data[1].xaxis = "x2"
     return figure
 
 
 def reward_against_kl(
-    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, told: Reweighted | None = None
+    results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, reweighted: Reweighted | None = None
 ) -> go.Figure | None:
-    """Mean score along the mean path KL, on a square-root scale; None where KL was not recorded.
+    """Mean score along the mean path KL, on a square-root scale; None if the KL was not recorded.
 
-    ``told`` adds the frontier: what the exact mixtures gain for their KL.
+    ``reweighted`` adds the frontier: the gain of exact mixtures against their KL.
     """
     if results.path_kl is None or not np.isfinite(results.path_kl).any():
         return None
     root = np.array([_root_mean(results.path_kl[:, :, index]) for index in range(len(results.lams))])
     known = np.flatnonzero(np.isfinite(root))
-    # between sampled lams: the root of path KL is nearly linear in lam
+    # interpolate between sampled lams: the root of path KL is nearly linear in lam
     root = np.interp(results.lams, np.array(results.lams)[known], root[known]).tolist()
     ticks = float(f"{max(root) / 5:.0e}") * np.arange(8)
     figure = blank("path KL to the reference (nats)", curve.reward)
     figure.add_trace(_path(curve, root, sampled, chosen=chosen, error_y=_bars(curve.change, sampled)))
-    if told is not None:
-        figure.add_traces(_told(told, np.sqrt(np.maximum(told.kl, 0))))
-    return figure.update_xaxes(range=_padded(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
+    if reweighted is not None:
+        figure.add_traces(_reweighted_curve(reweighted, np.sqrt(np.maximum(reweighted.kl, 0))))
+    return figure.update_xaxes(range=_axis_range(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
 
 
-def trusted_range(told: Reweighted) -> go.Figure:
-    """Effective sample size along lam, as a share of a prompt's images: how much some lams tell of the others."""
+def trusted_range(reweighted: Reweighted) -> go.Figure:
+    """Effective sample size along lam, as a share of a prompt's images: the reliability of reweighting."""
     figure = blank("lam", "effective sample size")
     figure.add_scatter(
-        x=told.lams,
-        y=told.ess,
+        x=reweighted.lams,
+        y=reweighted.ess,
         mode="lines",
         line={"color": MIXTURE, "width": 2},
         hovertemplate="lam %{x}<br>%{y:.0%} of the images<extra></extra>",
     )
-    for lam in told.sampled:
+    for lam in reweighted.sampled:
         figure.add_vline(x=lam, line={"color": LINE, "width": 1})
     figure.add_hline(y=LEAST_ESS, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
-    return figure.update_xaxes(range=_padded(told.lams)).update_yaxes(range=[0, 1.05], tickformat=".0%")
+    return figure.update_xaxes(range=_axis_range(reweighted.lams)).update_yaxes(range=[0, 1.05], tickformat=".0%")
 
 
 def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bool], *, chosen: float) -> go.Figure:
-    """The path of the two means along lam; where it bends down, the objective is over-optimised."""
+    """The path of both means along lam; where it bends down, the objective is over-optimised."""
     figure = blank(f"{objective.reward} (objective)", f"{guard.reward} (held out)")
     bars = {"error_x": _bars(objective.change, sampled), "error_y": _bars(guard.change, sampled)}
     path = _path(guard, list(objective.score), sampled, chosen=chosen, **bars)
-    labelled = [lam for lam in _labelled(guard.lams, chosen) if sampled[guard.lams.index(lam)]]
+    labelled = [lam for lam in _select_labels(guard.lams, chosen) if sampled[guard.lams.index(lam)]]
     path.update(
         mode="lines+markers+text",
         text=[f"{lam:g}" if lam in labelled else "" for lam in guard.lams],
@@ -119,23 +119,23 @@ def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bo
     return figure.add_trace(path)
 
 
-def _told(told: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
-    """The exact mixture's curve: dashed where it is trusted, dotted and faint where it isn't."""
-    x, y = list(x), [score.mean for score in told.score]
+def _reweighted_curve(reweighted: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
+    """The exact mixture's curve: dashed where it is reliable, dotted and faint elsewhere."""
+    x, y = list(x), [score.mean for score in reweighted.score]
     hover = [
-        f"lam {lam:g}, exact mixture<br>{escape(told.reward)} {value:.3g}"
-        for lam, value in zip(told.lams, y, strict=True)
+        f"lam {lam:g}, exact mixture<br>{escape(reweighted.reward)} {value:.3g}"
+        for lam, value in zip(reweighted.lams, y, strict=True)
     ]
-    doubted = {place for place, own in enumerate(told.trusted) if not own}
-    # the two meet at the last lam that is trusted
+    doubted = {index for index, trusted in enumerate(reweighted.trusted) if not trusted}
+    # the two lines meet at the last reliable lam
     shown = {
         True: set(range(len(y))) - doubted,
-        False: {near for place in doubted for near in range(place - 1, place + 2)},
+        False: {near for index in doubted for near in range(index - 1, index + 2)},
     }
     return [
         go.Scatter(
             x=x,
-            y=[value if place in shown[trusted] else None for place, value in enumerate(y)],
+            y=[value if index in shown[trusted] else None for index, value in enumerate(y)],
             mode="lines",
             line={"color": MIXTURE, "width": 2, "dash": "dash" if trusted else "dot"},
             opacity=1 if trusted else 0.5,
@@ -151,7 +151,7 @@ def _root_mean(values: Any) -> float:
 
 
 def _path(curve: Curve, x: Iterable[float], sampled: Sequence[bool], *, chosen: float, **bars: Any) -> go.Scatter:
-    """A line through a curve's mean scores with a marker at each sampled lam, the chosen one ringed."""
+    """A line through a curve's mean scores with a marker at each sampled lam and a ring at the chosen one."""
     ring = [lam == chosen for lam in curve.lams]
     return go.Scatter(
         x=list(x),
@@ -160,7 +160,7 @@ def _path(curve: Curve, x: Iterable[float], sampled: Sequence[bool], *, chosen: 
         line={"color": LINE, "width": 1.5},
         marker={
             "color": lam_colours(curve.lams),
-            "size": [15 if chosen else 10 if there else 0 for chosen, there in zip(ring, sampled, strict=True)],
+            "size": [15 if chosen else 10 if shown else 0 for chosen, shown in zip(ring, sampled, strict=True)],
             "opacity": 1,
             "line": {"color": [ACCENT if chosen else LINE for chosen in ring], "width": [3 if c else 1 for c in ring]},
         },
@@ -172,13 +172,13 @@ def _path(curve: Curve, x: Iterable[float], sampled: Sequence[bool], *, chosen: 
 
 
 def _bars(changes: Sequence[Interval], sampled: Sequence[bool]) -> dict[str, Any]:
-    above = [change.high - change.mean if there else 0 for change, there in zip(changes, sampled, strict=True)]
-    below = [change.mean - change.low if there else 0 for change, there in zip(changes, sampled, strict=True)]
+    above = [change.high - change.mean if shown else 0 for change, shown in zip(changes, sampled, strict=True)]
+    below = [change.mean - change.low if shown else 0 for change, shown in zip(changes, sampled, strict=True)]
     return {"array": above, "arrayminus": below, "color": LINE, "thickness": 1, "width": 0}
 
 
 def blank(x: str, y: str) -> go.Figure:
-    """An empty figure of the titles of its axes."""
+    """An empty figure with the titles of its axes."""
     layout = {
         "template": go.layout.Template(),
         "font": FONT,
@@ -199,14 +199,14 @@ def _axis(title: str) -> dict[str, Any]:
     return {"title": text, **ticks, "gridcolor": RULE, "zeroline": False, "showline": False, "fixedrange": True}
 
 
-def _padded(values: Sequence[float]) -> list[float]:
-    """The range of an axis with room for the markers at its ends."""
+def _axis_range(values: Sequence[float]) -> list[float]:
+    """The range of an axis, with room for markers at both ends."""
     room = 0.05 * (max(values) - min(values))
     return [min(values) - room, max(values) + room]
 
 
-def _labelled(lams: Sequence[float], chosen: float) -> list[float]:
-    """The lams whose labels have room (a seventh of the axis each): the chosen one, the ends, then the others."""
+def _select_labels(lams: Sequence[float], chosen: float) -> list[float]:
+    """The lams whose labels fit (a seventh of the axis each): first the chosen one and the ends, then the others."""
     room = (lams[-1] - lams[0]) / 7
     labelled: list[float] = []
     for lam in (chosen, lams[-1], *lams):

@@ -1,4 +1,4 @@
-"""Two runs side by side, on the prompts, seeds and lams that they share: two anchors, two recipes."""
+"""The report of two runs, such as two anchors, on the prompts, seeds and lams that they share."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,29 +15,29 @@ from deradiff.analysis.statistics import Interval, intervals
 from deradiff.errors import ResultsError
 from deradiff.io import write_whole
 from deradiff.report import figures
-from deradiff.report.page import MOST, Picture, picture
+from deradiff.report.page import MAX_IMAGES, EmbeddedImage, embed_image
 from deradiff.results import Results
 
 COLOURS = figures.MIXTURE, figures.ACCENT
-Rows = list[tuple[str, list[list[Picture | None]]]]
+Rows = list[tuple[str, list[list[EmbeddedImage | None]]]]
 
 
 def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path: Path) -> Path:
-    """Write one self-contained html page on two runs: their images and scores side by side, and the difference.
+    """Write one self-contained html page about two runs: images and scores side by side, and their difference.
 
     Args:
-        runs: two, by what to call them.
-        rewards: that both have scores of.
+        runs: two runs by name.
+        rewards: names of rewards that both runs have.
         path: the html file to write.
 
     Raises:
-        ResultsError: nothing is shared, a reward that one lacks, or an image that can't be read.
+        ResultsError: the runs share nothing, one lacks a reward, or an image can't be read.
     """
     names, pair = list(runs), _on_shared_axes(runs)
     _check_scored(runs, rewards)
     first = pair[0]
-    house = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=house, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("pair.html").render(
         names=names,
         lams=first.lams,
@@ -70,14 +70,14 @@ def _on_shared_axes(runs: Mapping[str, Results]) -> list[Results]:
     for what, axis in (("prompt", prompts), ("seed", seeds), ("lam", lams)):
         if not axis:
             raise ResultsError(f"{' and '.join(runs)} share no {what}; sweep one of them on the other's")
-    return [own.on_axes(prompts, seeds, lams) for own in (one, other)]
+    return [results.on_axes(prompts, seeds, lams) for results in (one, other)]
 
 
 def _differences(pair: list[Results], reward: str) -> list[tuple[float, float, float, Interval | None]]:
     """For each lam both means and the paired difference, second minus first, with prompts as clusters."""
-    found = []
+    rows = []
     for index, lam in enumerate(pair[0].lams):
-        scores = np.stack([own.scored(reward)[:, :, index] for own in pair], axis=-1)
+        scores = np.stack([results.scored(reward)[:, :, index] for results in pair], axis=-1)
         scores = np.where(np.isfinite(scores).all(axis=-1, keepdims=True), scores, np.nan)
         known = np.isfinite(scores[..., 0] + scores[..., 1]).any(axis=1)
         means = [float(np.nanmean(scores[..., at])) if known.any() else np.nan for at in (0, 1)]
@@ -91,16 +91,16 @@ def _differences(pair: list[Results], reward: str) -> list[tuple[float, float, f
                 rewards=pair[0].rewards,
             )
             interval = intervals(paired_changes(table, reward)[[1]])[0]
-        found.append((lam, *means, interval))
-    return found
+        rows.append((lam, *means, interval))
+    return rows
 
 
 def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
     figure = figures.blank("lam", reward)
-    for own, name, colour in zip(pair, names, COLOURS, strict=True):
-        means = [_mean(own.scored(reward)[:, :, index]) for index in range(len(own.lams))]
+    for results, name, colour in zip(pair, names, COLOURS, strict=True):
+        means = [_mean(results.scored(reward)[:, :, index]) for index in range(len(results.lams))]
         figure.add_scatter(
-            x=list(own.lams),
+            x=list(results.lams),
             y=means,
             name=name,
             mode="lines+markers",
@@ -117,21 +117,29 @@ def _mean(values: Any) -> float | None:
 
 def _prompts(
     pair: list[Results], names: list[str]
-) -> Iterator[tuple[str, list[tuple[str, list[list[Picture | None]]]]]]:
-    """For each prompt its text and, for each run, its pictures by lam and seed; the first prompts, where many."""
-    most = max(1, MOST // (2 * len(pair[0].seeds) * len(pair[0].lams)))
+) -> Iterator[tuple[str, list[tuple[str, list[list[EmbeddedImage | None]]]]]]:
+    """For each prompt its text and, for each run, its images by lam and seed; the first prompts if there are many."""
+    most = max(1, MAX_IMAGES // (2 * len(pair[0].seeds) * len(pair[0].lams)))
     for prompt, text in enumerate(pair[0].prompts[:most]):
         rows: Rows = [
-            (name, [[picture(own, prompt, s, i) for s in range(len(own.seeds))] for i in range(len(own.lams))])
-            for own, name in zip(pair, names, strict=True)
+            (
+                name,
+                [
+                    [embed_image(results, prompt, s, i) for s in range(len(results.seeds))]
+                    for i in range(len(results.lams))
+                ],
+            )
+            for results, name in zip(pair, names, strict=True)
         ]
         yield text, rows
 
 
 def _details(runs: Mapping[str, Results]) -> list[tuple[str, list[str], bool]]:
-    """What is known of each run, setting by setting, and whether they differ in it."""
-    betas = {name: "unknown" if own.anchor_beta is None else f"{own.anchor_beta:g}" for name, own in runs.items()}
-    all_details = [{"Anchor's beta": betas[name], **own.details} for name, own in runs.items()]
+    """The settings of each run, and whether the runs differ in them."""
+    betas = {
+        name: "unknown" if results.anchor_beta is None else f"{results.anchor_beta:g}" for name, results in runs.items()
+    }
+    all_details = [{"Anchor's beta": betas[name], **results.details} for name, results in runs.items()]
     settings = dict.fromkeys(key for details in all_details for key in details)
     rows = [(key, [details.get(key, "") for details in all_details]) for key in settings]
     return [(key, values, len(set(values)) > 1) for key, values in rows]

@@ -1,8 +1,9 @@
-"""Rewards: functions that score images for their prompts, found by name.
+"""Rewards: functions that score images for their prompts, looked up by name.
 
-A reward takes pixels (N, 3, H, W) in [0, 1] and N prompts, and returns N scores, higher is better.  Packages register
-theirs under the entry point group ``deradiff.rewards``: a function, or a Scorer, which is built when it is asked for.
-Any other is named ``module:function``, and one behind a server by its url.
+A reward takes pixels ``[batch, 3, height, width]`` in [0, 1] and as many prompts, and returns scores ``[batch]``,
+higher is better. Packages register rewards in the entry point group ``deradiff.rewards``: functions, or subclasses of
+Scorer, which `load_reward` instantiates. Other rewards are named ``module:function``, and a reward on a server by its
+url.
 """
 
 import traceback
@@ -24,64 +25,65 @@ GROUP = "deradiff.rewards"
 
 
 def reward_names() -> list[str]:
-    """Names of the registered rewards."""
+    """The names of registered rewards."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 def reward_name(text: str) -> str:
-    """The name that scores are kept under: what stands before ``=``, or the whole url."""
+    """The name under which scores are stored: the part before ``=``, or the whole url."""
     return text if _is_url(text) else text.partition("=")[0]
 
 
-def registered(name: str) -> Any:
-    """What stands behind a registered name: a function, or a class of Scorer; no weights are looked for.
+def find_registered(name: str) -> Any:
+    """The function or the subclass of Scorer that is registered under a name; weights are not located.
 
     Raises:
-        RewardError: no such name, or it can't be imported.
+        RewardError: an unknown name, or the import fails.
     """
     for entry in entry_points(group=GROUP, name=name):
-        return _imported(name, entry.load)
+        return _import(name, entry.load)
     raise RewardError(f"no reward is called {name!r}; choose from {reward_names()}, or give module:function")
 
 
 def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> Reward:
-    """The reward of a registered name, of ``module:function``, or behind ``http(s)://``.
+    """Load a reward.
 
     Args:
-        name: ``NAME=/folder`` lets a scorer take its files from a local folder.
-        device: where a scorer's network runs.
-        dtype: of its weights.
+        name: a registered name, ``module:function`` or ``http(s)://...``; ``NAME=/folder`` reads a scorer's files from
+            a local folder.
+        device: of a scorer's network.
+        dtype: of a scorer's network.
 
     Raises:
-        RewardError: no such reward, which names those there are, or a scorer's file is missing.
+        RewardError: an unknown reward, or a scorer's file is missing.
     """
     if _is_url(name):
         from deradiff.rewards.remote import Remote
 
         return Remote(name)
-    own, equals, source = name.partition("=")
-    if "://" in own or (equals and not source):
+    base, equals, source = name.partition("=")
+    if "://" in base or (equals and not source):
         raise RewardError(
             f"can't read the reward {name!r}; expected NAME, NAME=/folder, module:function or http(s)://..."
         )
-    module, colon, function = own.partition(":")
+    module, colon, function = base.partition(":")
     if colon and not all(part.isidentifier() for part in module.split(".")):
         raise RewardError(
             f"can't read the reward {name!r}: expected module:function, where the module (a name, not a file) can be "
             "imported from the working folder, such as mine:redness for mine.py there"
         )
-    found = _imported(own, lambda: getattr(import_module(module), function)) if colon else registered(own)
-    if isinstance(found, type) and issubclass(found, Scorer):
-        return found(source=source if equals else None, device=device, dtype=dtype)
+    reward = _import(base, lambda: getattr(import_module(module), function)) if colon else find_registered(base)
+    if isinstance(reward, type) and issubclass(reward, Scorer):
+        return reward(source=source if equals else None, device=device, dtype=dtype)
     if equals:
-        raise RewardError(f"the reward {own!r} is a function and takes no files; leave {equals + source!r} out")
-    if not callable(found):
-        raise RewardError(f"the reward {own!r} is a {type(found).__name__}; expected a function (pixels, prompts)")
-    return cast(Reward, found)
+        raise RewardError(f"the reward {base!r} is a function and takes no files; leave {equals + source!r} out")
+    if not callable(reward):
+        raise RewardError(f"the reward {base!r} is a {type(reward).__name__}; expected a function (pixels, prompts)")
+    return cast(Reward, reward)
 
 
 def card_of(reward: Any) -> Card | None:
-    """The card of a reward, or of a class of Scorer; None for a function that has no ``card``."""
+    """The card of a reward or of a subclass of Scorer; None if it has no ``card``."""
     card = getattr(reward, "card", None)
     return card if isinstance(card, Card) else None
 
@@ -118,30 +120,30 @@ def check_prompts(name: str, reward: Any, prompts: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> list[float]:
-    """What a reward says of some images.
+def compute_scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> list[float]:
+    """Compute the scores of images, one for each, and check them.
 
     Args:
-        name: of the reward, for errors.
+        name: of the reward, for error messages.
         reward: the function.
-        pixels: (N, 3, H, W) in [0, 1].
-        prompts: N.
+        pixels: ``[batch, 3, height, width]`` in [0, 1].
+        prompts: one for each image.
 
     Raises:
         RewardUnavailableError: it can score nothing at present.
-        RewardError: it raised, or didn't return one finite number an image.
+        RewardError: the reward raised, or didn't return one finite number for each image.
     """
     count = f"{len(prompts)} image{'s' * (len(prompts) != 1)}"
     try:
-        given: Any = reward(pixels, prompts)
-    except Exception as error:  # a reward may raise whatever it likes
-        kind = RewardUnavailableError if isinstance(error, RewardUnavailableError) else RewardError
-        raise kind(f"the reward {name!r} failed on {count}: {_told(error)}") from error
+        output: Any = reward(pixels, prompts)
+    except Exception as error:  # rewards may raise anything
+        error_type = RewardUnavailableError if isinstance(error, RewardUnavailableError) else RewardError
+        raise error_type(f"the reward {name!r} failed on {count}: {_describe_error(error)}") from error
     expected = f"{count}; expected a finite number each"
     try:
-        values = torch.as_tensor(given, dtype=torch.float64)
+        values = torch.as_tensor(output, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RewardError(f"the reward {name!r} returned a {type(given).__name__} for {expected}") from error
+        raise RewardError(f"the reward {name!r} returned a {type(output).__name__} for {expected}") from error
     if values.shape not in ((len(prompts),), (len(prompts), 1)):
         raise RewardError(f"the reward {name!r} returned numbers of shape {tuple(values.shape)} for {expected}")
     if not values.isfinite().all():
@@ -153,16 +155,16 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _imported(name: str, load: Callable[[], Any]) -> Any:
+def _import(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except Exception as error:  # a module may raise whatever it likes
-        raise RewardError(f"the reward {name!r} can't be imported: {_told(error)}") from error
+    except Exception as error:  # modules may raise anything
+        raise RewardError(f"the reward {name!r} can't be imported: {_describe_error(error)}") from error
 
 
-def _told(error: Exception) -> str:
-    """An error of someone else's code, and where it was raised."""
+def _describe_error(error: Exception) -> str:
+    """An error of foreign code, and where it was raised."""
     if isinstance(error, ModuleNotFoundError):  # it was raised inside Python
         return f"{error}; modules are looked for in the working folder and on PYTHONPATH"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -1,4 +1,4 @@
-"""What is to be known of a reward before its numbers are believed."""
+"""Reward cards: what a reward measures, its range, model, licence and margin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a reward measures, on which scale, by which model, under which licence.
+    """The description of a reward.
 
     Attributes:
-        name: as people say it.
-        measures: what it tells of an image.
+        name: its common name.
+        measures: the property of an image that it measures.
         range: of its scores, in words.
-        model: hub ids of what is loaded, or "none".
+        model: hub ids of the weights, or "none".
         licence: of the weights.
         citation: of the paper, or of the code where there is no paper.
-        direction: whether ``higher`` is better, it should stay ``steady``, or neither (``none``).
+        direction: ``higher`` is better, scores should stay ``steady``, or neither (``none``).
         margin: the smallest change that matters, in units of the score, or as a share of its mean at lam = 0 if
-            ``relative``; None where nobody has said.
+            ``relative``; None if unknown.
         relative: whether the margin is a share.
-        margin_source: where the margin comes from.
-        floor: the lowest score possible, where it is near enough to real scores to bound what a prompt can lose.
+        margin_source: justification of the margin.
+        floor: the lowest possible score, if it is near enough to real scores to bound a prompt's loss.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Card:
 
     @property
     def info(self) -> RewardInfo:
-        """What is recorded of it beside its scores."""
+        """The part that a run records beside the scores."""
         return RewardInfo(
             direction=self.direction,
             margin=self.margin,
@@ -69,22 +69,22 @@ def checks_prompts(check: Callable[[str], object]) -> Callable[[F], F]:
     return attach
 
 
-class Carded(Protocol[P, R_co]):
-    """A function that has a card."""
+class HasCard(Protocol[P, R_co]):
+    """A function with a card."""
 
     card: Card
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """As the function."""
+        """Call the function."""
         ...
 
 
-def carded(card: Card) -> Callable[[Callable[P, R_co]], Carded[P, R_co]]:
-    """Give a function its card, as its attribute ``card``."""
+def with_card(card: Card) -> Callable[[Callable[P, R_co]], HasCard[P, R_co]]:
+    """Decorate a function with its card, the attribute ``card``."""
 
-    def attach(function: Callable[P, R_co]) -> Carded[P, R_co]:
-        given = cast(Carded[P, R_co], function)
-        given.card = card
-        return given
+    def attach(function: Callable[P, R_co]) -> HasCard[P, R_co]:
+        decorated = cast(HasCard[P, R_co], function)
+        decorated.card = card
+        return decorated
 
     return attach

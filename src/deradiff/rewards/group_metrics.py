@@ -1,4 +1,4 @@
-"""Metrics of an image among others of its run: how diverse seeds stay, how far a picture moved."""
+"""Metrics of an image within a group of its run: diversity over seeds, distance to the reference over lams."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from deradiff.errors import RewardError
 from deradiff.rewards.card import Card
 
-SIDE = 64  # px that pictures are pooled to before they are compared
+SIDE = 64  # px to which images are downsampled before they are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,12 @@ class GroupMetric:
     prompt and seed.
 
     Attributes:
-        card: what it measures.
-        varies: in which value the images of a group differ.
-        function: from the pixels (N, 3, h, w) of a group, the longer side at most `SIDE`, and the N values, ascending,
-            to N values.
-        least: images that a group needs.
-        from_reference: whether lam = 0 must be among them.
+        card: its description.
+        varies: the value in which the images of a group differ.
+        function: maps the pixels ``[group, 3, height, width]``, the longer side at most `SIDE`, and the ascending
+            values ``[group]`` to metrics ``[group]``.
+        least: minimum size of a group.
+        from_reference: whether a group must include lam = 0.
     """
 
     card: Card
@@ -34,28 +34,28 @@ class GroupMetric:
     from_reference: bool = False
 
     def unsupported_reason(self, values: Sequence[float]) -> str | None:
-        """Why a group of these seeds or lams can't be measured; None where it can."""
+        """Why a group of these seeds or lams can't be measured; None if it can."""
         if len(values) < self.least:
             return (
                 f"needs at least {self.least} {self.varies}s of each prompt, and the run has {len(values)}; sweep with "
                 f"more --{self.varies}s"
             )
         if self.from_reference and 0 not in values:
-            swept = ", ".join(f"{value:g}" for value in values)
-            return f"needs lam = 0, and the run has {swept}; add 0 to --lams"
+            lams = ", ".join(f"{value:g}" for value in values)
+            return f"needs lam = 0, and the run has {lams}; add 0 to --lams"
         return None
 
     def check(self, values: Sequence[float]) -> None:
-        """Refuse groups of these seeds or lams.
+        """Check a group of these seeds or lams.
 
         Raises:
-            RewardError: there are too few, or lam = 0 is not among them.
+            RewardError: there are too few values, or lam = 0 is missing.
         """
         if reason := self.unsupported_reason(values):
             raise RewardError(f"{self.card.name} {reason}")
 
     def __call__(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Unsupported: an image by itself has no such value.
+        """Unsupported: the metric is undefined for a single image.
 
         Raises:
             RewardError: always.
@@ -67,7 +67,7 @@ class GroupMetric:
 
 def _diversity(pixels: Tensor, seeds: Sequence[float]) -> Tensor:
     flat = pixels.flatten(1)
-    # by differences: through products, images that are the same would come out apart
+    # from differences: by products, equal images would have a distance above 0
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") / flat.shape[-1] ** 0.5
     return distances.sum(-1) / (len(seeds) - 1)
 

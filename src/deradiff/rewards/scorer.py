@@ -1,4 +1,4 @@
-"""Scorers: rewards by a published model, whose weights are read at the first call."""
+"""Scorers: rewards by published models, whose weights are read at the first call."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deradiff.errors import RewardError, RewardUnavailableError
 from deradiff.rewards.card import Card
-from deradiff.rewards.files import locate
+from deradiff.rewards.weights import locate_files
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -18,14 +18,14 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 class Scorer(ABC):
     """A reward by a published model.
 
-    Its files are found when it is built, so that a missing one is told before hours of sampling; they are read at the
-    first call, so that nothing large is held by a reward that is only looked up.
+    The constructor locates its files, so that a missing file raises before hours of sampling. The first call reads
+    them, so that a reward that is only looked up takes no memory.
 
     Args:
-        source: a local folder with the published files, or the file of weights next to the others; default: the hub.
-        device: where to run.
+        source: a local folder with the published files, or the file of weights beside the others; default: the hub.
+        device: of the network.
         dtype: of the network; embeddings are compared in float32.
-        batch_size: images through the network at once.
+        batch_size: number of images in one forward pass.
 
     Raises:
         RewardError: a file is missing.
@@ -44,25 +44,32 @@ class Scorer(ABC):
     ) -> None:
         if batch_size < 1:
             raise RewardError(f"batch_size is {batch_size}; expected at least 1")
-        self.source, self.files = source, locate(self.published, source)
+        self.source, self.files = source, locate_files(self.published, source)
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.batch_size = batch_size
         self._loaded = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (N,), float32 on the CPU, of pixels (N, 3, H, W) in [0, 1] and N prompts.
+        """Score images.
+
+        Args:
+            images: pixels ``[batch, 3, height, width]`` in [0, 1].
+            prompts: one for each image.
+
+        Returns:
+            Float32 ``[batch]`` on the CPU.
 
         Raises:
-            RewardError: the weights can't be read or don't fit, or images and prompts don't match.
+            RewardError: the weights can't be read or don't fit, or the counts differ.
         """
         if not self._loaded:
             try:
-                self._load()
+                self.load()
             except RewardError as error:
                 raise RewardUnavailableError(str(error)) from error
             self._loaded = True
-        return in_batches(self._batch, images, prompts, self.batch_size)
+        return score_in_batches(self.score_batch, images, prompts, self.batch_size)
 
     def check_prompt(self, prompt: str) -> None:  # noqa: B027  # most models score any prompt
         """Check that a prompt can be scored, which is asked before images are sampled; by default any can.
@@ -77,21 +84,21 @@ class Scorer(ABC):
         return self.files[next(iter(self.published))]
 
     @abstractmethod
-    def _load(self) -> None:
+    def load(self) -> None:
         """Read the weights."""
 
     @abstractmethod
-    def _batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (N,) of as many images as go through the network at once."""
+    def score_batch(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores ``[batch]`` of one batch of at most `batch_size` images; arguments as for a call."""
 
 
-def in_batches(
+def score_in_batches(
     score: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, prompts: Sequence[str], size: int
 ) -> Tensor:
-    """Scores (N,), float32 on the CPU, of pixels (N, 3, H, W) and N prompts, asked for ``size`` at a time.
+    """Scores, float32 ``[batch]`` on the CPU, computed ``size`` images at a time.
 
     Raises:
-        RewardError: images of another shape, or not one prompt an image.
+        RewardError: images of another shape, or another number of prompts.
     """
     if images.ndim != 4 or images.shape[1] != 3 or len(images) != len(prompts):
         raise RewardError(

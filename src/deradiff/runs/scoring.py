@@ -14,11 +14,11 @@ from torch import Tensor
 
 from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
 from deradiff.results import RewardInfo
-from deradiff.rewards import Reward, card_of, load_reward, reward_name, scores, unscorable_prompts
+from deradiff.rewards import Reward, card_of, compute_scores, load_reward, reward_name, unscorable_prompts
 from deradiff.rewards.cache import Image as Scored
 from deradiff.rewards.cache import cached_scores
 from deradiff.rewards.group_metrics import SIDE, GroupMetric
-from deradiff.rewards.pool import pooled
+from deradiff.rewards.preprocess import downsample
 from deradiff.rewards.scorer import Dtype
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.records import ScoreRecord
@@ -241,8 +241,8 @@ def _group_records(
         values: list[float] | list[None] = [None] * len(group)
         if metric.unsupported_reason(_values(group, metric)) is None:
             files = ((store.folder / image_name(image.key), image.sha256) for image in group)
-            pixels = torch.cat([pooled(read_image(*file)[None], SIDE) for file in files])
-            values = scores(
+            pixels = torch.cat([downsample(read_image(*file)[None], SIDE) for file in files])
+            values = compute_scores(
                 name,
                 lambda pixels, prompts, group=group: metric.function(pixels, _values(group, metric)),
                 pixels,

@@ -1,7 +1,6 @@
 """The question and the budget of a search."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import Field
 

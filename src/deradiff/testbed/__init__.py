@@ -1,4 +1,4 @@
-"""A tiny text-to-image pipeline that this project trained on scenes it draws, with anchors, rewards and prompts.
+"""A small text-to-image pipeline, trained by this project on synthetic scenes, with anchors, rewards and prompts.
 
 Everything works offline: the weights are package data, made by ``python -m deradiff.testbed.build``.
 """
@@ -32,7 +32,7 @@ __all__ = [
     "warmth",
 ]
 
-EMBEDDED = "embedded"  # how the pipeline and its anchors are named: embedded, and embedded:NAME of an anchor
+EMBEDDED = "embedded"  # name of the pipeline; its anchors are named embedded:NAME
 DEFAULT_ANCHOR = "warmth-beta0.2-seed0"
 DEMO_PROMPTS = (
     "a white circle",
@@ -86,13 +86,13 @@ def anchor_path(name: str = DEFAULT_ANCHOR) -> Path:
 
 
 def prompts(count: int, seed: int = 0, *, drop: float = 0.0) -> list[str]:
-    """``count`` different captions; the same for the same seed.
+    """``count`` different captions, determined by the seed.
 
     Args:
-        count: how many.
+        count: number of captions.
         seed: of the choice.
-        drop: probability that size and background each go unsaid.  Samples of captions that name every attribute
-            hardly differ in reward, so there is little to prefer between them: align on captions that leave some open.
+        drop: probability that a caption omits the size, and likewise the background. Samples of captions that name
+            every attribute hardly differ in reward, so align on captions that leave some open.
     """
     import numpy as np
 
@@ -123,7 +123,7 @@ def resolve_anchor(name: str) -> str:
     Raises:
         AnchorError: no embedded anchor of that name.
     """
-    kind, _, anchor = name.partition(":")
-    if kind != EMBEDDED:
+    prefix, _, anchor = name.partition(":")
+    if prefix != EMBEDDED:
         return name
     return str(anchor_path(anchor) if anchor else anchor_path())

@@ -1,8 +1,8 @@
-"""Make the embedded testbed again from nothing: ``python -m deradiff.testbed.build --out DIR``.
+"""Rebuild the embedded testbed: ``python -m deradiff.testbed.build --out DIR``.
 
-Stages: autoencoder, text encoder, denoiser, own samples, anchors. A stage whose result is already in DIR is
-skipped, so an interrupted build goes on where it stopped. Every stage reads what the one before wrote, rounded, so
-that the anchors are trained on exactly the reference that is shipped. One thread is fastest on networks this small.
+Stages: autoencoder, text encoder, denoiser, own samples, anchors. Stages with results in DIR are
+skipped, so that an interrupted build resumes. Every stage reads the rounded files of the previous one, so that anchors
+are trained on exactly the reference that is shipped. One thread is fastest for networks of this size.
 """
 
 import argparse
@@ -49,10 +49,10 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long every stage trains, and which anchors there are as (beta, seed)."""
+    """The number of steps of every stage, and the anchors as (beta, seed)."""
 
     vae_steps: int = 3000
-    decoder_steps: tuple[int, ...] = (1600, 2200)  # two rounds of the rate's rise and fall
+    decoder_steps: tuple[int, ...] = (1600, 2200)  # two cycles of the learning rate
     text_steps: int = 600
     unet_steps: int = 5500
     scenes: int = 24_000
@@ -77,21 +77,21 @@ QUICK = Plan(
 
 @contextmanager
 def _stage(name: str, steps: int) -> Iterator[Callable[..., None]]:
-    """A progress bar for one stage, as the ``report`` its trainer calls each step, and its wall-clock at the end."""
+    """Show a progress bar for one stage; yields its ``report`` function and prints the wall-clock time at the end."""
     start = time.perf_counter()
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         task = progress.add_task(name, total=steps)
 
         def report(step: int, loss: float | None = None) -> None:
-            told = "" if loss is None else f" loss {loss:.4f}"
-            progress.update(task, completed=step + 1, description=f"{name}{told}")
+            suffix = "" if loss is None else f" loss {loss:.4f}"
+            progress.update(task, completed=step + 1, description=f"{name}{suffix}")
 
         yield report
     console.print(f"{name}: {steps} steps in {time.perf_counter() - start:.0f} s")
 
 
 def build_reference(folder: Path, plan: Plan) -> None:
-    """Train and write the parts of the pipeline that ``folder`` still lacks, then its index and scheduler."""
+    """Train and save the missing parts of the pipeline in ``folder``, then its index and scheduler."""
     if not (folder / "tokenizer").exists():
         make_tokenizer().save_pretrained(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -128,9 +128,9 @@ def build_reference(folder: Path, plan: Plan) -> None:
 
 
 def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
-    """Train and write the anchors that ``folder`` still lacks, all on the same samples of the reference.
+    """Train and save the missing anchors in ``folder``, all on the same samples of the reference.
 
-    Their captions leave size and background open half the time: that is where warmth has something to prefer.
+    Half of the captions leave size or background open, where samples differ in warmth.
     """
     missing = [
         (beta, seed, target)
@@ -142,22 +142,22 @@ def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
     work, captions, done = folder.parent / "training", prompts(plan.pool_prompts, drop=0.5), 0
     with _stage("own samples", POOL_IMAGES * len(captions)) as report:
 
-        def sampled(count: int) -> None:
+        def advance_samples(count: int) -> None:
             nonlocal done
             done += count
             report(done - 1)
 
-        pool = {"images": POOL_IMAGES, "steps": 20, "guidance": 1.0, "advance": sampled}
+        pool = {"images": POOL_IMAGES, "steps": 20, "guidance": 1.0, "advance": advance_samples}
         pairs = self_label(_load(reference), captions, warmth, work / "pairs", **pool)
     card = {"reference": "deradiff.testbed", "reward": "deradiff.testbed.warmth"}
     for beta, seed, target in missing:
         settings = Settings(beta=beta, seed=seed, steps=plan.anchor_steps, **TRAINING)
         with _stage(target.name, plan.anchor_steps) as report:
 
-            def stepped(step: Step, report: Callable[..., None] = report) -> None:
+            def advance_step(step: Step, report: Callable[..., None] = report) -> None:
                 report(step.step - 1, step.loss)
 
-            align(_load(reference), pairs, work / target.name, settings, card=card, advance=stepped)
+            align(_load(reference), pairs, work / target.name, settings, card=card, advance=advance_step)
         target.mkdir(parents=True)
         shutil.copy(work / target.name / WEIGHTS, target)
 
@@ -169,10 +169,10 @@ def _load(reference: Path) -> StableDiffusionPipeline:
 
 
 def main() -> None:
-    """Build what is missing under ``--out``: ``pipeline/`` and ``anchors/``."""
-    parser = argparse.ArgumentParser(description="Train the embedded testbed from nothing.")
+    """Build the missing parts of ``pipeline/`` and ``anchors/`` under ``--out``."""
+    parser = argparse.ArgumentParser(description="Train the embedded testbed from scratch.")
     parser.add_argument("--out", type=Path, required=True, help="folder to fill; finished stages in it are kept")
-    parser.add_argument("--quick", action="store_true", help="a few steps a stage: shows that every stage runs")
+    parser.add_argument("--quick", action="store_true", help="a few steps in each stage, to check that each one runs")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The inner loop that all trainings of the testbed share."""
+"""The training loop that all networks of the testbed share."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -12,13 +12,13 @@ from torch.optim.lr_scheduler import LRScheduler
 def descend(
     loss: Callable[[], Tensor],
     optimizer: Optimizer,
-    rate: LRScheduler,
+    lr_scheduler: LRScheduler,
     *,
     steps: int,
     report: Callable[[int, float], None],
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take steps on fresh draws of ``loss``, gradients clipped to norm 1; ``report`` gets step and loss."""
+    """Take optimizer steps on ``loss`` with gradients clipped to norm 1; ``report`` receives step and loss."""
     parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
     for step in range(steps):
         value = loss()
@@ -26,6 +26,6 @@ def descend(
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        rate.step()
+        lr_scheduler.step()
         after_step()
         report(step, value.item())

@@ -1,7 +1,7 @@
-"""Two rewards on pictures ``[N, 3, 64, 64]`` in [0, 1] and their captions, each a tensor ``[N]``, higher is better.
+"""Rewards on images ``[N, 3, 64, 64]`` in [0, 1] and their captions, each a tensor ``[N]``, higher is better.
 
 *Proxy*: `warmth`, differentiable and blind to the caption, hence easy to over-optimise. *Gold*: `faithfulness` and
-`scene_distance`, exact matching against every scene that can be drawn. For a picture X and a scene of background b and
+`scene_distance`, exact matching against every scene that can be drawn. For an image X and a scene of background b and
 sprites of masks m_k and colours c_k, which do not overlap,
 
     |X - b - sum_k m_k (c_k - b)|^2 = |X - b|^2 + sum_k [ |m_k|^2 |c_k - b|^2 - 2 (c_k - b) . sum m_k (X - b) ]
@@ -15,28 +15,28 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import DeradiffError
-from deradiff.rewards.card import Card, carded, checks_prompts
+from deradiff.rewards.card import Card, checks_prompts, with_card
 from deradiff.testbed.captions import Claim, parse
 from deradiff.testbed.scenes import COLOURS, PAIRS, RGB, SIDE, SPRITES, in_slot, masks
 
 WARMTH_SCALE = 2.5
 TOLERANCE = 0.12
-"""Root mean square error above which a picture shows no scene at all."""
+"""Root mean square error above which an image shows no scene."""
 _TIE = 1e-7
 _LAYOUTS = (("centre",), *PAIRS.values())
 
 
 def warmth(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """2.5 times the mean of red minus blue: in [-2.5, 2.5], 2.0 for an all-orange picture; differentiable."""
+    """2.5 times the mean of red minus blue: in [-2.5, 2.5], 2.0 for an all-orange image; differentiable."""
     _check(images, prompts)
     return WARMTH_SCALE * (images[:, 0] - images[:, 2]).mean((1, 2))
 
 
 @checks_prompts(parse)
-@carded(
+@with_card(
     Card(
         name="faithfulness",
-        measures="whether the picture shows a scene that the caption describes, by exact matching",
+        measures="whether the image shows a scene that the caption describes, by exact matching",
         range="0 or 1",
         model="none",
         licence="none",
@@ -58,7 +58,7 @@ def faithfulness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @checks_prompts(parse)
 def scene_distance(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Minus the root mean square error to the nearest scene that the prompt describes, in [-1, 0].
+    """Minus the root mean square error to the nearest scene that the prompt describes, ``[batch]``, in [-1, 0].
 
     Raises:
         DeradiffError: as `faithfulness`.
@@ -116,6 +116,6 @@ def _best(ground: Tensor, change: Tensor, layout: tuple[str, ...], claim: Claim)
 def _check(images: Tensor, prompts: Sequence[str]) -> None:
     if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE) or len(images) != len(prompts):
         raise DeradiffError(
-            f"got pictures of shape {tuple(images.shape)} and {len(prompts)} prompts; expected [N, 3, {SIDE}, {SIDE}] "
+            f"got images of shape {tuple(images.shape)} and {len(prompts)} prompts; expected [N, 3, {SIDE}, {SIDE}] "
             "in [0, 1] with one caption each: decode with output_type='pt'."
         )

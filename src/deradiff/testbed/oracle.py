@@ -1,9 +1,9 @@
-"""Models that are exact: Gaussian mixtures, their optima under a reward, and a pipeline that samples them.
+"""Exact models: Gaussian mixtures, their optima under a reward, and a pipeline that samples them.
 
-A mixture ``p = Σ_m w_m N(mean_m, diag variance_m)`` noised to ``x_t = alpha x_0 + sigma eps`` stays one, so its
-denoiser ``E[x_0 | x_t]`` is closed form under any schedule. So is the optimum of alignment at KL strength beta,
-``p*_beta ∝ p exp(r / beta)``, for a reward that is quadratic: each component stays Gaussian. The denoiser is called
-like one of diffusers', so that what is tested on it is the code that runs on real models.
+A mixture ``p = Σ_m w_m N(mean_m, diag variance_m)`` noised to ``x_t = alpha x_0 + sigma eps`` is a mixture again,
+so its denoiser ``E[x_0 | x_t]`` has a closed form under any schedule. For a quadratic reward the optimum of alignment
+at KL strength beta, ``p*_beta ∝ p exp(r / beta)``, is a Gaussian mixture too. The denoiser has the interface of
+diffusers, so that tests on it cover the code that runs on real models.
 """
 
 from dataclasses import dataclass
@@ -24,41 +24,41 @@ from deradiff.predict import convert
 
 @dataclass(frozen=True, kw_only=True)
 class Quadratic:
-    """The reward ``slope·x − ½ Σ curvature (x − centre)²``; each of shape (D,)."""
+    """The reward ``slope·x − ½ Σ curvature (x − centre)²``; each ``[dim]``."""
 
     slope: Tensor
     curvature: Tensor
     centre: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rewards (N,) of points (N, D)."""
+        """Rewards ``[batch]`` of points ``[batch, dim]``."""
         return x @ self.slope - 0.5 * (x - self.centre).square() @ self.curvature
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Gaussians of diagonal covariance: means and variances (M, D), log-weights (M,) that needn't be normalised."""
+    """Gaussians of diagonal covariance: means and variances ``[modes, dim]``, unnormalised log-weights ``[modes]``."""
 
     log_weights: Tensor
     means: Tensor
     variances: Tensor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-densities (N,) of points (N, D)."""
+        """Log-densities ``[batch]`` of points ``[batch, dim]``."""
         parts = torch.distributions.Normal(self.means, self.variances.sqrt()).log_prob(x[:, None]).sum(2)
         return torch.logsumexp(parts + self.log_weights.log_softmax(0), dim=1)
 
     def sample(self, count: int, generator: Generator) -> Tensor:
-        """Points (count, D)."""
+        """Sample points ``[count, dim]``."""
         chosen = torch.multinomial(self.log_weights.softmax(0), count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         return self.means[chosen] + self.variances[chosen].sqrt() * noise
 
     def tilted(self, reward: Quadratic, strength: float) -> tuple["Mixture", Tensor]:
-        """The mixture ∝ ``p exp(strength · reward)`` (strength = 1 / beta), and the log of what normalises it.
+        """The mixture ∝ ``p exp(strength · reward)``, with strength = 1 / beta, and the log of its normaliser.
 
         Raises:
-            ValueError: a reward so convex that nothing normalises it.
+            ValueError: the reward is so convex that no normaliser exists.
         """
         precision = 1 / self.variances + strength * reward.curvature
         if (precision <= 0).any():
@@ -71,12 +71,12 @@ class Mixture:
         return Mixture(log_weights=log_weights, means=means, variances=1 / precision), log_weights.logsumexp(0)
 
     def denoised(self, x_t: Tensor, level: NoiseLevel) -> Tensor:
-        """``E[x_0 | x_t]`` (N, D) at one noise level of shape ()."""
+        """``E[x_0 | x_t]``, ``[batch, dim]``, of x_t ``[batch, dim]`` at one noise level ``[]``."""
         alpha, sigma = level.alpha, level.sigma
         total = alpha**2 * self.variances + sigma**2
-        away = x_t[:, None] - alpha * self.means  # (N, M, D)
-        log_weights = self.log_weights - 0.5 * (away.square() / total + total.log()).sum(2)
-        centres = self.means + alpha * self.variances / total * away
+        deviation = x_t[:, None] - alpha * self.means  # (N, M, D)
+        log_weights = self.log_weights - 0.5 * (deviation.square() / total + total.log()).sum(2)
+        centres = self.means + alpha * self.variances / total * deviation
         return (log_weights.softmax(1)[..., None] * centres).sum(1)
 
 
@@ -92,8 +92,8 @@ class OracleDenoiser(ModelMixin, ConfigMixin):
         self.scheduler: Any = None
 
     @classmethod
-    def of(cls, mixture: Mixture, scheduler: Any) -> "OracleDenoiser":
-        """The denoiser of a mixture, in the form of prediction and at the timesteps of a scheduler."""
+    def from_mixture(cls, mixture: Mixture, scheduler: Any) -> "OracleDenoiser":
+        """The denoiser of a mixture, with a scheduler's prediction form and timesteps."""
         model = cls(*mixture.means.shape)
         for name in ("log_weights", "means", "variances"):
             getattr(model, name).data = getattr(mixture, name).clone()
@@ -101,7 +101,7 @@ class OracleDenoiser(ModelMixin, ConfigMixin):
         return model
 
     def forward(self, sample: Tensor, timestep: Tensor | float, return_dict: bool = True) -> Any:
-        """What a network would predict of ``sample`` (N, D)."""
+        """The exact prediction for ``sample``, ``[batch, dim]``."""
         level = noise_at(self.scheduler, torch.as_tensor(timestep).flatten()[0])
         mixture = Mixture(log_weights=self.log_weights, means=self.means, variances=self.variances)
         x_t = sample.double()
@@ -112,7 +112,7 @@ class OracleDenoiser(ModelMixin, ConfigMixin):
 
 @dataclass
 class Points(BaseOutput):
-    """What :class:`OraclePipeline` returns: points (N, D), in the place where others return images."""
+    """What :class:`OraclePipeline` returns: points ``[batch, dim]``, under the name of other pipelines' images."""
 
     images: Tensor
 
@@ -132,13 +132,13 @@ class OraclePipeline(DiffusionPipeline):
         generator: Generator | list[Generator] | None = None,
         eta: float = 0.0,
     ) -> "Points":
-        """Samples (batch_size, D), in float64."""
+        """Sample points, float64 ``[batch_size, dim]``."""
         shape = (batch_size, self.unet.config["dimensions"])
         self.scheduler.set_timesteps(num_inference_steps)
         x_t = randn_tensor(shape, generator=generator, dtype=torch.float64)
         x_t = x_t * float(getattr(self.scheduler, "init_noise_sigma", 1.0))
-        drawn = {"generator": generator} | ({"eta": eta} if eta else {})
+        noise = {"generator": generator} | ({"eta": eta} if eta else {})
         for t in self.scheduler.timesteps:
-            given = self.scheduler.scale_model_input(x_t, t) if hasattr(self.scheduler, "scale_model_input") else x_t
-            x_t = self.scheduler.step(self.unet(given, t).sample, t, x_t, **drawn).prev_sample
+            scaled = self.scheduler.scale_model_input(x_t, t) if hasattr(self.scheduler, "scale_model_input") else x_t
+            x_t = self.scheduler.step(self.unet(scaled, t).sample, t, x_t, **noise).prev_sample
         return Points(images=x_t)

@@ -1,8 +1,8 @@
 """The scenes the testbed draws: one or two coloured shapes on a plain background, 64 x 64 pixels.
 
 A scene is a background colour and one or two *sprites*: a shape of some size in some place, with a soft-edged mask m.
-Sprites of one scene never overlap, so a picture is ``b + sum_k m_k (c_k - b)``, with b and c_k colours of the palette.
-Places lie on a grid of 4 pixels, hence every picture that can be drawn is known and `judge` can match it exactly.
+Sprites of one scene never overlap, so an image is ``b + sum_k m_k (c_k - b)``, with b and c_k colours of the palette.
+Places lie on a grid of 4 pixels, hence every image that can be drawn is known and `judge` can match it exactly.
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,7 @@ def random_scene(rng: np.random.Generator, *, pair_share: float = 0.6) -> Scene:
 
 
 def draw(scenes: Sequence[Scene]) -> Tensor:
-    """Pictures of scenes, ``[N, 3, 64, 64]`` in [0, 1]."""
+    """Images of scenes, ``[N, 3, 64, 64]`` in [0, 1]."""
     images = torch.stack([RGB[COLOURS.index(scene.background)] for scene in scenes])[:, :, None, None]
     images = images.repeat(1, 1, SIDE, SIDE)
     for image, scene in zip(images, scenes, strict=True):

@@ -1,7 +1,7 @@
-"""Train the text encoder to tell what a caption claims, before it is frozen for the denoiser.
+"""Train the text encoder to represent the claims of a caption, before it is frozen for the denoiser.
 
-Linear heads read shapes, colours, size, relation and background off each of the last positions, which a causal
-encoder reaches only after the whole caption. A denoiser this small learns far less from a random encoder.
+Linear heads predict shapes, colours, size, relation and background from each of the last positions, which a causal
+encoder reaches after the whole caption. A denoiser of this size learns far less from a random encoder.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ _READ = 3  # the longest caption ends three positions before the last
 
 def _labels(claim: Claim) -> list[int]:
     second = (claim.shapes[1], claim.colours[1]) if claim.pair else (None, None)
-    said = (claim.shapes[0], claim.colours[0], *second, claim.size, claim.pair, claim.background)
-    return [answers.index(word) for answers, word in zip(_ANSWERS, said, strict=True)]
+    values = (claim.shapes[0], claim.colours[0], *second, claim.size, claim.pair, claim.background)
+    return [answers.index(word) for answers, word in zip(_ANSWERS, values, strict=True)]
 
 
 def train_text_encoder(
@@ -41,18 +41,18 @@ def train_text_encoder(
     *,
     steps: int,
     batch: int = 128,
-    peak_rate: float = 3e-3,
+    peak_lr: float = 3e-3,
     seed: int = 0,
     report: Callable[[int, float], None],
 ) -> CLIPTextModel:
-    """A frozen encoder from whose output every claim can be read; ``report`` gets step and loss."""
+    """Train and freeze an encoder whose output determines every claim; ``report`` receives step and loss."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     encoder = make_text_encoder(tokenizer)
     heads = nn.Linear(encoder.config.hidden_size, sum(_SIZES))
     parameters = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_rate, weight_decay=0)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, weight_decay=0)
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, pct_start=0.1)
 
     def loss() -> Tensor:
         captions = [random_caption(random_scene(rng), rng) for _ in range(batch)]
@@ -63,5 +63,5 @@ def train_text_encoder(
         wanted = labels[:, :, None].expand(-1, -1, _READ).unbind(1)
         return torch.stack([cross_entropy(guess, answer) for guess, answer in zip(logits, wanted, strict=True)]).sum()
 
-    descend(loss, optimizer, rate, steps=steps, report=report)
+    descend(loss, optimizer, lr_scheduler, steps=steps, report=report)
     return encoder.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """Train the denoiser on cached latents: eps-prediction, 10 % of captions dropped, averaged weights.
 
-The squared error of each draw is weighted by min(SNR, 5)/SNR (Hang et al. 2023, arXiv 2303.09556): what a caption
-decides is settled at high noise, and the plain error spends most of its strength on low noise.
+The squared error is weighted by min(SNR, 5)/SNR (Hang et al. 2023, arXiv 2303.09556): captions take effect at high
+noise, while low noise dominates the plain error.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _SNR_CAP = 5.0
 
 @torch.no_grad()
 def embed(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, captions: Sequence[str]) -> Tensor:
-    """What the denoiser attends to, ``[N, TOKENS, width]``."""
+    """The caption embeddings of the denoiser, ``[batch, TOKENS, width]``."""
     tokens = tokenizer(
         list(captions), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
@@ -41,18 +41,18 @@ def train_unet(
     steps: int,
     scenes: int = 24_000,
     batch: int = 64,
-    peak_rate: float = 1.5e-3,
+    peak_lr: float = 1.5e-3,
     seed: int = 0,
     report: Callable[[int, float], None],
 ) -> UNet2DConditionModel:
-    """A frozen denoiser with averaged weights; ``report`` gets step and loss."""
+    """Train and freeze a denoiser with averaged weights; ``report`` receives step and loss."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     pool = [random_scene(rng) for _ in range(scenes)]
     latents = encode(vae, pool) * vae.config["scaling_factor"]
     unet, noise = make_unet(), make_noise()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=peak_rate, weight_decay=1e-3, betas=(0.9, 0.99))
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.05)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=peak_lr, weight_decay=1e-3, betas=(0.9, 0.99))
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, pct_start=0.05)
     average = EMAModel(unet.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
 
     def loss() -> Tensor:
@@ -65,6 +65,9 @@ def train_unet(
         snr = compute_snr(noise, t)
         return (error * snr.clamp(max=_SNR_CAP) / snr).mean()
 
-    descend(loss, optimizer, rate, steps=steps, report=report, after_step=lambda: average.step(unet.parameters()))
+    def update_average() -> None:
+        average.step(unet.parameters())
+
+    descend(loss, optimizer, lr_scheduler, steps=steps, report=report, after_step=update_average)
     average.copy_to(unet.parameters())
     return unet.eval().requires_grad_(False)

@@ -24,7 +24,7 @@ def train_vae(
     *,
     steps: int,
     batch: int = 16,
-    peak_rate: float = 2e-3,
+    peak_lr: float = 2e-3,
     seed: int = 0,
     report: Callable[[int, float], None],
 ) -> AutoencoderKL:
@@ -32,8 +32,8 @@ def train_vae(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     vae = make_vae()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=peak_rate, weight_decay=0)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=peak_lr, weight_decay=0)
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, pct_start=0.1)
 
     def loss() -> Tensor:
         images = 2 * draw([random_scene(rng) for _ in range(batch)]) - 1
@@ -41,7 +41,7 @@ def train_vae(
         rebuilt = 2 * decode(vae, posterior.sample()) - 1
         return mse_loss(rebuilt, images) + 0.5 * l1_loss(rebuilt, images) + _KL_WEIGHT * posterior.kl().mean() / 256
 
-    descend(loss, optimizer, rate, steps=steps, report=report)
+    descend(loss, optimizer, lr_scheduler, steps=steps, report=report)
     vae.eval().requires_grad_(False)
     latents = encode(vae, [random_scene(rng) for _ in range(512)])
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
@@ -53,7 +53,7 @@ def sharpen_decoder(
     *,
     steps: int,
     batch: int = 16,
-    peak_rate: float = 2e-3,
+    peak_lr: float = 2e-3,
     seed: int = 0,
     report: Callable[[int, float], None],
 ) -> None:
@@ -62,8 +62,8 @@ def sharpen_decoder(
     rng = np.random.default_rng(seed)
     decoding = ("post_quant_conv.", "decoder.")
     parameters = [parameter.requires_grad_() for name, parameter in vae.named_parameters() if name.startswith(decoding)]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_rate, weight_decay=0)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, weight_decay=0)
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, pct_start=0.1)
 
     def loss() -> Tensor:
         scenes = [random_scene(rng) for _ in range(batch)]
@@ -72,7 +72,7 @@ def sharpen_decoder(
         rebuilt = decode(vae, latents)
         return l1_loss(rebuilt, draw(scenes))
 
-    descend(loss, optimizer, rate, steps=steps, report=report)
+    descend(loss, optimizer, lr_scheduler, steps=steps, report=report)
     vae.requires_grad_(False)
 
 
@@ -84,5 +84,5 @@ def encode(vae: AutoencoderKL, scenes: Sequence[Scene], *, batch: int = 64) -> T
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Pictures of unscaled latents, ``[N, 3, 64, 64]``, in [0, 1] but for the decoder's overshoot."""
+    """Images of unscaled latents, ``[N, 3, 64, 64]``, in [0, 1] but for the decoder's overshoot."""
     return vae.decode(latents, return_dict=False)[0] / 2 + 0.5  # pyright: ignore[reportArgumentType]

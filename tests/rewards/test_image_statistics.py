@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deradiff.errors import RewardError
 from deradiff.rewards import card_of, load_reward
-from deradiff.rewards.damage import EDGE_SIDE, contrast, edges, saturation
+from deradiff.rewards.image_statistics import EDGE_SIDE, contrast, edges, saturation
 
 ALL = {"saturation": saturation, "contrast": contrast, "edges": edges}
 
@@ -100,5 +100,5 @@ def test_each_is_found_by_name_and_should_stay_as_it_is(name: str) -> None:
     assert (card.name, card.direction, card.model) == (name, "steady", "none")
     assert (card.margin, card.relative) == (0.25, True)
     assert card.margin_source
-    with pytest.raises(RewardError, match=r"\(2, 1, 4, 4\); expected N, 3, H, W"):
+    with pytest.raises(RewardError, match=r"\(2, 1, 4, 4\); expected \[batch, 3"):
         ALL[name](torch.zeros(2, 1, 4, 4), ["a", "b"])

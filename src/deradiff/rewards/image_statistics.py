@@ -1,7 +1,7 @@
-"""What over-optimisation does to a picture's colour and sharpness: three numbers that should stay as they are.
+"""Image statistics that over-optimisation changes: saturation, contrast and edges, which should stay steady.
 
-Each takes pixels (N, 3, H, W) in [0, 1], returns N numbers, is differentiable in the pixels and reads no prompt. Pixels
-are taken as they are stored: luma is of gamma-encoded red, green and blue.
+Each takes pixels ``[batch, 3, height, width]`` in [0, 1], returns ``[batch]``, is differentiable in the pixels and
+ignores prompts. Luma is computed from gamma-encoded red, green and blue.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import RewardError
-from deradiff.rewards.card import Card, carded
-from deradiff.rewards.pool import pooled
+from deradiff.rewards.card import Card, with_card
+from deradiff.rewards.preprocess import downsample
 
 LUMA = (0.2126, 0.7152, 0.0722)  # of red, green and blue in sRGB's primaries (ITU-R BT.709)
-EDGE_SIDE = 256  # px that edges are looked for in
+EDGE_SIDE = 256  # px, the longer side at which edges are measured
 
 
-@carded(
+@with_card(
     Card(
         name="saturation",
         measures="how colourful the picture is: the mean of its pixels' largest channel less the smallest",
@@ -32,9 +32,9 @@ EDGE_SIDE = 256  # px that edges are looked for in
     )
 )
 def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-    """The mean over pixels of max - min over channels, (N,), in [0, 1].
+    """The mean over pixels of max - min over channels, ``[batch]``, in [0, 1].
 
-    HSV's chroma, not its saturation, which is any number at black.
+    This is HSV's chroma. HSV's saturation is undefined at black.
 
     Raises:
         RewardError: pixels of another shape.
@@ -43,7 +43,7 @@ def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
     return (pixels.amax(1) - pixels.amin(1)).mean((1, 2))
 
 
-@carded(
+@with_card(
     Card(
         name="contrast",
         measures="how far light and dark lie apart: the standard deviation of luma over the picture",
@@ -58,7 +58,7 @@ def saturation(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
     )
 )
 def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Root mean square contrast, (N,), in [0, 0.5]: the deviation of luma from its mean over the picture.
+    """Root mean square contrast, ``[batch]``, in [0, 0.5]: the standard deviation of luma over the image.
 
     Raises:
         RewardError: pixels of another shape.
@@ -66,7 +66,7 @@ def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
     return _luma(pixels).flatten(1).std(1, correction=0)
 
 
-@carded(
+@with_card(
     Card(
         name="edges",
         measures="how much outline and texture there is: the mean gradient of luma, per side of the picture",
@@ -81,15 +81,15 @@ def contrast(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
     )
 )
 def edges(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-    """The mean of |d luma / dx| + |d luma / dy|, (N,), >= 0, with x and y in widths and heights of the picture.
+    """The mean of |d luma / dx| + |d luma / dy|, ``[batch]``, >= 0, with x and y in widths and heights of the image.
 
-    Lengths in pixels would make the same picture's gradients fade as it is drawn larger, and noise of single pixels
-    would count the more. So gradients are per side, and a larger picture is first pooled to `EDGE_SIDE`.
+    Gradients per pixel would shrink as an image is enlarged, and single-pixel noise would count more. Therefore
+    gradients are per side, and larger images are first downsampled to `EDGE_SIDE`.
 
     Raises:
         RewardError: pixels of another shape.
     """
-    luma = pooled(_luma(pixels)[:, None], EDGE_SIDE)[:, 0]
+    luma = downsample(_luma(pixels)[:, None], EDGE_SIDE)[:, 0]
     across, down = luma.diff(dim=2).abs(), luma.diff(dim=1).abs()
     return across.sum(2).mean(1) + down.sum(1).mean(1)
 
@@ -101,4 +101,4 @@ def _luma(pixels: Tensor) -> Tensor:
 
 def _check(pixels: Tensor) -> None:
     if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise RewardError(f"got pixels of shape {tuple(pixels.shape)}; expected N, 3, H, W in [0, 1]")
+        raise RewardError(f"got pixels of shape {tuple(pixels.shape)}; expected [batch, 3, height, width] in [0, 1]")
