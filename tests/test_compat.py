@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import logging
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import diffusers
 import pytest
 import torch
 from tests.laws import schedules
+from torch import Tensor
 
 import deradiff
 from deradiff import compat
@@ -122,3 +124,36 @@ def test_a_foreign_scheduler_is_taken_as_it_is_registered(caplog: pytest.LogCapt
         assert noise_at(Foreign(), 600.0).sigma.item() == pytest.approx(0.6)
     finally:
         compat._SCHEDULERS.pop("Foreign")
+
+
+def sampled(name: str, rows: list[int]) -> Tensor:
+    """From the same state in every row, with a generator of its own for each row: as a sweep does."""
+    scheduler = schedules.fresh(name)
+    sample = schedules.randn(1, 4, 8, 8).expand(len(rows), 4, 8, 8).clone()
+    generators = [torch.Generator().manual_seed(row) for row in rows]
+    takes = "generator" in inspect.signature(scheduler.step).parameters
+    for timestep in schedules.timesteps_of(scheduler):
+        prediction = 0.1 * schedules.network_input(scheduler, sample, timestep)
+        more = {"generator": generators} if takes else {}
+        sample = schedules.step(scheduler, prediction, timestep, sample, **more)
+    return sample
+
+
+@pytest.mark.parametrize("name", schedules.EVERY)
+def test_an_image_is_that_of_its_seed_alone_and_in_a_batch(name: str) -> None:
+    together = sampled(name, [0, 1])
+    assert torch.equal(together, sampled(name, [0, 1]))
+    assert torch.allclose(together[:1], sampled(name, [0]), atol=1e-10)
+    assert is_stochastic(schedules.fresh(name)) == (not torch.allclose(together[0], together[1]))
+
+
+def test_schedulers_that_draw_from_a_source_of_their_own_are_known() -> None:
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "schedulers"
+    using = [file for file in folder.glob("*.py") if "= BrownianTreeNoiseSampler(" in file.read_text(encoding="utf-8")]
+    nodes = [node for file in using for node in ast.parse(file.read_text(encoding="utf-8")).body]
+    names = {node.name for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith("Scheduler")}
+    assert names == {name for name, traits in compat._SCHEDULERS.items() if traits.seeds_itself}
+    assert names

@@ -85,6 +85,8 @@ class SchedulerTraits:
     Attributes:
         draws_noise: whether steps draw noise, whatever the config; ``algorithm_type="sde-..."`` and
             ``stochastic_sampling`` are read off it besides.
+        seeds_itself: whether noise is drawn from a source of the scheduler's own, for a whole batch, and not from the
+            generators that a pipeline is given.
         renoises: whether steps put new noise on the predicted x_0, and keep nothing of x_t.
         draws_posterior: of the config and eta, whether a step draws x_s from q(x_s | x_t, x_0) at the predicted x_0.
         ends_at: alpha² after the last step along a training table: ``"clean"`` 1, ``"first"`` the table's first entry;
@@ -94,6 +96,7 @@ class SchedulerTraits:
     """
 
     draws_noise: bool = False
+    seeds_itself: bool = False
     renoises: bool = False
     draws_posterior: Posterior = _never
     ends_at: Literal["clean", "first"] | None = None
@@ -102,10 +105,11 @@ class SchedulerTraits:
 
 
 _PLAIN, _NOISY = SchedulerTraits(), SchedulerTraits(draws_noise=True)
+_SELF_SEEDED = SchedulerTraits(draws_noise=True, seeds_itself=True)
 _SCHEDULERS: dict[str, SchedulerTraits] = {
     "CogVideoXDDIMScheduler": _PLAIN,
     "CogVideoXDPMScheduler": _NOISY,
-    "CosineDPMSolverMultistepScheduler": _NOISY,
+    "CosineDPMSolverMultistepScheduler": _SELF_SEEDED,
     "DDIMInverseScheduler": _PLAIN,
     "DDIMParallelScheduler": SchedulerTraits(draws_posterior=_of_ddim),
     "DDIMScheduler": SchedulerTraits(draws_posterior=_of_ddim),
@@ -115,7 +119,7 @@ _SCHEDULERS: dict[str, SchedulerTraits] = {
     "DEISMultistepScheduler": _PLAIN,
     "DPMSolverMultistepInverseScheduler": _PLAIN,
     "DPMSolverMultistepScheduler": SchedulerTraits(draws_posterior=_of_first_order_sde),
-    "DPMSolverSDEScheduler": _NOISY,
+    "DPMSolverSDEScheduler": _SELF_SEEDED,
     "DPMSolverSinglestepScheduler": _PLAIN,
     "EDMDPMSolverMultistepScheduler": _PLAIN,
     "EDMEulerScheduler": _PLAIN,
@@ -168,10 +172,15 @@ def known_schedulers() -> set[str]:
 
 def scheduler_traits(scheduler: object) -> SchedulerTraits:
     """What is known of a scheduler's class; an unknown one counts as deterministic, with a warning."""
-    for base in type(scheduler).__mro__:
+    return traits_of(type(scheduler))
+
+
+def traits_of(scheduler: type) -> SchedulerTraits:
+    """As :func:`scheduler_traits`, of a class."""
+    for base in scheduler.__mro__:
         if base.__name__ in _SCHEDULERS:
             return _SCHEDULERS[base.__name__]
-    name = type(scheduler).__name__
+    name = scheduler.__name__
     if name not in _warned:
         _warned.add(name)
         logger.warning(

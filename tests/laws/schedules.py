@@ -123,9 +123,8 @@ def add_noise(scheduler: Any, sample: Tensor, noise: Tensor, timestep: Tensor) -
     return scheduler.add_noise(sample, noise, timestep)
 
 
-def step(scheduler: Any, prediction: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
+def step(scheduler: Any, prediction: Tensor, timestep: Tensor, sample: Tensor, **options: Any) -> Tensor:
     """One step as the pipeline of this scheduler calls it."""
-    options: dict[str, Any] = {}
     if hasattr(scheduler, "_alpha_cumprod"):
         timestep = timestep.expand(len(sample))
     if type(scheduler).__name__ == "UnCLIPScheduler" and timestep > 0:

@@ -114,3 +114,26 @@ def test_a_vae_that_cannot_slice_is_left_alone() -> None:
     for vae in (None, torch.nn.Linear(1, 1)):
         with decoding_one_by_one(SimpleNamespace(vae=vae)):
             pass
+
+
+def test_a_scheduler_that_seeds_itself_is_refused_by_name() -> None:
+    pipe: Any = ZOO["sd"].build()
+    own: Any = type("DPMSolverSDEScheduler", (type(pipe.scheduler),), {})
+    with pytest.raises(ConfigError, match=r"DPMSolverSDEScheduler draws its noise from a source of its own"):
+        set_scheduler(pipe, "DPMSolverSDEScheduler")
+    pipe.scheduler = own.from_config(pipe.scheduler.config)
+    with pytest.raises(ConfigError, match="would not be that of its seed"):
+        set_scheduler(pipe, None)
+
+
+def test_a_folder_of_the_fp16_variant_alone_is_read(tmp_path: Path) -> None:
+    pipe: Any = ZOO["sd"].build()
+    pipe.to(dtype=torch.float16)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    loaded = load_pipeline(str(tmp_path))
+    weights = loaded.unet.state_dict()
+    assert all(torch.equal(weights[name], value.float()) for name, value in pipe.unet.state_dict().items())
+    (next((tmp_path / "unet").glob("*.safetensors"))).unlink()
+    with pytest.raises(ConfigError, match="can't be loaded") as caught:
+        load_pipeline(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1

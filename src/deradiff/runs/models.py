@@ -9,16 +9,23 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors import SafetensorError, safe_open
 
-from deradiff.errors import ConfigError
+from deradiff.anchor.lora import in_short
+from deradiff.anchor.source import choose_variant
+from deradiff.compat import traits_of
+from deradiff.errors import AnchorError, ConfigError
 from deradiff.runs.recipe import Recipe
 
 
 def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", offload: bool = False) -> Any:
-    """A pipeline from a folder or the hub, by safetensors only.
+    """A pipeline from a folder, a single file or the hub, by safetensors only.
+
+    Of a folder the plain weights are taken, or the variant (fp16) that is there alone. A single-file checkpoint takes
+    its configs from a pipeline folder in which it lies, or from the hub.
 
     Args:
-        model: folder or hub id.
+        model: folder, safetensors file or hub id.
         device: where it runs.
         dtype: of its weights: float32, float16 or bfloat16.
         offload: keep each network on the CPU while it isn't called.
@@ -31,11 +38,11 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
             "offloading keeps networks on the CPU until they run elsewhere; give --device too, such as cuda"
         )
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=Path(model).is_dir()
-        )
-    except (OSError, ValueError) as error:
+        pipe = _from_single_file(Path(model), dtype) if Path(model).is_file() else _from_pretrained(model, dtype)
+    except AnchorError as error:
         raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ConfigError(f"the model {model!r} can't be loaded: {in_short(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     try:
         if offload:
@@ -45,6 +52,27 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"the device {device!r} can't be used: {error}") from error
     return pipe
+
+
+def _from_pretrained(model: str, dtype: str) -> Any:
+    folder = Path(model)
+    variant = None
+    for part in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if part.is_dir() and (part / "config.json").is_file():
+            variant = choose_variant([file.name for file in part.iterdir()], str(part)) or variant
+    return DiffusionPipeline.from_pretrained(
+        model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=folder.is_dir(), variant=variant
+    )
+
+
+def _from_single_file(file: Path, dtype: str) -> Any:
+    if file.suffix != ".safetensors":
+        raise ConfigError(f"the model {file} is no safetensors file; other files can run code when they are loaded")
+    with safe_open(file, framework="pt") as opened:
+        is_xl = any(key.startswith("conditioner.embedders.1.") for key in opened.keys())  # noqa: SIM118
+    kind = diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
+    beside = str(file.parent) if (file.parent / "model_index.json").is_file() else None
+    return kind.from_single_file(str(file), config=beside, torch_dtype=getattr(torch, dtype))
 
 
 # made for the models of the others, though diffusers doesn't list them among these
@@ -63,30 +91,41 @@ def set_scheduler(pipe: Any, name: str | None) -> None:
 
 
 def check_scheduler(pipe: Any, name: str | None) -> None:
-    """Check that :func:`set_scheduler` can set a name.
+    """Check that :func:`set_scheduler` can set a name, and that a cell's seed decides its image there.
 
     Raises:
-        ConfigError: no scheduler of that name, or one that doesn't suit the pipeline.
+        ConfigError: no scheduler of that name, or one that doesn't suit the pipeline, or draws noise from a source of
+            its own.
     """
     current = type(pipe.scheduler).__name__
     if name in (None, current):
-        return
+        return _check_seeded(type(pipe.scheduler))
     like: Any = diffusers.DDIMScheduler() if current in _FOR_DISTILLED else pipe.scheduler
     suited = {cls.__name__ for cls in like.compatibles} | {current}
     if "DDIMScheduler" in suited:
         suited |= _FOR_DISTILLED
     if name not in suited:
         raise ConfigError(f"{name!r} is no scheduler for {type(pipe).__name__}; choose from {sorted(suited)}")
+    return _check_seeded(getattr(diffusers, str(name)))
 
 
-def call(
+def _check_seeded(scheduler: type) -> None:
+    if traits_of(scheduler).seeds_itself:
+        raise ConfigError(
+            f"{scheduler.__name__} draws its noise from a source of its own, for a whole batch at once, so an image "
+            "would not be that of its seed; give another --scheduler, such as EulerAncestralDiscreteScheduler, or "
+            "DPMSolverMultistepScheduler"
+        )
+
+
+def call_flagged(
     pipe: Any,
     recipe: Recipe,
     prompts: Sequence[str],
     generators: Sequence[torch.Generator],
     guidance: float | None,
     **settings: Any,
-) -> list[Any]:
+) -> tuple[list[Any], list[int]]:
     """One call of a pipeline with a recipe's steps and size.
 
     Args:
@@ -98,7 +137,8 @@ def call(
         settings: whatever else the pipeline takes, such as ``output_type``.
 
     Returns:
-        The images, in the order of the prompts; PIL images unless ``output_type`` asks for others.
+        The images, in the order of the prompts, PIL images unless ``output_type`` asks for others; and the indices of
+        those that the pipeline's safety checker made black.
 
     Raises:
         ConfigError: the pipeline draws no images, or takes no such setting.
@@ -115,7 +155,13 @@ def call(
         raise ConfigError(f"{type(pipe).__name__} takes no {', '.join(unknown)}; leave it out")
     arguments = {name: _for_each_row(name, value, len(prompts), taken) for name, value in arguments.items()}
     output = pipe(prompt=list(prompts), generator=list(generators), num_inference_steps=recipe.steps, **arguments)
-    return list(output.images)
+    flags = getattr(output, "nsfw_content_detected", None) or []
+    return list(output.images), [index for index, flag in enumerate(flags) if flag]
+
+
+def call(*args: Any, **kwargs: Any) -> list[Any]:
+    """The images of :func:`call_flagged`."""
+    return call_flagged(*args, **kwargs)[0]
 
 
 def _for_each_row(name: str, value: Any, count: int, taken: Container[str]) -> Any:

@@ -1,5 +1,6 @@
 """The lines of a run's journals, one JSON object each."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -64,6 +65,7 @@ class CellsRecord(BaseModel):
         sha256: of the image files.
         statistics: name (`STATISTICS`) -> value of each image's trajectory, None where it isn't known.
         info: how they were sampled.
+        blackened: indices of images that the pipeline's safety checker made black.
     """
 
     model_config = _CONFIG
@@ -74,6 +76,7 @@ class CellsRecord(BaseModel):
     sha256: tuple[str, ...]
     statistics: dict[str, tuple[float | None, ...]] = {}
     info: SamplingInfo
+    blackened: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _lengths(self) -> "CellsRecord":
@@ -82,6 +85,8 @@ class CellsRecord(BaseModel):
             raise ValueError(f"its lists have {sorted(lengths)} entries; expected one an image")
         if any(not 0 <= prompt < len(self.prompts) for prompt, *_ in self.cells):
             raise ValueError("a cell has a prompt that isn't there")
+        if any(not 0 <= index < len(self.keys) for index in self.blackened):
+            raise ValueError("a blackened image that isn't there")
         return self
 
     @classmethod
@@ -92,6 +97,7 @@ class CellsRecord(BaseModel):
         sha256: list[str],
         statistics: dict[str, list[float | None]],
         info: SamplingInfo,
+        blackened: Sequence[int] = (),
     ) -> "CellsRecord":
         """A record of some cells, in their order."""
         prompts = {prompt: number for number, prompt in enumerate(dict.fromkeys(cell.prompt for cell in cells))}
@@ -102,6 +108,7 @@ class CellsRecord(BaseModel):
             sha256=tuple(sha256),
             statistics={name: tuple(values) for name, values in statistics.items()},
             info=info,
+            blackened=tuple(blackened),
         )
 
     def select(self, indices: list[int]) -> "CellsRecord":
@@ -114,6 +121,7 @@ class CellsRecord(BaseModel):
                 "statistics": {
                     name: tuple(values[index] for index in indices) for name, values in self.statistics.items()
                 },
+                "blackened": tuple(new for new, index in enumerate(indices) if index in self.blackened),
             }
         )
 

@@ -29,6 +29,7 @@ class Image(NamedTuple):
         sha256: of its file.
         statistics: of its trajectory, nan where unknown; as `STATISTICS`.
         computed_with: the lams whose predictions its own depends on; empty where it depends on none.
+        blackened: whether the pipeline's safety checker made it black.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class Image(NamedTuple):
     sha256: str
     statistics: tuple[float, ...]
     computed_with: tuple[float, ...] = ()
+    blackened: bool = False
 
 
 def journalled_images(store: Store) -> dict[Cell, Image]:
@@ -55,8 +57,9 @@ def journalled_images(store: Store) -> dict[Cell, Image]:
             for name in STATISTICS
         ]
         rows = zip(*columns, strict=True)
-        for cell, key, digest, row in zip(record.values(), record.keys, record.sha256, rows, strict=True):
-            image = Image(cell, key, digest, row, record.info.lams)
+        entries = zip(record.values(), record.keys, record.sha256, rows, strict=True)
+        for number, (cell, key, digest, row) in enumerate(entries):
+            image = Image(cell, key, digest, row, record.info.lams, number in record.blackened)
             if images.setdefault(cell, image).sha256 != digest:
                 contradicting.setdefault(cell, [images[cell]]).append(image)
             images[cell] = image

@@ -1,5 +1,6 @@
 """Sampling what is missing of a run: every block is sampled, saved and journalled."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
 from deradiff.runs.sampler import Sampler, sampling_blocks
 from deradiff.runs.store import Store, Writer, missing_of
+
+logger = logging.getLogger("deradiff")
 
 Progress = Callable[[int], None]  # called with how many more images are done
 
@@ -71,10 +74,14 @@ def sample_missing(
         missing = missing_of(store)
         if store.recipe.policy == "adaptive":
             sampler.update(store.records())
+        blackened = 0
         for block in sampling_blocks(store.recipe, list(requests), missing, shard):
             record = _sampled(store, writer, pool, sampler, block)
             sampler.update([record])
+            blackened += len(record.blackened)
             progress(len(record.keys))
+    if blackened:
+        logger.warning("the pipeline's safety checker made %d images black: they are kept, and never scored", blackened)
 
 
 def _sampled(store: Store, writer: Writer, pool: Executor, sampler: Sampler, block: list[Cell]) -> CellsRecord:
@@ -87,6 +94,7 @@ def _sampled(store: Store, writer: Writer, pool: Executor, sampler: Sampler, blo
         _save(writer, pool, files, sampled.images),
         sampled.statistics,
         sampled.info,
+        sampled.blackened,
     )
     writer.append(record)
     return record

@@ -13,7 +13,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from deradiff.acceleration import Adaptive, Budget, Exact, Policy, Reuse
@@ -21,7 +20,7 @@ from deradiff.acceleration.cells import free_memory, is_out_of_memory
 from deradiff.errors import RealignError
 from deradiff.realignment import Handle, sweeping
 from deradiff.runs.cells import Cell, Request, Shard, blocks
-from deradiff.runs.models import call
+from deradiff.runs.models import call_flagged
 from deradiff.runs.recipe import REFRESH, Recipe
 from deradiff.runs.records import STATISTICS, CellsRecord, SamplingInfo, SpotCheck
 from deradiff.runs.spot_checks import SpotChecks
@@ -38,11 +37,13 @@ class Sampled:
         images: one a cell.
         statistics: of their trajectories, by name, one value a cell.
         info: how they were sampled.
+        blackened: indices of images that the pipeline's safety checker made black.
     """
 
-    images: list[Image.Image]
+    images: list[Any]
     statistics: dict[str, list[float | None]]
     info: SamplingInfo
+    blackened: list[int]
 
 
 class Sampler:
@@ -78,7 +79,7 @@ class Sampler:
             RealignError: its calls can't be evaluated by the recipe's policy, or one image doesn't fit in memory.
         """
         try:
-            return Sampled(*self._sample(cells, {}))
+            return self._sample(cells, {})
         except (RuntimeError, MemoryError) as error:  # network calls back off by themselves; this is all the rest
             if not is_out_of_memory(error):
                 raise
@@ -92,8 +93,8 @@ class Sampler:
             ConfigError: as :meth:`sample`.
             RealignError: as :meth:`sample`.
         """
-        images, _, info = self._sample(cells, {"output_type": "latent"})
-        return torch.stack(images), info
+        sampled = self._sample(cells, {"output_type": "latent"})
+        return torch.stack(sampled.images), sampled.info
 
     def _halves(self, cells: list[Cell], error: BaseException) -> list[list[Cell]]:
         """A block in two, where memory ran out; later blocks are sampled in parts as small from the start."""
@@ -111,12 +112,15 @@ class Sampler:
         free_memory(len(cells), self.largest)
         return halves
 
-    def _sample(self, cells: list[Cell], settings: dict[str, Any]) -> tuple[list[Any], Any, SamplingInfo]:
+    def _sample(self, cells: list[Cell], settings: dict[str, Any]) -> Sampled:
         recipe, began, before = self.recipe, time.monotonic(), self.budget.calls
         filled = cells + [cells[-1]] * (self._rows(cells) - len(cells))
         if recipe.policy == "weights":
-            images = self._call(filled, settings)[: len(cells)]
-            return images, {}, self._info(cells, recipe.steps * len(cells), began, None, [])
+            with final_latents(self.pipe) as final:
+                images, blackened = self._call(filled, settings)
+                _check_finite(filled, final())
+            info = self._info(cells, recipe.steps * len(cells), began, None, [])
+            return Sampled(images[: len(cells)], {}, info, [index for index in blackened if index < len(cells)])
         tolerance, index = self.checks.tolerance, self.checks.select(len(cells))
         lams = len({cell.lam for cell in cells}) if recipe.depends_on_lams else 1
         with ExitStack() as stack:
@@ -125,15 +129,19 @@ class Sampler:
                 stack.enter_context(self.handle.recording())
             final = stack.enter_context(final_latents(self.pipe))
             self.handle.particles = recipe.particles if recipe.needs_particles(cells[0].lam) else 1
-            images = self._call(filled, settings)[: len(cells)]
+            images, blackened = self._call(filled, settings)
+            _check_finite(filled, final())
             recorded = columns(self.handle.paths) if self.handle.paths and recipe.diagnostics else {}
         counted = self.budget.calls - before
         shares = [recipe.nfe(cell.lam) for cell in filled]  # copies cost what the last cell does
         filling = round(counted * sum(shares[len(cells) :]) / sum(shares))
         checks = [] if index is None else [self._check(cells, index, final())]
-        statistics = {name: [*recorded[name][: len(cells)]] for name in STATISTICS if name in recorded}
+        statistics: dict[str, list[float | None]] = {
+            name: [*recorded[name][: len(cells)]] for name in STATISTICS if name in recorded
+        }
         nfe = counted - filling
-        return images, statistics, self._info(cells, nfe, began, tolerance, checks)
+        info = self._info(cells, nfe, began, tolerance, checks)
+        return Sampled(images[: len(cells)], statistics, info, [index for index in blackened if index < len(cells)])
 
     def _info(
         self, cells: list[Cell], nfe: int, began: float, tolerance: float | None, checks: list[SpotCheck]
@@ -159,10 +167,10 @@ class Sampler:
             return Reuse(self.recipe.refresh or REFRESH)
         return Exact() if tolerance is None else Adaptive(tolerance)
 
-    def _call(self, cells: list[Cell], settings: dict[str, Any]) -> list[Any]:
+    def _call(self, cells: list[Cell], settings: dict[str, Any]) -> tuple[list[Any], list[int]]:
         lams = [cell.lam for cell in cells]
         self.handle.lam = lams if len(set(lams)) > 1 else lams[0]
-        return call(
+        return call_flagged(
             self.pipe,
             self.recipe,
             [cell.prompt for cell in cells],
@@ -180,6 +188,26 @@ class Sampler:
         truth = exact()[0].float()
         error = (final[index].float() - truth).norm() / truth.norm()
         return SpotCheck(index=index, error=error.item(), nfe=budget.calls)
+
+
+def _check_finite(cells: list[Cell], latents: Tensor) -> None:
+    """Raise RealignError where some cell's final latents are NaN or infinite: pipelines make black images of them.
+
+    Args:
+        cells: of the rows, K particles of a cell side by side.
+        latents: ``[rows, ...]``.
+    """
+    finite, a_cell = latents.detach().flatten(1).isfinite().all(dim=1), len(latents) // len(cells)
+    by_cell = finite[: a_cell * len(cells)].reshape(len(cells), -1).all(dim=1).tolist()
+    broken = list(dict.fromkeys(cell for cell, is_finite in zip(cells, by_cell, strict=True) if not is_finite))
+    if broken:
+        first = broken[0]
+        raise RealignError(
+            f"the latents of {len(broken)} image{'s' * (len(broken) > 1)} are NaN or infinite, such as at lam = "
+            f"{first.lam:g} (prompt {first.prompt[:60]!r}, seed {first.seed}): a lam too far from 0 to 1 for this "
+            "anchor, or a dtype too small for this model; leave that lam out, or take --dtype float32 or bfloat16. "
+            "Nothing of this batch is kept"
+        )
 
 
 def sampling_blocks(recipe: Recipe, requests: list[Request], missing: Any, shard: Shard) -> Iterator[list[Cell]]:
@@ -228,9 +256,10 @@ def _rectangles(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
 
 def _joined(parts: list[Sampled]) -> Sampled:
     """The parts of a block as one."""
-    infos, checks, start = [part.info for part in parts], list[SpotCheck](), 0
+    infos, checks, blackened, start = [part.info for part in parts], list[SpotCheck](), list[int](), 0
     for part in parts:
         checks += [check.model_copy(update={"index": start + check.index}) for check in part.info.spot_checks]
+        blackened += [start + index for index in part.blackened]
         start += len(part.images)
     return Sampled(
         images=[image for part in parts for image in part.images],
@@ -243,4 +272,5 @@ def _joined(parts: list[Sampled]) -> Sampled:
                 "spot_checks": tuple(checks),
             }
         ),
+        blackened=blackened,
     )

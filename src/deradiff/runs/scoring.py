@@ -30,6 +30,7 @@ logger = logging.getLogger("deradiff")
 
 Progress = Callable[[int], None]
 
+_BLACKENED = "the pipeline's safety checker made the image black"
 _BATCH = 8  # images scored and recorded together
 
 
@@ -202,7 +203,8 @@ def _single_records(
     """Scores of images by themselves; those that the reward fails on are put among the failures."""
     reasons = unscorable_prompts(reward, dict.fromkeys(image.cell.prompt for image in images))
     failures |= {image: RewardError(reasons[image.cell.prompt]) for image in images if image.cell.prompt in reasons}
-    scorable = (image for image in images if image.cell.prompt not in reasons)
+    failures |= {image: RewardError(_BLACKENED) for image in images if image.blackened}
+    scorable = (image for image in images if image not in failures)
     while batch := list(islice(scorable, _BATCH)):
         pixels = [read_image(store.folder / image_name(image.key), image.sha256) for image in batch]
         shown = [Scored(tensor, image.sha256, image.cell.prompt) for tensor, image in zip(pixels, batch, strict=True)]
@@ -239,7 +241,7 @@ def _group_records(
     for group in pending.groups:
         digest = group_hash(image.sha256 for image in group)
         values: list[float] | list[None] = [None] * len(group)
-        if metric.unsupported_reason(_values(group, metric)) is None:
+        if metric.unsupported_reason(_values(group, metric)) is None and not any(image.blackened for image in group):
             files = ((store.folder / image_name(image.key), image.sha256) for image in group)
             pixels = torch.cat([downsample(read_image(*file)[None], SIDE) for file in files])
             values = compute_scores(
