@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from deradiff.errors import TableError
 
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")  # and .txt, where it is given itself
+# what runs and trainings write into their folders, which may lie beside the data
+_OUTPUTS = ("run.json", "checkpoint.pt", "pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _ROWS = 128  # held at once: rows may hold pictures
 
 Read = Callable[[list[str]], Iterable[dict[str, Any]]]
@@ -149,11 +151,18 @@ def _dicts(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
             yield from batch.slice(start, _ROWS).to_pylist()
 
 
+def _is_output(file: Path, folder: Path) -> bool:
+    """Whether a file below ``folder`` lies in a folder that a run or a training has written there."""
+    parents = [parent for parent in file.parents if parent.is_relative_to(folder) and parent != folder]
+    begun = any((parent / "log.jsonl").is_file() and (parent / "cache").is_dir() for parent in parents)
+    return begun or any((parent / name).exists() for parent in parents for name in _OUTPUTS)
+
+
 def _files_of_split(folder: Path, split: str | None) -> list[Path]:
     """The files of one split in the order of their numbers; ``datasets`` keeps caches of its own beside them."""
     splits: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(folder.rglob("*")):
-        if file.suffix in KINDS and not file.name.startswith("cache-"):
+        if file.suffix in KINDS and not file.name.startswith("cache-") and not _is_output(file, folder):
             splits[_split_of(file.relative_to(folder))].append(file)
     if not splits:
         raise TableError(f"no table in {folder}: expected {', '.join(KINDS)} files")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,64 @@ def test_what_is_written_is_read(folder: Path, tmp_path_factory: pytest.TempPath
         write_pairs(out / "torn", pairs, images | {"b": folder / "missing.png"})
     with pytest.raises(TableError, match="no table"):
         read_pairs(out / "torn")
+
+
+def one_pair(folder: Path, chosen: str) -> Pairs:
+    row = {"prompt": "a red one", "chosen": chosen, "rejected": "20.png"}
+    good = {"prompt": "a blue one", "chosen": "30.png", "rejected": "10.png"}
+    (folder / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(good) + "\n")
+    return read_pairs(folder)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_transparency_hides_is_not_learnt_from(mode: str, folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(32, 32, 4), dtype=np.uint8)
+    pixels[..., 3] = 0
+    pixels[8:24, 8:24] = (40, 40, 40, 255)
+    image = Image.fromarray(pixels)
+    image.convert("LA").save(folder / "a.png") if mode == "LA" else image.save(folder / "a.png")
+    if mode == "P":
+        palette = Image.new("P", (32, 32), 0)
+        palette.putpalette([10, 200, 30, 40, 40, 40] + [0] * 762)
+        palette.paste(1, (8, 8, 24, 24))
+        palette.save(folder / "a.png", transparency=0)
+    pairs = one_pair(folder, "a.png")
+    shown = np.asarray(pairs.image(pairs.pairs[0].chosen))
+    assert (shown[:6] == 255).all()
+    assert (shown[10:20, 10:20] == 40).all()
+
+
+def test_a_photograph_is_turned_as_its_exif_data_says(folder: Path) -> None:
+    image = Image.new("RGB", (64, 32), "white")
+    image.paste((0, 0, 0), (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    image.save(folder / "a.png", exif=exif)
+    pairs = one_pair(folder, "a.png")
+    shown = pairs.image(pairs.pairs[0].chosen)
+    assert shown.size == (32, 64)
+    assert shown.getpixel((16, 8)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "large", "device"])
+def test_what_is_no_image_file_of_a_usual_size_is_counted(
+    what: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "pipe":
+        os.mkfifo(folder / "a.png")
+    elif what == "folder":
+        (folder / "a.png").mkdir()
+    elif what == "large":
+        monkeypatch.setattr("deradiff.align.images.LARGEST", 1000)
+        (folder / "a.png").write_bytes(noise("png"))
+    pairs = one_pair(folder, "/dev/zero" if what == "device" else "a.png")
+    assert len(pairs.pairs) == 1
+    assert sum(pairs.skipped.values()) == 1
+
+
+@pytest.mark.parametrize("left", [["pytorch_lora_weights.safetensors"], ["run.json"], ["checkpoint.pt"], ["cache/x"]])
+def test_what_a_training_or_a_run_wrote_beside_the_data_is_no_table_of_it(left: list[str], folder: Path) -> None:
+    for name in [*left, "log.jsonl", "deep/cells.jsonl"]:
+        (folder / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "out" / name).write_text("{}\n")
+    assert len(one_pair(folder, "10.png").pairs) == 2

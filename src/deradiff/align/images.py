@@ -6,10 +6,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from deradiff import tables
 from deradiff.errors import AlignError
+
+LARGEST = 200_000_000  # bytes of an image file
 
 
 class TableCell(NamedTuple):
@@ -53,7 +55,7 @@ class ImageStore:
         return self._keys[value]
 
     def read(self, key: str) -> Image.Image:
-        """An image as RGB.
+        """An image as RGB: upright as its EXIF data says, its transparent parts white, as viewers show them.
 
         Raises:
             AlignError: the file or table was changed or removed since the image was added.
@@ -65,12 +67,14 @@ class ImageStore:
             raise _changed_error(location) from error
         if sha256(content).hexdigest() != key:
             raise _changed_error(location)
-        return Image.open(io.BytesIO(content)).convert("RGB")
+        return _to_rgb(Image.open(io.BytesIO(content)))
 
     def _add_file(self, path: Path) -> str | None:
         try:
+            if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe or a device would never end
+                return None
             return self._add_content(path.read_bytes(), path)
-        except (OSError, ValueError):  # missing, a folder, or text that isn't a path
+        except (OSError, ValueError):  # missing, or text that isn't a path
             return None
 
     def _add_content(self, content: bytes, location: Path | TableCell) -> str | None:
@@ -80,6 +84,15 @@ class ImageStore:
                 return None
             self._locations[key] = location
         return key
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    rgba = upright.convert("RGBA")  # the colours below transparency are ones that nobody saw
+    ground = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(ground, rgba).convert("RGB")
 
 
 def _read_cell(cell: TableCell) -> bytes:
