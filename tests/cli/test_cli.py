@@ -1,8 +1,10 @@
 """The command line as a person runs it: real files, the embedded pipeline, and real processes where these matter."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,41 @@ def test_a_mistake_of_a_person_is_one_line_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     mistaken(*words, expected="Error: no")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_file_to_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise RecursionError("deep\nin somebody's code")
+
+    monkeypatch.setattr("deradiff.cli.app", fail)
+    monkeypatch.setattr("sys.argv", ["deradiff", "rewards"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 70
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 1
+    file = re.search(r"report it with (\S+) and", text)
+    assert file is not None
+    assert "in fail" in Path(file[1]).read_text()
+    assert f"diffusers {version('diffusers')}" in text
+    Path(file[1]).unlink()
+
+
+@pytest.mark.parametrize("words", [["-h"], ["sweep", "-h"], ["rewards", "--help"]])
+def test_help_has_a_short_form_everywhere(words: list[str]) -> None:
+    assert "Usage" in here(*words).stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert here("--version").stdout.strip() == f"deradiff {version('deradiff')}"
+
+
+def test_env_says_what_a_report_needs_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    text = here("env").stdout
+    assert f"diffusers        {version('diffusers')}" in text
+    assert "cpu" in text
+    assert "hf_secret" not in text
+    assert str(Path.home()) not in text
