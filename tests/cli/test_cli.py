@@ -1,6 +1,7 @@
 """The command line as a person runs it: real files, the embedded pipeline, and real processes where these matter."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -169,3 +170,20 @@ def test_env_says_what_a_report_needs_and_no_secret(monkeypatch: pytest.MonkeyPa
     assert "cpu" in text
     assert "hf_secret" not in text
     assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize("module", [True, False])
+def test_a_working_folder_plants_no_module(module: bool, tmp_path: Path) -> None:
+    """Libraries try to import others that may be missing; a stranger's folder is no place to look for them."""
+    (tmp_path / "planted.py").write_text("raise SystemExit('planted')")
+    code = "import importlib.util as u, atexit; atexit.register(lambda: print('found', u.find_spec('planted')))"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    start = ["-m", "deradiff"] if module else ["-c", "from deradiff.cli import main; main()"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, *(["-P"] if not module else []), *start, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "found None" in done.stdout

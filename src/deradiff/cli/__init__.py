@@ -3,7 +3,6 @@
 import sys
 import traceback
 from importlib.metadata import version
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from deradiff.cli import align, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import DeradiffError
+from deradiff.local_modules import allow_named_in
 
 _INTERRUPTED, _BUG = 130, 70  # exit codes by Ctrl-C, and of sysexits.h for an internal error
 
@@ -63,8 +63,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and exit code 2, Ctrl-C is reported too."""
-    sys.path.append(str(Path.cwd()))  # rewards named module:function may lie in the working folder
     words, notes = in_todays_words(sys.argv[1:])
+    allow_named_in(words)  # rewards named module:function may lie in the working folder
     for note in notes:
         sys.stderr.write(f"Note: {note}\n")
     try:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from deradiff.errors import ConfigError
+from deradiff.local_modules import allow_named_in
 
 
 def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -47,6 +48,7 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     if flag:
         return value
     texts = [str(one) for one in several]
+    allow_named_in(texts)
     return texts if option.multiple else ",".join(texts)
 
 

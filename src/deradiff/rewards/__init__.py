@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few
+from deradiff.local_modules import importable
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer
 
@@ -72,7 +73,7 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
             f"can't read the reward {name!r}: expected module:function, where the module (a name, not a file) can be "
             "imported from the working folder, such as mine:redness for mine.py there"
         )
-    reward = _import(base, lambda: getattr(import_module(module), function)) if colon else find_registered(base)
+    reward = _import_function(base, module, function) if colon else find_registered(base)
     if isinstance(reward, type) and issubclass(reward, Scorer):
         return reward(source=source if equals else None, device=device, dtype=dtype)
     if equals:
@@ -153,6 +154,11 @@ def compute_scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[
 
 def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
+
+
+def _import_function(reference: str, module: str, function: str) -> Any:
+    with importable(reference):
+        return _import(reference, lambda: getattr(import_module(module), function))
 
 
 def _import(name: str, load: Callable[[], Any]) -> Any:

@@ -1,0 +1,35 @@
+"""Modules of the working folder, which are imported only where the user names one.
+
+The working folder is not on ``sys.path`` otherwise: a stranger's run folder could hold a module of a name that some
+library tries to import.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
+_folders: dict[str, str] = {}  # by module:function
+
+
+def allow_named_in(texts: Iterable[str]) -> None:
+    """Let every ``module:function`` in some texts be imported from the working folder."""
+    for text in texts:
+        _folders.update(dict.fromkeys(_REFERENCE.findall(text), str(Path.cwd())))
+
+
+@contextmanager
+def importable(reference: str) -> Iterator[None]:
+    """Inside the block the working folder is the last of ``sys.path``, if the user named this ``module:function``."""
+    folder = _folders.get(reference)
+    if folder is None or folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
