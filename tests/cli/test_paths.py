@@ -54,7 +54,7 @@ def test_a_calibration_is_told_and_written_into_the_card_where_asked(run: Path) 
 
 def test_the_report_shows_the_exact_mixture_and_the_particles(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
-    for words in ("Trusted range", "estimated from the images at lam = 0, 1;", "distinct ancestors", "exact, 2 particles"):
+    for words in ("Trusted range", "from the images at lam = 0, 1;", "distinct ancestors", "exact, 2 particles"):
         assert words in page
     assert "implicit reward" in page
 
