@@ -36,9 +36,9 @@ def describe_errors(error: ValidationError, known: Iterable[str] = ()) -> str:
         error: of pydantic.
         known: names of all settings, for a hint at one that is misspelled.
     """
-    found, names = error.errors(), list(known)
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(_describe(details, error.title, names) for details in found[:_SHOWN]) + more
+    errors, names = error.errors(), list(known)
+    more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+    return "; ".join(_describe(details, error.title, names) for details in errors[:_SHOWN]) + more
 
 
 def closest_hint(name: str, known: Iterable[str]) -> str:

@@ -255,8 +255,8 @@ def _split(key: str) -> tuple[str, str]:
     for spelling, standard in _SPELLINGS.items():
         if key.endswith(spelling):
             key = key.removesuffix(spelling) + standard
-    found = _PART.search(key)
-    return (key[: found.start()], found.group()) if found else (key, "")
+    match = _PART.search(key)
+    return (key[: match.start()], match.group()) if match else (key, "")
 
 
 def _holds(layers: Weights, part: str) -> bool:

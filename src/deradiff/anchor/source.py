@@ -188,9 +188,9 @@ def _needed_files(names: Collection[str], components: list[str], location: Locat
     inside = {name.removeprefix(root) for name in names if name.startswith(root)}
     kind, path = _recognise_names(inside, components, location, what)
     sidecars = {CARD, "adapter_config.json", "config.json", "scheduler/scheduler_config.json", "scheduler_config.json"}
-    wanted = {name for name in inside if name in sidecars}
+    needed = {name for name in inside if name in sidecars}
     if kind is None:
-        return [root + name for name in sorted(wanted | {path, str(_card_file(Path(path)))} & inside)]
+        return [root + name for name in sorted(needed | {path, str(_card_file(Path(path)))} & inside)]
     folders = [f"{component}/" for component in components] if kind is Kind.PIPELINE else [""]
     for folder in folders:
         here = [name.removeprefix(folder) for name in inside if name.startswith(folder)]
@@ -198,8 +198,8 @@ def _needed_files(names: Collection[str], components: list[str], location: Locat
         variant = choose_variant(here, what, location.variant)
         of_variant = [name for name in here if (match := _WEIGHTS.fullmatch(name)) and match["variant"] == variant]
         indices = [name for name in here if name == "config.json" or ".index." in name]
-        wanted.update(folder + name for name in [*of_variant, *indices])
-    return [root + name for name in sorted(wanted)]
+        needed.update(folder + name for name in [*of_variant, *indices])
+    return [root + name for name in sorted(needed)]
 
 
 def _recognise_names(

@@ -36,11 +36,11 @@ def recommend(
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
     for at, results in iter_tables(run, guidance):
-        found = answer_of_search(run, results, criteria)
-        if found is None:
+        search_result = answer_of_search(run, results, criteria)
+        if search_result is None:
             print_recommendation(recommend_for(results, criteria), range(len(results.lams)), run, results, at)
         else:
-            print_search(found, run)
+            print_search(search_result, run)
 
 
 def iter_tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
@@ -64,18 +64,20 @@ def answer_of_search(run: Path, results: "Results", criteria: "Criteria") -> "Se
     return None if state is None else answer_searched(results, state, criteria)
 
 
-def print_search(found: "SearchResult", run: Path) -> None:
+def print_search(search_result: "SearchResult", run: Path) -> None:
     """Print the answer of a search, with the curves at the lams that it sampled or names."""
-    low, high = found.interval
-    prompts, seeds, lams = found.sampled.shape
+    low, high = search_result.interval
+    prompts, seeds, lams = search_result.sampled.shape
     whole = prompts * seeds * lams
-    typer.echo(f"{found.images:,} images, {found.images / whole:.0%} of the {whole:,} of a grid of {lams} lams")
+    typer.echo(
+        f"{search_result.images:,} images, {search_result.images / whole:.0%} of the {whole:,} of a grid of {lams} lams"
+    )
     where = f"lam = {low:g}" if low == high else f"a lam between {low:g} and {high:g}"
     typer.echo(
         f"with every image of that grid these prompts would choose {where} (in 95 % of the surrogate's draws, "
         "if rewards change smoothly along lam)"
     )
-    print_recommendation(found.recommendation, found.sampled_lams, run, found.sampled)
+    print_recommendation(search_result.recommendation, search_result.sampled_lams, run, search_result.sampled)
 
 
 def print_recommendation(

@@ -76,14 +76,14 @@ def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -
 
     for at, results in iter_tables(run, guidance):
         name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        found = answer_of_search(run, results, criteria)
-        answer = recommend_for(results, criteria) if found is None else found.recommendation
-        path = write_report(results if found is None else found.sampled, answer, run / name, at=at)
+        search_result = answer_of_search(run, results, criteria)
+        answer = recommend_for(results, criteria) if search_result is None else search_result.recommendation
+        path = write_report(results if search_result is None else search_result.sampled, answer, run / name, at=at)
         typer.echo(f"\nreport: {path.resolve()}")
-        if found is None:
+        if search_result is None:
             print_recommendation(answer, range(len(results.lams)), run, results, at)
         else:
-            print_search(found, run)
+            print_search(search_result, run)
 
 
 def _report_pair(one: Path, other: Path, criteria: "Criteria", guidance: float | None) -> None:
@@ -142,11 +142,11 @@ def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | 
     from deradiff.study import NAME, write_study
 
     results = load_results(open_run_folder(run), guidance)
-    found = answer_of_search(run, results, criteria)
-    if found is None:
+    search_result = answer_of_search(run, results, criteria)
+    if search_result is None:
         count = write_study(results, recommend_for(results, criteria), out)
     else:
-        count = write_study(found.table, found.recommendation, out, indices=found.sampled_lams)
+        count = write_study(search_result.table, search_result.recommendation, out, indices=search_result.sampled_lams)
     typer.echo(f"{out}: the study {NAME!r} of {count} trial{'s' * (count != 1)}")
 
 

@@ -18,14 +18,14 @@ def rewards() -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     for name in reward_names():
-        found = find_registered(name)
-        if card := card_of(found):
+        reward = find_registered(name)
+        if card := card_of(reward):
             direction = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
             facts = [f"{card.range}; {direction[card.direction]}", *_origin(card)]
-            told = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
+            description = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
         else:
-            told = escape((inspect.getdoc(found) or "").partition("\n")[0])
-        table.add_row(f"[bold]{escape(name)}[/bold]", told)
+            description = escape((inspect.getdoc(reward) or "").partition("\n")[0])
+        table.add_row(f"[bold]{escape(name)}[/bold]", description)
     Console().print(table)
 
 

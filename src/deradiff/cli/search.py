@@ -85,8 +85,8 @@ def search(
     run = open_run(ctx, out)
     axes = search_axes(ctx, run)
     warn_of_few_prompts(criteria, len(axes[0]))
-    found = search_run(
+    result = search_run(
         run, settings, axes[0], axes[1], guidance=axes[2], rewards=listed(rewards), device=device, report=typer.echo
     )
-    typer.echo(f"stopped: {found.stopped}; all is in {out}")
-    print_search(found, out)
+    typer.echo(f"stopped: {result.stopped}; all is in {out}")
+    print_search(result, out)
