@@ -180,10 +180,8 @@ def test_a_working_folder_plants_no_module(module: bool, tmp_path: Path) -> None
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     start = ["-m", "deradiff"] if module else ["-c", "from deradiff.cli import main; main()"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]),
-    }
+    paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]  # an empty one is this folder
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *(["-P"] if not module else []), *start, "--version"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
     assert "found None" in done.stdout
