@@ -24,7 +24,10 @@ def noise_seed(prompt: str, seed: int) -> int:
 
 @contextmanager
 def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
-    """Gives what tells the scheduler's last output in the block, (rows, ...); a pipeline that decodes doesn't tell."""
+    """Gives a function that returns the scheduler's last output in the block, ``[rows, ...]``: pipelines return images.
+
+    No rows where the pipeline has not called its scheduler.
+    """
     last: list[Tensor] = []
 
     def kept(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -33,7 +36,7 @@ def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
         return output
 
     with around_step(pipe.scheduler, kept):
-        yield lambda: last[0]
+        yield lambda: last[0] if last else torch.empty(0)
 
 
 @contextmanager

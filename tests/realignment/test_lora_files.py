@@ -140,6 +140,16 @@ BROKEN: dict[str, tuple[Callable[[Weights], Weights], dict[str, str] | None, str
         "layers",
     ),
     "other widths": (lambda w: {n: torch.ones(3, 3) for n in w}, None, "doesn't fit"),
+    "whole weights beside": (
+        lambda w: {**w, "conv_in.diff": torch.ones(2, 2)},
+        None,
+        "no low-rank update.*conv_in.diff",
+    ),
+    "a DoRA in an old layout": (
+        lambda w: {**w, f"{next(iter(w)).split('.lora_')[0]}.dora_scale": torch.ones(4)},
+        None,
+        "DoRA",
+    ),
     "metadata that means nothing": (
         lambda w: w,
         {"lora_adapter_metadata": '{"unet.bias": 1.5}'},

@@ -1,5 +1,7 @@
 """Latents that are not finite are an error naming their cell; images that a safety checker blackens are not scored."""
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,25 @@ def test_what_a_safety_checker_blackens_is_counted_kept_and_never_scored(
     }
     assert {key for key, value in scored.items() if value is None} == set(flagged)
     assert len(scored) == 4
+
+
+def test_a_pipeline_that_steps_by_itself_is_sampled_all_the_same(tmp_path: Path) -> None:
+    pipe: Any = ZOO["sd"].build()
+    pipe.set_progress_bar_config(disable=True)
+    original = type(pipe).__call__
+
+    class Unstepped(type(pipe)):  # as pipelines with a scheduler of their own do
+        @functools.wraps(original)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            step, self.scheduler = self.scheduler, copy.copy(self.scheduler)
+            vars(self.scheduler).pop("step", None)
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                self.scheduler = step
+
+    pipe.__class__ = Unstepped
+    recipe = Recipe(steps=2, batch_size=2, diagnostics=False)
+    run = Run(tmp_path / "run", recipe=recipe, pipe=pipe, aligned=anchor_of(pipe.unet))
+    run.sample(PROMPTS, seeds=1, lams=[0, 1], progress=quiet)
+    assert len(list((tmp_path / "run" / "images").rglob("*.png"))) == 4

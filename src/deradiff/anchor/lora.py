@@ -40,6 +40,8 @@ _SPELLINGS = {
 }
 _PART = re.compile(r"\.(lora_[AB]\.(weight|bias)|alpha|lora_magnitude_vector|dora_scale|hada_\w+|lokr_\w+)$")
 _DOWN = (".lora_A.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # one a layer
+# what LyCORIS trains beside low-rank updates, and no adapter of PEFT holds
+_FOREIGN = (".diff", ".diff_b", ".set_weight", ".set_bias", ".w_norm", ".b_norm", ".oft_blocks", ".oft_diag")
 _PREFIXES = ("base_model.model.", "diffusion_model.", "model.")
 _KOHYA = re.compile(r"^(lora|lycoris)_(unet|transformer)_")
 _TEXT_ENCODER = re.compile(r"^(text_encoder(_\d)?|lora_te\d?|te\d?|text_model)[._]")
@@ -68,6 +70,11 @@ def load_lora(pipe: Any, denoiser: nn.Module, path: Path, component: str) -> tup
     layers = {key: value for key, value in weights.items() if not _TEXT_ENCODER.match(key)}
     if not layers:
         raise AnchorError(f"the LoRA {path} holds layers of text encoders only, none of {component}")
+    if foreign := [key for key in layers if key.endswith(_FOREIGN)]:
+        raise AnchorError(
+            f"the LoRA {path} holds {len(foreign)} weights that are no low-rank update, such as {foreign[0]}, which "
+            "can't be switched; give a LoRA, LoHa or LoKr alone, or a full checkpoint"
+        )
     if len(layers) < len(weights):
         logger.warning(
             "the LoRA %s also holds layers of text encoders, which run once a prompt: prompts are encoded by the "

@@ -163,16 +163,26 @@ def _from_hub(name: str, components: list[str], location: Location) -> Path:
         problem = ""
     try:
         if names is None:
-            return Path(snapshot_download(name, revision=location.revision, local_files_only=True))
+            return cached_snapshot(name, location.revision)
         files = _needed_files(names, components, location, f"the repository {name}")
         patterns = [glob.escape(file) for file in files]
         return Path(snapshot_download(name, revision=location.revision, allow_patterns=patterns))
     except AnchorError:
         raise
-    except IncompleteSnapshotError as error:  # what was fetched before, and whether it is enough is seen next
-        return Path(error.snapshot_path)
     except Exception as error:  # of the network, of the disk, of the cache
         raise AnchorError(_nowhere(name, problem or f"{type(error).__name__}: {str(error)[:200]}")) from error
+
+
+def cached_snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder of what was fetched of a repository before, which may be a part of it: only that is ever fetched.
+
+    Raises:
+        LocalEntryNotFoundError: nothing was.
+    """
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except IncompleteSnapshotError as error:
+        return Path(error.snapshot_path)
 
 
 def _nowhere(name: str, problem: str) -> str:

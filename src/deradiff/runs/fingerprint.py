@@ -90,11 +90,12 @@ def _local(name: str) -> Path | None:
             return path
     except OSError:  # too long for a path: there is nothing to hash
         return None
-    from huggingface_hub import snapshot_download  # takes a quarter of a second
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError  # takes a quarter of a second
+
+    from deradiff.anchor.source import cached_snapshot
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return cached_snapshot(name)
     except (OSError, ValueError, HfHubHTTPError):  # not in the local cache, or no hub id: there is nothing to hash
         return None
 
