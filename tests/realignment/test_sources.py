@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +86,25 @@ def test_a_lora_after_a_lora_that_fails_is_taken_off(tmp_path: Path) -> None:
     with pytest.raises(AnchorError):
         deradiff.realign(it.pipe, {"a": good, "b": checkpoints.other_shape(tmp_path / "bad")}, lam={"a": 1, "b": 1})
     assert difference(before, snapshot(it.pipe)) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"upcast_attention": None}, {"dropout": 0.1}, {"act_fn": "swish"}, {"use_linear_projection": None}]
+)
+def test_configs_that_say_the_same_in_other_words_are_one_architecture(change: dict[str, Any]) -> None:
+    it = subject("sd")
+    network: Any = it.pipe.unet
+    anchor = type(network).from_config(network.config, **change)
+    anchor.load_state_dict(it.anchors["unet"].state_dict())
+    with replaced(it.pipe, it.anchors):
+        expected = it.run()
+    with deradiff.realign(it.pipe, anchor.eval(), lam=1.0):
+        assert torch.equal(it.run(), expected)
+
+
+@pytest.mark.parametrize("change", [{"upcast_attention": True}, {"act_fn": "relu"}])
+def test_configs_that_compute_otherwise_are_not(change: dict[str, Any]) -> None:
+    it = subject("sd")
+    network: Any = it.pipe.unet
+    with pytest.raises(AnchorError, match=next(iter(change))):
+        deradiff.realign(it.pipe, type(network).from_config(network.config, **change))

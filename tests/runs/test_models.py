@@ -137,3 +137,9 @@ def test_a_folder_of_the_fp16_variant_alone_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be loaded") as caught:
         load_pipeline(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_model_that_is_a_file_is_an_error_of_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0")
+    with pytest.raises(ConfigError, match=r"is a file; give a pipeline folder"):
+        load_pipeline(str(tmp_path / "model.safetensors"))

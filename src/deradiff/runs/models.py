@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from deradiff.anchor.lora import in_short
 from deradiff.anchor.source import choose_variant
@@ -19,13 +19,12 @@ from deradiff.runs.recipe import Recipe
 
 
 def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", offload: bool = False) -> Any:
-    """A pipeline from a folder, a single file or the hub, by safetensors only.
+    """A pipeline from a folder or the hub, by safetensors only.
 
-    Of a folder the plain weights are taken, or the variant (fp16) that is there alone. A single-file checkpoint takes
-    its configs from a pipeline folder in which it lies, or from the hub.
+    Of a folder the plain weights are taken, or the variant (fp16) that is there alone.
 
     Args:
-        model: folder, safetensors file or hub id.
+        model: folder or hub id.
         device: where it runs.
         dtype: of its weights: float32, float16 or bfloat16.
         offload: keep each network on the CPU while it isn't called.
@@ -37,8 +36,10 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
         raise ConfigError(
             "offloading keeps networks on the CPU until they run elsewhere; give --device too, such as cuda"
         )
+    if Path(model).is_file():
+        raise ConfigError(f"the model {model!r} is a file; give a pipeline folder (with model_index.json) or a hub id")
     try:
-        pipe = _from_single_file(Path(model), dtype) if Path(model).is_file() else _from_pretrained(model, dtype)
+        pipe = _from_pretrained(model, dtype)
     except AnchorError as error:
         raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -63,16 +64,6 @@ def _from_pretrained(model: str, dtype: str) -> Any:
     return DiffusionPipeline.from_pretrained(
         model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=folder.is_dir(), variant=variant
     )
-
-
-def _from_single_file(file: Path, dtype: str) -> Any:
-    if file.suffix != ".safetensors":
-        raise ConfigError(f"the model {file} is no safetensors file; other files can run code when they are loaded")
-    with safe_open(file, framework="pt") as opened:
-        is_xl = any(key.startswith("conditioner.embedders.1.") for key in opened.keys())  # noqa: SIM118
-    kind = diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
-    beside = str(file.parent) if (file.parent / "model_index.json").is_file() else None
-    return kind.from_single_file(str(file), config=beside, torch_dtype=getattr(torch, dtype))
 
 
 # made for the models of the others, though diffusers doesn't list them among these
