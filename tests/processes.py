@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
+
+from accelerate.state import AcceleratorState
 
 from deradiff.cli import main
 
@@ -29,9 +32,16 @@ def call(function: Callable[..., Result], *args: Any) -> Result:
         return pool.submit(function, *args).result()
 
 
-def start_command(*words: str, output: Path) -> BaseProcess:
-    """A process that is ``deradiff`` with these words; what it prints goes to a file."""
-    return start(_run_command, words, output)
+def start_command(*words: str, output: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
+    """A process that is ``deradiff`` with these words and environment; what it prints goes to a file."""
+    return start(_run_command, words, output, dict(environment or {}))
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _write_output_to(path: Path) -> None:
@@ -40,7 +50,9 @@ def _write_output_to(path: Path) -> None:
             os.dup2(file.fileno(), stream.fileno())
 
 
-def _run_command(words: tuple[str, ...], output: Path) -> None:
+def _run_command(words: tuple[str, ...], output: Path, environment: dict[str, str]) -> None:
     _write_output_to(output)
+    os.environ.update(environment)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the server's own, which has trained
     sys.argv = ["deradiff", *words]
     main()

@@ -1,11 +1,9 @@
-"""The command killed at random moments, and two processes that share each step."""
+"""The command killed at random moments, given again, and shared by two processes."""
 
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tests import processes
 from tests.zoo import ZOO
+
+from deradiff.align.processes import launcher_note
 
 from .subject import preferences
 
@@ -90,11 +90,53 @@ def test_ctrl_c_loses_no_step(place: Path) -> None:
     assert losses(place, "paused") == losses(place, "whole")
 
 
+def launch_two(place: Path, out: str, *options: str) -> tuple[set[int | None], str]:
+    """Exit codes and output of two processes in the environment that torchrun starts them with."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(processes.free_port())}
+    outputs = [place / f"{out}-{rank}.txt" for rank in range(2)]
+    started = [
+        processes.start_command(
+            *command(place, out), *options, output=output, environment=shared | {"RANK": rank, "LOCAL_RANK": rank}
+        )
+        for rank, output in zip("01", outputs, strict=True)
+    ]
+    for process in started:
+        process.join()
+    return {process.exitcode for process in started}, "".join(output.read_text() for output in outputs)
+
+
 def test_two_processes_share_each_step(place: Path) -> None:
-    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 -m deradiff"
-    words = [sys.executable, *launcher.split(), *command(place, "two")]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    codes, output = launch_two(place, "two")
+    assert codes == {0}, output[-2000:]
+    assert output.count("anchor in") == 1  # each of two lone trainings would say so
     assert losses(place, "two") == pytest.approx(losses(place, "whole"), rel=1e-3)
     first, second = (load_file(place / out / WEIGHTS) for out in ("whole", "two"))
     assert all(torch.allclose(first[key], second[key], atol=1e-3) for key in first)
+
+
+def test_a_batch_that_two_processes_cannot_share_is_an_error_before_anything_is_made(place: Path) -> None:
+    codes, output = launch_two(place, "odd", "--train-batch-size", "3")
+    assert codes == {2}
+    assert "can't be split among 2 processes" in output
+    assert not (place / "odd").exists()
+
+
+def test_a_launcher_that_starts_one_process_of_two_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)  # what accelerate launch --cpu --num_processes 2 sets
+    assert "torchrun" in str(launcher_note())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert launcher_note() is None
+
+
+def test_a_finished_training_given_again_writes_nothing(place: Path) -> None:
+    def contents() -> dict[str, tuple[int, bytes]]:
+        files = [file for file in (place / "whole").rglob("*") if file.is_file()]
+        return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files if file.name != ".lock"}
+
+    before = contents()
+    run(place, "whole")
+    assert contents() == before
+    (place / "whole" / WEIGHTS).write_bytes(b"damaged")
+    run(place, "whole")
+    assert load_file(place / "whole" / WEIGHTS)

@@ -63,8 +63,11 @@ class Log:
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.path = folder / LOG
-        lines = self.path.read_text().splitlines(keepends=True)[:steps] if self.path.exists() else []
-        write_whole(self.path, "".join(line for line in lines if line.endswith("\n")).encode(), AlignError)
+        before = self.path.read_bytes() if self.path.exists() else None
+        lines = (before or b"").splitlines(keepends=True)[:steps]
+        content = b"".join(line for line in lines if line.endswith(b"\n"))
+        if content != before:
+            write_whole(self.path, content, AlignError)
 
     def add(self, **values: Any) -> None:
         """Append a step."""

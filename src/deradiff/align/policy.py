@@ -16,7 +16,7 @@ import torch
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -93,6 +93,8 @@ def _add_lora(denoiser: Any, settings: Settings) -> LoraConfig:
 def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:
     """Save an anchor, a LoRA or a checkpoint that plain diffusers loads, with its card.
 
+    Files that hold the same already stay untouched.
+
     Args:
         pipe: the pipeline, whose class determines the layout of its LoRAs.
         component: name of the denoiser.
@@ -117,10 +119,37 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
             weights.chmod(temporary.stat().st_mode & 0o666)
         for source in sorted(temporary.iterdir()):
             target = folder / source.name
+            if _holds_same(source, target):
+                continue
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(source, target)
-        temporary.rmdir()
+        shutil.rmtree(temporary)
+
+
+def _holds_same(one: Path, other: Path) -> bool:
+    """Whether two files or folders say the same; safetensors writes equal tensors and metadata in varying bytes."""
+    if one.is_dir():
+        names = {path.name for path in one.iterdir()}
+        return (
+            other.is_dir()
+            and {path.name for path in other.iterdir()} == names
+            and all(_holds_same(one / name, other / name) for name in names)
+        )
+    if not other.is_file():
+        return False
+    if one.suffix != ".safetensors":
+        return one.read_bytes() == other.read_bytes()
+    try:
+        with safe_open(one, "pt") as first, safe_open(other, "pt") as second:
+            names = set(first.keys())
+            return (
+                first.metadata() == second.metadata()
+                and names == set(second.keys())
+                and all(torch.equal(first.get_tensor(name), second.get_tensor(name)) for name in names)
+            )
+    except SafetensorError:  # damaged since: it is written again
+        return False
 
 
 def _save_lora(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:

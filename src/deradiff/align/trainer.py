@@ -16,6 +16,7 @@ from deradiff.align.cache import Cache
 from deradiff.align.checkpoint import CHECKPOINT, load_checkpoint, lock_folder, write_errors
 from deradiff.align.pairs import Pairs
 from deradiff.align.policy import Policy, save_anchor
+from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
 from deradiff.errors import AlignError
@@ -122,6 +123,7 @@ def _prepare(
 
 
 def _make_accelerator(settings: Settings, tracker: str | None, folder: Path) -> Accelerator:
+    join_processes()
     try:
         accelerator = Accelerator(mixed_precision=settings.mixed_precision, log_with=tracker, project_dir=folder)
     except ValueError as error:  # an unsupported precision or an unknown tracker

@@ -96,9 +96,8 @@ def align(
 
     Several GPUs or processes: accelerate launch --num_processes N -m deradiff align ...
     """
-    from accelerate import PartialState
-
     from deradiff.align import Settings
+    from deradiff.align.processes import join_processes, launcher_note
     from deradiff.align.trainer import check_training
     from deradiff.cli.common import hush, own_guidance
     from deradiff.errors import AlignError
@@ -120,8 +119,10 @@ def align(
         mixed_precision=mixed_precision, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
     judge = None if self_label is None else _judge(self_label, model, prompts)
-    preferences = None if data is None else _read(data, split)
-    state = PartialState()
+    state = join_processes()
+    if note := launcher_note():
+        typer.echo(f"Note: {note}", err=True)
+    preferences = None if data is None else _read(data, split, quiet=not state.is_main_process)
     pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
     card = {"reference": model, "reward": self_label}
     check_training(pipe, out, settings, card=card, tracker=report_to)
@@ -133,13 +134,16 @@ def align(
             preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
-    typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
+    if state.is_main_process:
+        typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
 
 
-def _read(data: Path, split: str | None) -> "Pairs":
+def _read(data: Path, split: str | None, *, quiet: bool) -> "Pairs":
     from deradiff.align import read_pairs
 
     pairs = read_pairs(data, split)
+    if quiet:
+        return pairs
     typer.echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
     for reason, count in pairs.skipped.items():
         typer.echo(f"  skipped {count:,}: {reason}", err=True)
@@ -186,8 +190,9 @@ def _train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from deradiff.align import Step, align
+    from deradiff.align.processes import join_processes
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not join_processes().is_main_process)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task, loss = bar.add_task("making ready", total=None), [0.0]
