@@ -64,6 +64,10 @@ class AlignError(DeradiffError, ValueError):
     """A training that can't run: unusable preferences, settings, or a pipeline that can't be trained."""
 
 
+class BakeError(DeradiffError, ValueError):
+    """A bake that can't be made or written: an anchor that no LoRA can stand for, an unusable rank or format."""
+
+
 def first_few(texts: Iterable[str]) -> str:
     """The first three of some texts, shortened and in quotes, as a message names them."""
     listed = list(texts)

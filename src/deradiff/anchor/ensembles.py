@@ -367,10 +367,15 @@ class InterpolatedNetworks(Interpolated):
         """Run at the interpolated weights; the reference at lam = 0 is itself, bit for bit."""
         if not any(lams):
             return inputs.run()
+        self.at(lams)
+        return self.mixture.run(inputs)
+
+    def at(self, lams: Sequence[float]) -> Mapping[str, Tensor]:
+        """The interpolated weights by plain name, one lam an anchor; filled anew by the next other lams."""
         if self.filled != tuple(lams):
             self._fill(lams)
             self.filled = tuple(lams)
-        return self.mixture.run(inputs)
+        return self.mixture.weights
 
     def on_run_end(self) -> None:
         """Pass the end of a run on."""

@@ -1,0 +1,113 @@
+"""Writing a bake: LoRAs in the layouts of diffusers, kohya (ComfyUI, A1111) and PEFT; checkpoints in diffusers'."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers.utils import convert_state_dict_to_kohya
+from peft import LoraConfig
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from deradiff.bake.weights import LoraUpdate
+from deradiff.errors import BakeError
+from deradiff.io import write_whole
+
+LoraFormat = Literal["diffusers", "kohya", "peft"]
+Format = Literal["diffusers", "kohya", "peft", "checkpoint"]
+CARD = "deradiff"  # the metadata's entry
+
+
+def write_lora(
+    pipe: Any,
+    update: LoraUpdate,
+    folder: Path,
+    format: LoraFormat = "diffusers",
+    *,
+    card: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write a LoRA with its card in the metadata; returns the file of weights.
+
+    Args:
+        pipe: the reference pipeline, whose class gives diffusers' names.
+        update: the LoRA.
+        folder: receives it; made if missing.
+        format: ``diffusers`` (``pipe.load_lora_weights``), ``kohya`` (ComfyUI, A1111; alpha beside each layer) or
+            ``peft`` (``PeftModel.from_pretrained``).
+        card: what it is, JSON-able.
+        dtype: of the weights on disk.
+
+    Raises:
+        BakeError: an unknown format, a LoRA without layers, or a folder that can't be written.
+    """
+    if format not in get_args(LoraFormat):
+        raise BakeError(f"the format is {format!r}; expected one of {', '.join(get_args(LoraFormat))}")
+    if not update.layers:
+        raise BakeError("the bake changes nothing (lam = 0, or an anchor that equals its reference); there is no LoRA")
+    state = _factors(update, dtype)
+    metadata = {"format": "pt", CARD: json.dumps(dict(card))}
+    if format == "peft":
+        path = folder / "adapter_model.safetensors"
+        write_whole(folder / "adapter_config.json", _peft_config(update), BakeError)
+        content = {f"base_model.model.{name}": value for name, value in state.items()}
+    elif format == "kohya":
+        path = folder / f"{folder.name}.safetensors"
+        content = _to_kohya(state, update.component)
+    else:
+        path = folder / "pytorch_lora_weights.safetensors"
+        content = {f"{update.component}.{name}": value for name, value in state.items()}
+    write_whole(path, save(content, metadata), BakeError)
+    return path
+
+
+def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path, *, card: Mapping[str, Any]) -> Path:
+    """Write a denoiser and its scheduler's config as a folder that ``realign`` and diffusers read; returns the folder.
+
+    Raises:
+        BakeError: the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".writing") as temporary:
+            network.save_pretrained(Path(temporary) / component)  # pyright: ignore[reportCallIssue]  (diffusers' ModelMixin)
+            pipe.scheduler.save_pretrained(Path(temporary) / "scheduler")
+            for name in (component, "scheduler"):
+                if (folder / name).exists():
+                    shutil.rmtree(folder / name)
+                (Path(temporary) / name).replace(folder / name)
+    except OSError as error:
+        raise BakeError(f"can't write {folder} ({error.strerror or error}); give another folder") from error
+    write_whole(folder / "deradiff.json", json.dumps(dict(card), indent=1).encode(), BakeError)
+    return folder
+
+
+def _factors(update: LoraUpdate, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights in PEFT's names; alpha is the rank, so that ``dW = lora_B @ lora_A``."""
+    state: dict[str, Tensor] = {}
+    for name, layer in update.layers.items():
+        state[f"{name}.lora_A.weight"] = layer.down.to(dtype).contiguous()
+        state[f"{name}.lora_B.weight"] = layer.up.to(dtype).contiguous()
+    return state
+
+
+def _to_kohya(state: Mapping[str, Tensor], component: str) -> dict[str, Tensor]:
+    """kohya's names: ``lora_unet_`` or ``lora_transformer_``, dots as underscores, alpha (the rank) beside."""
+    converted = convert_state_dict_to_kohya({f"unet.{name}": value for name, value in state.items()})
+    prefix = "lora_unet_" if component == "unet" else f"lora_{component}_"
+    return {name.replace("lora_unet_", prefix, 1): value for name, value in converted.items()}
+
+
+def _peft_config(update: LoraUpdate) -> bytes:
+    ranks = {name: layer.rank for name, layer in update.layers.items()}
+    largest = max(ranks.values())
+    others = {name: rank for name, rank in ranks.items() if rank != largest}
+    config = LoraConfig(
+        r=largest, lora_alpha=largest, target_modules=list(ranks), rank_pattern=others, alpha_pattern=dict(others)
+    )
+    content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    return json.dumps(content, indent=1, sort_keys=True, default=str).encode()
