@@ -52,8 +52,8 @@ def test_optional_columns_may_be_in_some_rows_only(tmp_path: Path) -> None:
         ("t.csv", "prompt,prompt\na,b\n", "names a column twice"),
         ("t.csv", 'prompt\n"unclosed\nb\n', "damaged"),
         ("t.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2, is no JSON"),
-        ("t.jsonl", '[{"prompt": "a"}]\n', "line 1: expected an object"),
-        ("t.jsonl", '{"prompt": "a"}\n\n"b"\n', "line 3: expected an object"),
+        ("t.jsonl", '[{"prompt": "a"}]\n', "line 1: expected a text, or an object"),
+        ("t.jsonl", '{"prompt": "a"}\n\n5\n', "line 3: expected a text, or an object"),
     ],
 )
 def test_text_that_would_be_read_wrongly_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:

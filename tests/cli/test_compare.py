@@ -12,6 +12,7 @@ from tests import processes
 from tests.cli.shell import here, mistaken
 
 from deradiff import testbed
+from deradiff.anchor.location import Location
 from deradiff.cli.compare import _aligned, _matching
 from deradiff.errors import AnchorError
 
@@ -93,4 +94,4 @@ def test_patterns_name_local_models_unless_they_say_embedded(tmp_path: Path, mon
     assert _matching("br[1]") == ["br[1]"]
     assert len(_matching("embedded:*seed0")) == 5
     with pytest.raises(AnchorError, match=r"notes\.txt.*matched by '\*': narrow that, or move it away"):
-        _aligned(["*"])
+        _aligned(["*"], Location())

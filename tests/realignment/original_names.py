@@ -58,3 +58,41 @@ def _original(name: str, config: Any) -> str:
 def _resnet(rest: str) -> str:
     head, tail = rest.split(".", 1)
     return f"{_RESNET[head]}.{tail}"
+
+
+def original_pipeline(pipe: Any) -> dict[str, Tensor]:
+    """All weights of a Stable Diffusion 1 pipeline, as A1111 and ComfyUI keep them in one file."""
+    text = {
+        f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}": value.clone()
+        for name, value in pipe.text_encoder.state_dict().items()
+    }
+    return {**original_weights(pipe.unet), **_original_vae(pipe.vae), **text}
+
+
+_VAE = (
+    (r"\.mid_block\.resnets\.(\d)", lambda match: f".mid.block_{int(match[1]) + 1}"),
+    (r"\.mid_block\.attentions\.0", lambda _: ".mid.attn_1"),
+    (r"\.down_blocks\.(\d)\.resnets", lambda match: f".down.{match[1]}.block"),
+    (r"\.down_blocks\.(\d)\.downsamplers\.0", lambda match: f".down.{match[1]}.downsample"),
+    (r"conv_norm_out", lambda _: "norm_out"),
+    (r"conv_shortcut", lambda _: "nin_shortcut"),
+    (r"group_norm", lambda _: "norm"),
+    (r"to_out\.0", lambda _: "proj_out"),
+    (r"to_([qkv])", lambda match: match[1]),
+)
+
+
+def _original_vae(vae: Any) -> dict[str, Tensor]:
+    last = len(vae.config.up_block_types) - 1
+    weights = {}
+    for name, value in vae.state_dict().items():
+        theirs = re.sub(
+            r"\.up_blocks\.(\d)\.(resnets|upsamplers\.0)",
+            lambda match: f".up.{last - int(match[1])}.{'block' if match[2] == 'resnets' else 'upsample'}",
+            name,
+        )
+        for pattern, replacement in _VAE:
+            theirs = re.sub(pattern, replacement, theirs)
+        a_convolution = ".mid.attn_1." in theirs and value.ndim == 2
+        weights[f"first_stage_model.{theirs}"] = value[:, :, None, None].clone() if a_convolution else value.clone()
+    return weights

@@ -171,14 +171,6 @@ def test_a_damaged_cache_costs_time_alone(model: Path, content: bytes, cache: Pa
     assert fingerprint(str(model)) == before
 
 
-def test_a_part_alone_can_be_told(model: Path) -> None:
-    of_unet = fingerprint(str(model), ["unet"])
-    of_the_vae(model)
-    assert fingerprint(str(model), ["unet"]) == of_unet
-    first_weight(model)
-    assert fingerprint(str(model), ["unet"]) != of_unet
-
-
 def test_a_lora_is_what_it_does() -> None:
     anchors = {name: testbed.anchor_path(name) for name in testbed.anchor_names()}
     assert len({fingerprint(str(path)) for path in anchors.values()}) == len(anchors)

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tests.realignment.original_names import original_pipeline
 from tests.runs.drawing import PROMPTS, RECIPE, counting, drawn, generators
 from tests.zoo import ZOO
 
+from deradiff import testbed
+from deradiff.anchor.location import Location
+from deradiff.devices import pick_device
 from deradiff.errors import ConfigError
+from deradiff.runs.model_files import read_dtype
 from deradiff.runs.models import call, decoding_one_by_one, load_pipeline, set_scheduler
 from deradiff.sampling import noise_seed
 
@@ -139,7 +145,91 @@ def test_a_folder_of_the_fp16_variant_alone_is_read(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_model_that_is_a_file_is_an_error_of_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"0")
-    with pytest.raises(ConfigError, match=r"is a file; give a pipeline folder"):
-        load_pipeline(str(tmp_path / "model.safetensors"))
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A pipeline in one file in the original layout, with the configs beside it."""
+    pipe: Any = ZOO["sd"].build()
+    file = tmp_path / "tuned.safetensors"
+    save_file(original_pipeline(pipe), file)
+    pipe.save_pretrained(file.with_suffix(""))
+    for weights in file.with_suffix("").rglob("*.safetensors"):
+        weights.unlink()
+    return file
+
+
+def test_a_single_file_checkpoint_is_the_pipeline_that_it_was_made_of(checkpoint: Path) -> None:
+    expected = drawn(ZOO["sd"].build(), PROMPTS, 3.0)
+    assert torch.equal(drawn(load_pipeline(str(checkpoint)), PROMPTS, 3.0), expected)
+    inside = checkpoint.with_suffix("") / "other.safetensors"
+    checkpoint.rename(inside)  # as repositories of the hub have them
+    assert torch.equal(drawn(load_pipeline(str(inside), dtype="auto"), PROMPTS, 3.0), expected)
+
+
+def test_a_single_file_that_cannot_be_used_is_a_sentence(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, content, words in (
+        ("pickle.ckpt", b"0", "is a pickle"),
+        ("torn.safetensors", b"0", "can't be read as safetensors"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            load_pipeline(str(tmp_path / name))
+    lora = testbed.anchor_path() / "pytorch_lora_weights.safetensors"
+    with pytest.raises(ConfigError, match="is a LoRA; give it as --anchor"):
+        load_pipeline(str(lora))
+    weights = load_file(checkpoint)
+    save_file({name: value for name, value in weights.items() if "cond_stage" not in name}, checkpoint)
+    with pytest.raises(ConfigError, match="can't be read as a StableDiffusionPipeline by the configs in") as caught:
+        load_pipeline(str(checkpoint))
+    assert len(str(caught.value).splitlines()) == 1
+    checkpoint.with_suffix("").rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"neither beside it nor on the hub .*put .*model_index.json.*/tuned/$"):
+        load_pipeline(str(checkpoint))
+
+
+def test_the_dtype_may_be_that_of_the_files(checkpoint: Path, tmp_path: Path) -> None:
+    weights = load_file(checkpoint)
+    for dtype in (torch.float16, torch.bfloat16):
+        halves = {name: value.to(dtype) if "logit" not in name else value for name, value in weights.items()}
+        save_file({**halves, "position_ids": torch.arange(10**5)}, checkpoint)
+        assert read_dtype(checkpoint) == str(dtype).removeprefix("torch.")
+    pipe: Any = ZOO["sd"].build()
+    pipe.save_pretrained(tmp_path / "both")
+    pipe.to(dtype=torch.float16).save_pretrained(tmp_path / "both", variant="fp16")
+    assert read_dtype(tmp_path / "both") == "float32"
+    assert read_dtype(tmp_path / "both", "fp16") == "float16"
+    location = Location(variant="fp16")
+    assert load_pipeline(str(tmp_path / "both"), location=location, dtype="auto").unet.dtype == torch.float16
+    save_file({"a": torch.zeros(2, dtype=torch.float64)}, checkpoint)
+    (tmp_path / "empty").mkdir()
+    for path, words in ((checkpoint, "F64, which no network runs in"), (tmp_path / "empty", "holds no weights")):
+        with pytest.raises(ConfigError, match=words):
+            read_dtype(path)
+
+
+def test_a_model_lies_where_its_location_says(tmp_path: Path) -> None:
+    ZOO["sd"].build().save_pretrained(tmp_path / "runs" / "last")
+    load_pipeline(str(tmp_path), location=Location(subfolder="runs/last"))
+    for given, words in (
+        (Location(subfolder="runs/first"), "has no subfolder 'runs/first'"),
+        (Location(), "is no pipeline: it has no model_index.json"),
+        (Location(subfolder="runs/last", variant="bf16"), "no weights of the variant 'bf16'.*the plain one"),
+        (Location(revision="v2"), "is on this machine and has no revision 'v2'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            load_pipeline(str(tmp_path), location=given)
+    (tmp_path / "file.safetensors").touch()
+    with pytest.raises(ConfigError, match="is a file, in which there is no subfolder unet"):
+        load_pipeline(str(tmp_path / "file.safetensors"), location=Location(subfolder="unet"))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_best_device_is_taken(cuda: bool, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device() == device
+    assert pick_device("cuda:1") == "cuda:1"

@@ -22,6 +22,15 @@ OTHERS: dict[str, Any] = {
     "target_error": 0.1,
     "particles": 2,
 }
+LOCATIONS: dict[str, Any] = {
+    "model_subfolder": "sub",
+    "model_revision": "v2",
+    "model_variant": "fp16",
+    "anchor_subfolder": "sub",
+    "anchor_revision": "v2",
+    "anchor_variant": "fp16",
+    "anchor_weight_name": "a.safetensors",
+}
 NEEDED: dict[str, dict[str, Any]] = {
     "height": {"width": 64},
     "width": {"height": 64},
@@ -57,6 +66,9 @@ def recipe(**changes: Any) -> Recipe:
         ({"particles": 4, "policy": "weights"}, "particles is 4: more than one needs both models at every step"),
         ({"stepps": 2}, "Recipe has no setting 'stepps'; did you mean steps"),
         ({"zzz": 2}, "choose from model, anchor, "),
+        ({"model_subfolder": ""}, "model_subfolder"),
+        ({"anchor_subfolder": "../up"}, "anchor_subfolder is '../up': expected a path inside"),
+        ({"anchor_weight_name": "a", "anchor_variant": "fp16"}, "anchor_variant chooses among several; give one"),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, Any], word: str) -> None:
@@ -71,7 +83,7 @@ def test_a_recipe_is_what_it_holds() -> None:
 
 
 def test_every_setting_but_names_and_records_is_another_recipe_and_is_named() -> None:
-    same = {"model": "b", "anchor": "b", "anchor_beta": 3, "diagnostics": False}
+    same = {"model": "b", "anchor": "b", "anchor_beta": 3, "diagnostics": False, **LOCATIONS}
     assert {*OTHERS, *GIVEN, *same} == set(Recipe.model_fields)
     for name, value in OTHERS.items():
         needed = NEEDED.get(name, {})
@@ -81,7 +93,8 @@ def test_every_setting_but_names_and_records_is_another_recipe_and_is_named() ->
     for what in ("model", "anchor"):
         with pytest.raises(RunFolderError, match=f"the {what} was {what[0]}, now other.* with other weights"):
             check_same_recipe("folder", recipe(), recipe(**{what: "other", f"{what}_hash": "9"}))
-    check_same_recipe("folder", recipe(), recipe(**same))
+    for left_out in ("anchor_variant", "anchor_weight_name"):  # they exclude each other
+        check_same_recipe("folder", recipe(), recipe(**{**same, left_out: None}))
 
 
 def test_a_model_without_a_hash_is_known_by_its_name() -> None:
@@ -89,6 +102,20 @@ def test_a_model_without_a_hash_is_known_by_its_name() -> None:
     check_same_recipe("folder", unknown, unknown)
     with pytest.raises(RunFolderError, match="the model was m, now b"):
         check_same_recipe("folder", unknown, recipe(model="b", model_hash=None))
+    for name, value in LOCATIONS.items():
+        old = recipe(model_hash=None, anchor_hash=None)
+        part, _, what = name.partition("_")
+        with pytest.raises(RunFolderError, match=rf"the {part} was {part[0]}, now {part[0]} \({what} {value}\)"):
+            check_same_recipe("folder", old, recipe(model_hash=None, anchor_hash=None, **{name: value}))
+
+
+def test_a_recipe_without_locations_is_what_it_was_before_there_were_any() -> None:
+    """The keys of all images that are there hang on it."""
+    assert recipe().identity == (
+        '{"anchor_hash": "2", "batch_size": 8, "component": null, "dtype": "float32", "height": null, "model_hash": '
+        '"1", "particles": 1, "policy": "exact", "refresh": null, "scheduler": null, "steps": 25, "target_error": null, '
+        '"width": null}'
+    )
 
 
 def test_particles_correct_between_the_ends_and_take_places_of_images() -> None:

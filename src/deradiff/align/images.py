@@ -1,9 +1,11 @@
 """Images in files and inside tables, identified by the sha256 of their bytes and read on demand."""
 
 import io
-import struct
+import stat
+import warnings
 from hashlib import sha256
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
@@ -22,19 +24,33 @@ class TableCell(NamedTuple):
     column: str
 
 
+class ImageError(Exception):
+    """An image that can't be used, as a reason that many may share.
+
+    Attributes:
+        example: which image it is, and where it was looked for.
+    """
+
+    def __init__(self, reason: str, example: str) -> None:
+        super().__init__(reason)
+        self.example = example
+
+
 class ImageStore:
     """The images that a table names or embeds; only their keys and locations are in memory.
 
     Args:
         folder: relative paths start here.
+        allow_outside: whether images may lie outside of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, allow_outside: bool = False) -> None:
         self.folder = folder
+        self._home = None if allow_outside else folder.resolve()
         self._locations: dict[str, Path | TableCell] = {}
-        self._keys: dict[str, str | None] = {}  # by path: tables name a file many times
+        self._keys: dict[str, str | ImageError] = {}  # by path: tables name a file many times
 
-    def add(self, value: Any, cell: TableCell) -> str | None:
+    def add(self, value: Any, cell: TableCell) -> str:
         """Add an image and decode it once.
 
         Args:
@@ -42,17 +58,27 @@ class ImageStore:
             cell: the location of the value.
 
         Returns:
-            The key: sha256 of the file. None if the file is missing or can't be decoded completely.
+            The key: sha256 of the file.
+
+        Raises:
+            ImageError: it is missing, too large, no regular file, or can't be decoded completely.
+            AlignError: it lies outside of the folder.
         """
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return self._add_content(value, cell)
-        if not isinstance(value, str):
-            return None
+        if not isinstance(value, str) or not value.strip():
+            raise ImageError("missing image", _describe(cell))
         if value not in self._keys:
-            self._keys[value] = self._add_file(self.folder / value)
-        return self._keys[value]
+            try:
+                self._keys[value] = self._add_file(value)
+            except ImageError as error:
+                self._keys[value] = error
+        key = self._keys[value]
+        if isinstance(key, ImageError):
+            raise key
+        return key
 
     def read(self, key: str) -> Image.Image:
         """An image as RGB: upright as its EXIF data says, its transparent parts white, as viewers show them.
@@ -69,19 +95,32 @@ class ImageStore:
             raise _changed_error(location)
         return _to_rgb(Image.open(io.BytesIO(content)))
 
-    def _add_file(self, path: Path) -> str | None:
+    def _add_file(self, name: str) -> str:
+        example = f"{shorten(name, 100)!r} in {self.folder}"
+        path = self.folder / name
         try:
-            if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe or a device would never end
-                return None
-            return self._add_content(path.read_bytes(), path)
-        except (OSError, ValueError):  # missing, or text that isn't a path
-            return None
+            status = path.stat()
+            if self._home is not None and not path.resolve().is_relative_to(self._home):
+                raise AlignError(
+                    f"the image {name!r} leads out of {self.folder}, to {path.resolve()}; images lie in the table's "
+                    "folder, unless --allow-outside (allow_outside=True) is given"
+                )
+            if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
+                raise ImageError("broken image", f"{example} (no regular file)")
+            if status.st_size > LARGEST:
+                raise ImageError("broken image", f"{example} (more than {LARGEST:,} bytes)")
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ImageError("missing image", f"{example} (looked for at {path.absolute()})") from error
+        except (OSError, ValueError) as error:  # can't be read, or text that isn't a path
+            raise ImageError("broken image", f"{example} ({error})") from error
+        return self._add_content(content, path)
 
-    def _add_content(self, content: bytes, location: Path | TableCell) -> str | None:
+    def _add_content(self, content: bytes, location: Path | TableCell) -> str:
         key = sha256(content).hexdigest()
         if key not in self._locations:
-            if not _is_whole(content):
-                return None
+            if len(content) > LARGEST or not _is_whole(content):
+                raise ImageError("broken image", _describe(location))
             self._locations[key] = location
         return key
 
@@ -101,18 +140,25 @@ def _read_cell(cell: TableCell) -> bytes:
 
 
 def _changed_error(location: Path | TableCell) -> AlignError:
-    where = location
+    return AlignError(
+        f"the image {_describe(location)} was changed or removed since the pairs were read; read them again"
+    )
+
+
+def _describe(location: Path | TableCell) -> str:
     if isinstance(location, TableCell):
-        where = f"in row {location.row}, {location.column} of {location.file}"
-    return AlignError(f"the image {where} was changed or removed since the pairs were read; read them again")
+        return f"in row {location.row + 1}, {location.column} of {location.file}"
+    return str(location)
 
 
 def _is_whole(content: bytes) -> bool:
     """Whether an image can be decoded completely; PIL's verify does not notice a truncated JPEG."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.draft("RGB", (64, 64))  # still reads the whole JPEG, at an eighth of its size
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                image.draft("RGB", (64, 64))  # still reads the whole JPEG, at an eighth of its size
+                image.load()
+    except Exception:  # noqa: BLE001  (whatever PIL's decoders stumble over, a bomb among it)
         return False
     return True

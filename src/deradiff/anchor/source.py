@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from deradiff.anchor.location import Location
 from deradiff.errors import AnchorError
 from deradiff.io import replacing
 
@@ -42,23 +43,6 @@ class Kind(Enum):
     NETWORK = "network"  # a folder with one denoiser
     SINGLE_FILE = "single file"  # one safetensors file with all weights of a checkpoint
     LORA = "lora"  # one safetensors file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Location:
-    """Where in a folder or repository an anchor lies; None leaves it to be found.
-
-    Attributes:
-        subfolder: of the folder or repository.
-        revision: branch, tag or commit of a repository on the hub.
-        variant: of the weights, such as fp16.
-        weight_name: name of a safetensors file.
-    """
-
-    subfolder: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    weight_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +82,8 @@ def resolve_anchor(anchor: str | Path, components: list[str], location: Location
     if not str(anchor).strip():
         raise AnchorError("the anchor is an empty text; give a folder, a .safetensors file, a hub id or a loaded LoRA")
     location = location or Location()
-    path = Path(os.path.expanduser(anchor))  # leaves ~nobody as it is, where pathlib raises
-    try:
-        on_disk = path.exists()
-    except (OSError, ValueError) as error:  # too long, or with a null byte
-        raise AnchorError(f"the anchor {str(anchor)[:80]!r} can't be a path or a hub id: {error}") from error
+    path, on_disk = Path(os.path.expanduser(anchor)), is_on_disk(anchor)
+    location.check_applies(f"the anchor {anchor}", path if on_disk else None, AnchorError)
     if not on_disk:
         path = _from_hub(str(anchor), components, location)
     if path.is_file():
@@ -110,9 +91,25 @@ def resolve_anchor(anchor: str | Path, components: list[str], location: Location
     return _recognise_folder(path / (location.subfolder or ""), components, location)
 
 
-def card_of(anchor: str | Path) -> Mapping[str, Any]:
-    """The card of an anchor in a local folder or file; empty where it has none or isn't local."""
-    return resolve_anchor(anchor, ["unet", "transformer"]).card if Path(anchor).exists() else {}
+def is_on_disk(anchor: str | Path) -> bool:
+    """Whether an anchor is a folder or file of this machine.
+
+    Raises:
+        AnchorError: it can't be a path: too long, or with a null byte.
+    """
+    try:
+        return Path(os.path.expanduser(anchor)).exists()  # leaves ~nobody as it is, where pathlib raises
+    except (OSError, ValueError) as error:
+        raise AnchorError(f"the anchor {str(anchor)[:80]!r} can't be a path or a hub id: {error}") from error
+
+
+def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str, Any]:
+    """The card of an anchor in a local folder or file; empty where it has none or isn't local.
+
+    Raises:
+        AnchorError: it can't be a path, or holds nothing that could be an anchor.
+    """
+    return resolve_anchor(anchor, ["unet", "transformer"], location).card if is_on_disk(anchor) else {}
 
 
 def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
@@ -197,6 +194,7 @@ def _needed_files(names: Collection[str], components: list[str], location: Locat
     root = f"{location.subfolder.strip('/')}/" if location.subfolder else ""
     inside = {name.removeprefix(root) for name in names if name.startswith(root)}
     kind, path = _recognise_names(inside, components, location, what)
+    _check_variant_used(kind, path, location)
     sidecars = {CARD, "adapter_config.json", "config.json", "scheduler/scheduler_config.json", "scheduler_config.json"}
     needed = {name for name in inside if name in sidecars}
     if kind is None:
@@ -247,6 +245,11 @@ def _recognise_names(
     )
 
 
+def _check_variant_used(kind: Kind | None, file: str, location: Location) -> None:
+    if kind is None and location.variant is not None:
+        raise AnchorError(f"the anchor is the file {file}, which has no variants; leave {location.variant!r} out")
+
+
 def _plain_name(name: str) -> str:
     """The name of a file without its variant: ``a.fp16.safetensors`` beside ``a.safetensors`` is a variant of it."""
     return re.sub(r"\.(fp16|bf16|fp32)\.safetensors$", ".safetensors", name)
@@ -268,6 +271,7 @@ def _recognise_folder(path: Path, components: list[str], location: Location) -> 
             f"{path} can't be listed: {error.strerror or error}; give a folder that can be read"
         ) from error
     kind, file = _recognise_names(names, components, location, str(path))
+    _check_variant_used(kind, file, location)
     if kind is None:
         return _recognise_file(path / file)
     folder = next((f"{c}/" for c in components if f"{c}/config.json" in names), "") if kind is Kind.PIPELINE else ""

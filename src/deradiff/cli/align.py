@@ -30,6 +30,11 @@ def align(
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=DATA)] = None,
+    delimiter: options.Delimiter = None,
+    allow_outside: Annotated[
+        bool,
+        typer.Option("--allow-outside", help="Read images outside of the data's folder too.", rich_help_panel=DATA),
+    ] = False,
     self_label: Annotated[
         str | None,
         typer.Option(help="Instead of --data: a reward that judges the model's own samples.", rich_help_panel=OWN),
@@ -44,6 +49,9 @@ def align(
         float | None, typer.Option(help="Default: the pipeline's, 1 for 'embedded'.", min=0, rich_help_panel=OWN)
     ] = None,
     model: options.Model = EMBEDDED,
+    model_subfolder: options.Subfolder = None,
+    model_revision: options.Revision = None,
+    model_variant: options.Variant = None,
     component: options.Component = None,
     convention: Annotated[
         str, typer.Option(help="Of beta: kl, sdxl-script, sd15-script (docs/align.md).", rich_help_panel=TRAINING)
@@ -99,7 +107,9 @@ def align(
     from deradiff.align import Settings
     from deradiff.align.processes import join_processes, launcher_note
     from deradiff.align.trainer import check_training
+    from deradiff.anchor.location import Location
     from deradiff.cli.common import hush, own_guidance
+    from deradiff.cli.parsing import parse_delimiter
     from deradiff.errors import AlignError
     from deradiff.runs.models import load_pipeline
     from deradiff.testbed import resolve_model
@@ -109,7 +119,10 @@ def align(
         raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
     if sampling_guidance is not None and not isfinite(sampling_guidance):
         raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
-    _check_used(ctx, ["split"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"])
+    _check_used(
+        ctx,
+        ["split", "allow_outside"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"],
+    )
     settings = Settings(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
         train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
@@ -118,13 +131,16 @@ def align(
         component=component, height=height, width=width, guidance=guidance,
         mixed_precision=mixed_precision, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    judge = None if self_label is None else _judge(self_label, model, prompts)
+    between = parse_delimiter(delimiter)
+    judge = None if self_label is None else _judge(self_label, model, prompts, between)
     state = join_processes()
     if note := launcher_note():
         typer.echo(f"Note: {note}", err=True)
-    preferences = None if data is None else _read(data, split, quiet=not state.is_main_process)
-    pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
-    card = {"reference": model, "reward": self_label}
+    quiet = not state.is_main_process
+    preferences = None if data is None else _read(data, split, between, allow_outside=allow_outside, quiet=quiet)
+    location = Location(subfolder=model_subfolder, revision=model_revision, variant=model_variant)
+    pipe = load_pipeline(resolve_model(model), location=location, device=str(state.device), dtype=dtype)
+    card = {"reference": f"{model} ({location})" if str(location) else model, "reward": self_label}
     check_training(pipe, out, settings, card=card, tracker=report_to)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
@@ -138,19 +154,20 @@ def align(
         typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
 
 
-def _read(data: Path, split: str | None, *, quiet: bool) -> "Pairs":
+def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":
     from deradiff.align import read_pairs
 
-    pairs = read_pairs(data, split)
+    pairs = read_pairs(data, split, delimiter=delimiter, allow_outside=allow_outside)
     if quiet:
         return pairs
     typer.echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
     for reason, count in pairs.skipped.items():
-        typer.echo(f"  skipped {count:,}: {reason}", err=True)
+        example = f", such as {pairs.examples[reason]}" if reason in pairs.examples else ""
+        typer.echo(f"  skipped {count:,}: {reason}{example}", err=True)
     return pairs
 
 
-def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "Reward"]:
+def _judge(reward: str, model: str, prompts: Path | None, delimiter: str | None) -> tuple[list[str], "Reward"]:
     """What is to be sampled, and what judges it."""
     from deradiff import testbed
     from deradiff.errors import AlignError
@@ -159,7 +176,11 @@ def _judge(reward: str, model: str, prompts: Path | None) -> tuple[list[str], "R
 
     if prompts is None and model != EMBEDDED:
         raise AlignError(f"--self-label needs --prompts, what to sample {model} with")
-    texts = testbed.prompts(_OWN_PROMPTS, seed=0, drop=0.5) if prompts is None else read_prompts(prompts)
+    texts = (
+        testbed.prompts(_OWN_PROMPTS, seed=0, drop=0.5)
+        if prompts is None
+        else read_prompts(prompts, delimiter=delimiter)
+    )
     function = load_reward(reward)
     check_prompts(reward, function, texts)
     return texts, function

@@ -12,6 +12,7 @@ from deradiff.cli.common import EMBEDDED, listed
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
+    from deradiff.anchor.location import Location
     from deradiff.compare import Aligned
 
 WHAT = "What to compare"
@@ -26,14 +27,13 @@ def compare(
     ],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Prompts: .txt, .csv, .tsv, .jsonl, .parquet, or a folder.", rich_help_panel=WHAT),
+        typer.Option(help="Prompts: .txt, .csv, .tsv, .json, .jsonl, .parquet, or a folder.", rich_help_panel=WHAT),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(help="Images per prompt and arm: seeds 0, 1, ...", min=1, rich_help_panel=WHAT)
-    ] = 4,
+    delimiter: options.Delimiter = None,
+    seeds: options.Seeds = "4",
     anchor: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,6 +59,12 @@ def compare(
         ),
     ] = 0,
     model: options.Model = EMBEDDED,
+    model_subfolder: options.Subfolder = None,
+    model_revision: options.Revision = None,
+    model_variant: options.Variant = None,
+    anchor_subfolder: options.AnchorSubfolder = None,
+    anchor_variant: options.AnchorVariant = None,
+    anchor_weight_name: options.AnchorWeightName = None,
     component: options.Component = None,
     schedulers: Annotated[
         str | None,
@@ -72,7 +78,7 @@ def compare(
     height: options.Height = None,
     width: options.Width = None,
     batch_size: options.BatchSize = 8,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
     out: Annotated[Path, typer.Option(help="Folder; an interrupted comparison goes on there.")] = Path("runs/compare"),
@@ -81,38 +87,45 @@ def compare(
     """Measure how well lam emulates models aligned from scratch, and write a page of it."""
     from deradiff.cli.common import hush, own_guidance, progress
     from deradiff.cli.compared import percent, show
+    from deradiff.cli.parsing import parse_delimiter, parse_seeds
+    from deradiff.cli.planning import check_anchor_given
     from deradiff.compare import Comparison
     from deradiff.compare import compare as run_comparison
     from deradiff.errors import ConfigError
     from deradiff.rewards import check_prompts, load_reward
-    from deradiff.runs.models import load_pipeline
+    from deradiff.runs.models import load_pipeline, with_stored_dtype
     from deradiff.runs.prompts import read_prompts
+    from deradiff.runs.recipe import Recipe
     from deradiff.testbed import resolve_anchor, resolve_model
 
     hush()
     names = listed(rewards)
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"rewards are {rewards!r}; give names, or module:function, separated by commas, each once")
+    for option, given in (("--anchor", anchor), ("--retrained", retrained)):
+        check_anchor_given(model, EMBEDDED if given is None else "", option)
+    recipe = Recipe(
+        model=model, model_subfolder=model_subfolder, model_revision=model_revision, model_variant=model_variant,
+        anchor_subfolder=anchor_subfolder, anchor_variant=anchor_variant, anchor_weight_name=anchor_weight_name,
+        component=component, steps=steps, height=height, width=width, dtype=dtype, batch_size=batch_size,
+    )  # fmt: skip
+    recipe = with_stored_dtype(recipe)
     scorers = {name: load_reward(name) for name in names}  # a mistake is an error before models are loaded
     comparison = Comparison.from_models(
-        _aligned(anchor or [EMBEDDED]),
-        _aligned(retrained or [f"{EMBEDDED}:*"]),
+        _aligned(anchor or [EMBEDDED], recipe.anchor_location),
+        _aligned(retrained or [f"{EMBEDDED}:*"], recipe.anchor_location),
         listed(schedulers) if schedulers else [None],
         optimum=optimum,
-        model=model,
-        prompts=[*(read_prompts(prompts) if prompts else []), *(prompt or [])],
-        seeds=range(seeds),
+        prompts=[*(read_prompts(prompts, delimiter=parse_delimiter(delimiter)) if prompts else []), *(prompt or [])],
+        seeds=parse_seeds(seeds),
         guidance=own_guidance(model) if guidance is None else guidance,
-        component=component,
-        steps=steps,
-        height=height,
-        width=width,
-        dtype=dtype,
-        batch_size=batch_size,
+        **recipe.model_dump(exclude={"anchor", "anchor_beta", "scheduler", "diagnostics"}),
     )
     for name, reward in scorers.items():
         check_prompts(name, reward, comparison.request.prompts)
-    pipe = load_pipeline(resolve_model(model), device=device, dtype=dtype, offload=offload)
+    pipe = load_pipeline(
+        resolve_model(model), location=recipe.model_location, device=device, dtype=recipe.dtype, offload=offload
+    )
     with progress("sampling", sum(arm.request.count for arm in comparison.arms())) as advance:
         tables = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
     for table in tables:
@@ -122,7 +135,7 @@ def compare(
         typer.echo(f"{name}: {percent(value)}")
 
 
-def _aligned(texts: list[str]) -> "list[Aligned]":
+def _aligned(texts: list[str], location: "Location") -> "list[Aligned]":
     from deradiff.compare import Aligned
     from deradiff.errors import AnchorError
     from deradiff.testbed import resolve_anchor
@@ -131,7 +144,7 @@ def _aligned(texts: list[str]) -> "list[Aligned]":
     for text in texts:
         for name in _matching(text):
             try:
-                aligned.append(Aligned.read(name, resolve_anchor(name)))
+                aligned.append(Aligned.read(name, resolve_anchor(name), location))
             except AnchorError as error:
                 if name == text:
                     raise

@@ -6,7 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from deradiff.errors import ConfigError
+from deradiff.io import read_whole
 from deradiff.local_modules import allow_named_in
+
+_LARGEST = 1 << 20  # bytes of a file of options
 
 
 def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -15,11 +18,12 @@ def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
         return None
     import yaml
 
+    content = read_whole(path, "--config", ConfigError, _LARGEST)
     try:
-        values_read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
+        values_read = yaml.safe_load(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
         raise ConfigError(f"--config {path} can't be read: {error}") from error
-    options = {_dashed(option.name): option for option in ctx.command.params if option.name != "config"}
+    options = {option.opts[0].lstrip("-"): option for option in ctx.command.params if option.name != "config"}
     expected = f"expected lines 'option: value' of {', '.join(options)}"
     if not isinstance(values_read, dict):
         raise ConfigError(f"--config {path} holds {values_read!r}; {expected}")
@@ -44,12 +48,15 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     flag, several = isinstance(value, bool), value if isinstance(value, list) else [value]
     if flag != bool(option.is_flag) or any(isinstance(one, dict | list | bool) for one in several if not flag):
         expected = "true or false" if option.is_flag else "a number, a text (words like no and on in quotes), or a list"
-        raise ConfigError(f"--config {path}: {_dashed(option.name)} is {value!r}; expected {expected}")
+        raise ConfigError(f"--config {path}: {option.opts[0].lstrip('-')} is {value!r}; expected {expected}")
     if flag:
         return value
     texts = [str(one) for one in several]
     allow_named_in(texts)
-    return texts if option.multiple else ",".join(texts)
+    if option.multiple:
+        return texts
+    alone = isinstance(value, list) and len(texts) == 1 and option.type.name == "text"
+    return ",".join(texts) + "," * alone  # of seeds, [7] is the seed 7, and 7 a count
 
 
 Config = Annotated[

@@ -5,13 +5,26 @@ from typing import Annotated, Literal
 
 import typer
 
-MODELS, SAMPLING, MACHINE = "Models", "Sampling", "Machine"  # panels of the help
+WHAT, MODELS, SAMPLING, MACHINE = "What to sample", "Models", "Sampling", "Machine"  # panels of the help
 
 Model = Annotated[
     str,
     typer.Option(
-        help="Pipeline to realign: a folder or hub id; 'embedded' is the one we ship.", rich_help_panel=MODELS
+        help="Pipeline to realign: a folder, a .safetensors checkpoint (configs beside it) or hub id; 'embedded' is "
+        "the one we ship.",
+        rich_help_panel=MODELS,
     ),
+]
+Subfolder = Annotated[
+    str | None,
+    typer.Option("--subfolder", help="Of the model's folder or repository.", rich_help_panel=MODELS),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model on the hub.", rich_help_panel=MODELS),
+]
+Variant = Annotated[
+    str | None, typer.Option("--variant", help="Of the model's weights, such as fp16.", rich_help_panel=MODELS)
 ]
 AnchorOption = Annotated[
     str,
@@ -21,6 +34,19 @@ AnchorOption = Annotated[
         "strongly aligned one and lam below 1 than a weakly aligned one and lam above.",
         rich_help_panel=MODELS,
     ),
+]
+AnchorSubfolder = Annotated[
+    str | None, typer.Option(help="Of the anchor's folder or repository.", rich_help_panel=MODELS)
+]
+AnchorRevision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the anchor on the hub.", rich_help_panel=MODELS)
+]
+AnchorVariant = Annotated[
+    str | None, typer.Option(help="Of the anchor's weights, such as fp16.", rich_help_panel=MODELS)
+]
+AnchorWeightName = Annotated[
+    str | None,
+    typer.Option(help="The anchor's .safetensors file, where there are several.", rich_help_panel=MODELS),
 ]
 Component = Annotated[
     str | None, typer.Option(help="Denoiser to realign, where it can't be inferred.", rich_help_panel=MODELS)
@@ -37,6 +63,10 @@ Guidance = Annotated[
 Height = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
 Width = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.", rich_help_panel=SAMPLING)]
 Dtype = Annotated[
+    Literal["auto", "float32", "float16", "bfloat16"],
+    typer.Option(help="Of the weights; auto is what the model's files hold.", rich_help_panel=MACHINE),
+]
+ScorerDtype = Annotated[
     Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the weights.", rich_help_panel=MACHINE)
 ]
 BatchSize = Annotated[int, typer.Option(help="Images through a network at once.", min=1, rich_help_panel=MACHINE)]
@@ -48,9 +78,18 @@ Particles = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str, typer.Option(help="Where to run: cpu, cuda, mps; auto takes the best.", rich_help_panel=MACHINE)
+]
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
+]
+Seeds = Annotated[
+    str, typer.Option(help="How many, as in 4 (seeds 0 to 3); or which: 0,7,42, or 7, for one.", rich_help_panel=WHAT)
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Between the fields of a .csv file, such as ';' or tab; default: a comma.", rich_help_panel=WHAT),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep, search or demo.")]
 Objective = Annotated[str, typer.Option(help="Reward to raise; several, a,b, for their Pareto set.")]

@@ -1,4 +1,4 @@
-"""Short texts of the command line: lams, betas, guidances, shares, shards, guards."""
+"""Short texts of the command line: lams, seeds, betas, guidances, shares, shards, guards."""
 
 import re
 from importlib.metadata import entry_points
@@ -42,6 +42,39 @@ def parse_numbers(text: str, what: str = "lam") -> list[float]:
     if not numbers:
         raise ConfigError(f"there is no {what} in {text!r}: {expected}")
     return sorted(set(numbers))
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds 0 to N - 1 from a count N, or those that are listed: ``0,7,42``, or ``7,`` for one.
+
+    Raises:
+        ConfigError: ``text`` has another form.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        numbers = [int(part) for part in parts if part]
+        if not numbers or "" in parts[:-1]:
+            raise ValueError("a number is missing")
+        if len(parts) == 1 and not 1 <= numbers[0] <= _MOST:
+            raise ValueError(f"a count is from 1 to {_MOST:,}")
+        if min(numbers) < 0:
+            raise ValueError("a seed is 0 or more")
+    except ValueError as error:
+        expected = "expected a count like 4, or seeds like 0,7,42, or 7, for one"
+        raise ConfigError(f"can't read seeds {text!r} ({error}): {expected}") from error
+    return tuple(range(numbers[0])) if len(parts) == 1 else tuple(numbers)
+
+
+def parse_delimiter(text: str | None) -> str | None:
+    """One character that stands between fields; ``tab`` and ``\\t`` are a tabulator.
+
+    Raises:
+        ConfigError: none, several, a quote or a line break.
+    """
+    delimiter = "\t" if text in ("tab", "\\t") else text
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ConfigError(f"can't use the delimiter {text!r}: expected one character, such as ';', or tab")
+    return delimiter
 
 
 def lams_for_betas(text: str, anchor_beta: float | None) -> list[float]:

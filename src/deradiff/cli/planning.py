@@ -6,9 +6,10 @@ from typing import Any
 
 import typer
 
+from deradiff.anchor.location import Location
 from deradiff.anchor.source import card_of
 from deradiff.cli.common import own_guidance
-from deradiff.cli.parsing import lams_for_betas, parse_numbers, parse_share
+from deradiff.cli.parsing import lams_for_betas, parse_delimiter, parse_numbers, parse_seeds, parse_share
 from deradiff.errors import ConfigError
 from deradiff.runs.legacy import is_legacy, open_run_folder
 from deradiff.runs.prompts import read_prompts
@@ -16,7 +17,7 @@ from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import SEEDS, Run
 from deradiff.runs.store import Store
 from deradiff.search.state import read_state
-from deradiff.testbed import EMBEDDED, resolve_anchor
+from deradiff.testbed import EMBEDDED, is_embedded, resolve_anchor
 
 
 def open_run(ctx: typer.Context, out: Path) -> Run:
@@ -26,19 +27,51 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
         ConfigError: names the option that is wrong and why.
         RunFolderError: the folder holds a run of another recipe; names what differs.
     """
-    options = {name: ctx.params[name] for name in Recipe.model_fields if name in ctx.params and _is_given(ctx, name)}
-    if isinstance(options.get("target_error"), str):
-        options["target_error"] = parse_share(options["target_error"])
+    options = recipe_options(ctx)
     if Store.exists(out) or is_legacy(out):
         store = open_run_folder(out)
         base: dict[str, Any] = store.recipe.model_dump()
         base |= {name: store.located(base[name]) for name in ("model", "anchor")}
-        base |= {f"{name}_hash": None for name in ("model", "anchor") if name in options}
+        given = {name for name in ("model", "anchor") if options.keys() & {name, *_location_options(name)}}
+        base |= {f"{name}_hash": None for name in given}
+        recipe = Recipe(**{**base, **options})
     else:
-        base = {"model": EMBEDDED, "anchor": EMBEDDED}
-        base["anchor_beta"] = card_of(resolve_anchor(options.get("anchor", EMBEDDED))).get("beta")
-    recipe = Recipe(**{**base, **options})
+        recipe = Recipe(**{"model": EMBEDDED, "anchor": EMBEDDED, **options})
+        if recipe.anchor_beta is None:
+            beta = card_of(resolve_anchor(recipe.anchor), recipe.anchor_location).get("beta")
+            recipe = Recipe(**{**dict(recipe), "anchor_beta": beta})
+    check_anchor_given(recipe.model, recipe.anchor)
     return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
+
+
+def recipe_options(ctx: typer.Context) -> dict[str, Any]:
+    """The options of a command line that belong to a recipe, but for those that weren't given.
+
+    Raises:
+        ConfigError: a share that can't be read.
+    """
+    options = {name: ctx.params[name] for name in Recipe.model_fields if name in ctx.params and _is_given(ctx, name)}
+    if isinstance(options.get("target_error"), str):
+        options["target_error"] = parse_share(options["target_error"])
+    return options
+
+
+def check_anchor_given(model: str, anchor: str, option: str = "--anchor") -> None:
+    """Check that another model than the embedded one has an anchor of its own.
+
+    Args:
+        model: as it was given.
+        anchor: likewise, or the default.
+        option: that names the anchor.
+
+    Raises:
+        ConfigError: its anchor is the default, which fits the embedded model alone.
+    """
+    if anchor == EMBEDDED and not is_embedded(model):
+        raise ConfigError(
+            f"{option} is missing: {model} needs a LoRA or checkpoint that was aligned from it, and the default, an "
+            "embedded one, fits the embedded model alone"
+        )
 
 
 def prompts_given(ctx: typer.Context) -> list[str] | None:
@@ -48,13 +81,14 @@ def prompts_given(ctx: typer.Context) -> list[str] | None:
         ConfigError: a file that holds none, or no column of prompts.
     """
     path, texts_typed = ctx.params["prompts"], ctx.params["prompt"]
-    texts = [*(read_prompts(path, ctx.params["column"], ctx.params["split"]) if path else []), *(texts_typed or [])]
-    return texts or None
+    where = {name: ctx.params[name] for name in ("column", "split")}
+    texts = read_prompts(path, **where, delimiter=parse_delimiter(ctx.params["delimiter"])) if path else []
+    return [*texts, *(texts_typed or [])] or None
 
 
-def seeds_given(ctx: typer.Context) -> int | None:
-    """How many seeds; None where that wasn't given."""
-    return ctx.params["seeds"] if _is_given(ctx, "seeds") else None
+def seeds_given(ctx: typer.Context) -> tuple[int, ...] | None:
+    """The seeds; None where they weren't given."""
+    return parse_seeds(ctx.params["seeds"]) if _is_given(ctx, "seeds") else None
 
 
 def guidances_given(ctx: typer.Context, run: Run) -> Sequence[float | None] | None:
@@ -110,7 +144,11 @@ def search_axes(ctx: typer.Context, run: Run) -> tuple[list[str], list[int], flo
     if seeds is None:
         state = read_state(run.folder)
         return prompts, sorted(state.seeds) if state else known or list(range(SEEDS)), guidances[0]
-    return prompts, list(range(seeds)), guidances[0]
+    return prompts, list(seeds), guidances[0]
+
+
+def _location_options(part: str) -> set[str]:
+    return {f"{part}_{name}" for name in Location.model_fields}
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from deradiff.cli.options import ChosenGuidance, Device, Dtype, Guard, KLBudget, Objective, Prefer, Risk, Run
+from deradiff.cli.options import ChosenGuidance, Device, Guard, KLBudget, Objective, Prefer, Risk, Run, ScorerDtype
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Criteria
@@ -20,8 +20,8 @@ def score(
             "server, separated by commas."
         ),
     ],
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    device: Device = "auto",
+    dtype: ScorerDtype = "float32",
 ) -> None:
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, scoring_each

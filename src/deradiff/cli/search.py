@@ -8,7 +8,7 @@ import typer
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, listed
 
-WHAT, QUESTION = "What to sample", "The question"  # panels of the help
+QUESTION = "The question"  # a panel of the help
 
 
 def search(
@@ -40,22 +40,34 @@ def search(
     max_images: Annotated[
         int | None, typer.Option(help="Stop before more images than this.", rich_help_panel=QUESTION)
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompts, as sweep takes them.", rich_help_panel=WHAT)] = None,
-    column: Annotated[str | None, typer.Option(help="Of --prompts.", rich_help_panel=WHAT)] = None,
-    split: Annotated[str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=WHAT)] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts, as sweep takes them.", rich_help_panel=options.WHAT)
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of a prompt, at most.", min=1, rich_help_panel=WHAT)] = 4,
+    column: Annotated[str | None, typer.Option(help="Of --prompts.", rich_help_panel=options.WHAT)] = None,
+    delimiter: options.Delimiter = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=options.WHAT)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=options.WHAT)
+    ] = None,
+    seeds: options.Seeds = "4",
     anchor_beta: Annotated[
-        float | None, typer.Option(help="The anchor's KL strength; default: its card's.", rich_help_panel=WHAT)
+        float | None, typer.Option(help="The anchor's KL strength; default: its card's.", rich_help_panel=options.WHAT)
     ] = None,
     guidance: Annotated[
         str | None,
-        typer.Option(help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=WHAT),
+        typer.Option(help="Guidance scale; default: the pipeline's, 1 for 'embedded'.", rich_help_panel=options.WHAT),
     ] = None,
     model: options.Model = EMBEDDED,
+    model_subfolder: options.Subfolder = None,
+    model_revision: options.Revision = None,
+    model_variant: options.Variant = None,
     anchor: options.AnchorOption = EMBEDDED,
+    anchor_subfolder: options.AnchorSubfolder = None,
+    anchor_revision: options.AnchorRevision = None,
+    anchor_variant: options.AnchorVariant = None,
+    anchor_weight_name: options.AnchorWeightName = None,
     component: options.Component = None,
     scheduler: options.Scheduler = None,
     steps: options.Steps = 25,
@@ -63,7 +75,7 @@ def search(
     height: options.Height = None,
     width: options.Width = None,
     batch_size: options.BatchSize = 8,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
     out: Annotated[

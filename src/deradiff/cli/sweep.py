@@ -8,7 +8,7 @@ import typer
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, listed
 
-WHAT, CALLS, RUN = "What to sample", "Network function evaluations (NFE)", "The run"  # panels of the help
+CALLS, RUN = "Network function evaluations (NFE)", "The run"  # panels of the help
 
 
 def sweep(
@@ -16,46 +16,52 @@ def sweep(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="Prompts: .txt, .csv, .tsv, .jsonl, .parquet, or a folder of datasets or of parquet files.",
-            rich_help_panel=WHAT,
+            help="Prompts: .txt, .csv, .tsv, .json, .jsonl, .parquet, or a folder of datasets or of parquet files.",
+            rich_help_panel=options.WHAT,
         ),
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(help="Of --prompts; default: prompt, prompts, caption or text.", rich_help_panel=WHAT),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=WHAT)] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=WHAT)
-    ] = None,
-    seeds: Annotated[
-        int,
         typer.Option(
-            help="Images a prompt, guidance and lam: seeds 0, 1, ...; default: those of the run.",
-            min=1,
-            rich_help_panel=WHAT,
+            help="Of --prompts; default: prompt, prompts, caption or text; a number in a .csv without a header.",
+            rich_help_panel=options.WHAT,
         ),
-    ] = 4,
+    ] = None,
+    delimiter: options.Delimiter = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of a folder of several splits.", rich_help_panel=options.WHAT)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt; may be given several times.", rich_help_panel=options.WHAT)
+    ] = None,
+    seeds: options.Seeds = "4",
     lams: Annotated[
         str | None,
-        typer.Option(help="0,0.5,1 or start:stop:count; default: those of the run.", rich_help_panel=WHAT),
+        typer.Option(help="0,0.5,1 or start:stop:count; default: those of the run.", rich_help_panel=options.WHAT),
     ] = None,
     betas: Annotated[
         str | None,
-        typer.Option(help="KL strengths to emulate instead of lams: 500,1000,5000.", rich_help_panel=WHAT),
+        typer.Option(help="KL strengths to emulate instead of lams: 500,1000,5000.", rich_help_panel=options.WHAT),
     ] = None,
     anchor_beta: Annotated[
-        float | None, typer.Option(help="The anchor's KL strength; default: its card's.", rich_help_panel=WHAT)
+        float | None, typer.Option(help="The anchor's KL strength; default: its card's.", rich_help_panel=options.WHAT)
     ] = None,
     guidance: Annotated[
         str | None,
         typer.Option(
             help="Guidance scale, or several: 3,5,7.5; default: the pipeline's, 1 for 'embedded'.",
-            rich_help_panel=WHAT,
+            rich_help_panel=options.WHAT,
         ),
     ] = None,
     model: options.Model = EMBEDDED,
+    model_subfolder: options.Subfolder = None,
+    model_revision: options.Revision = None,
+    model_variant: options.Variant = None,
     anchor: options.AnchorOption = EMBEDDED,
+    anchor_subfolder: options.AnchorSubfolder = None,
+    anchor_revision: options.AnchorRevision = None,
+    anchor_variant: options.AnchorVariant = None,
+    anchor_weight_name: options.AnchorWeightName = None,
     component: options.Component = None,
     scheduler: options.Scheduler = None,
     steps: options.Steps = 25,
@@ -63,7 +69,7 @@ def sweep(
     height: options.Height = None,
     width: options.Width = None,
     batch_size: options.BatchSize = 8,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
     ensemble: Annotated[

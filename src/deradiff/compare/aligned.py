@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from math import isclose, nan
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from deradiff.align.convention import get_convention
-from deradiff.anchor.source import card_of
+from deradiff.anchor.location import Location
+from deradiff.anchor.source import card_of, is_on_disk
 from deradiff.errors import AnchorError, ConfigError
 from deradiff.validation import ValidatedModel
 
@@ -31,15 +31,20 @@ class Aligned(ValidatedModel):
     convention: dict[str, Any]
 
     @classmethod
-    def read(cls, name: str, path: str) -> "Aligned":
+    def read(cls, name: str, path: str, location: Location | None = None) -> "Aligned":
         """Read the card of an aligned model in a folder or file.
+
+        Args:
+            name: as the user names it.
+            path: of the folder or file.
+            location: where in the folder it lies.
 
         Raises:
             AnchorError: the path doesn't exist, or the card's beta, seed or beta_convention is missing or invalid.
         """
-        if not Path(path).exists():
+        if not is_on_disk(path):
             raise AnchorError(f"no folder or file {name}; expected an aligned model on this machine")
-        card = card_of(path)
+        card = card_of(path, location)
         if missing := [key for key in ("beta", "seed", "beta_convention") if key not in card]:
             raise AnchorError(
                 f"the card of {name} lacks {', '.join(missing)}; expected a local model with these entries in a "

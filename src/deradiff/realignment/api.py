@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -12,9 +13,9 @@ from deradiff.acceleration import Exact, Policy, PolicyRunner, Weights
 from deradiff.anchor.adapters import check_not_fused
 from deradiff.anchor.ensembles import Ensemble, build_ensemble, build_interpolated
 from deradiff.anchor.load import Anchor, merge_adapter
+from deradiff.anchor.location import Location
 from deradiff.anchor.module_tree import ModuleTree, unwrapped
-from deradiff.anchor.source import Location
-from deradiff.errors import RealignError
+from deradiff.errors import AnchorError, RealignError
 from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named_anchors, scheduler_of
 from deradiff.realignment.denoisers import denoisers, pick
 from deradiff.realignment.handle import Handle
@@ -94,6 +95,8 @@ def realign(
     _check_settings(ensemble, policy, particles, text_encoder)
     location = Location(subfolder=subfolder, revision=revision, variant=variant, weight_name=weight_name)
     entries = named_anchors(networks, aligned)
+    if str(location) and not any(isinstance(anchor, str | Path) for _, _, anchor in entries):
+        raise AnchorError(f"{location}: expected an anchor in a folder or on the hub, and this one is in memory")
     Lams.parse(lam, list(dict.fromkeys(name for name, _, _ in entries)))  # before anything is loaded
     anchors: dict[str, list[tuple[str, AnchorLike]]] = {}
     for name, target, anchor in entries:

@@ -10,8 +10,9 @@ from torch import nn
 from deradiff.anchor.adapters import adapter_names
 from deradiff.anchor.check import check_same_network
 from deradiff.anchor.load import Anchor, distance, hold_adapter, hold_lora, hold_module, load_network
+from deradiff.anchor.location import Location
 from deradiff.anchor.module_tree import unwrapped
-from deradiff.anchor.source import Kind, Location, resolve_anchor
+from deradiff.anchor.source import Kind, resolve_anchor
 from deradiff.errors import AnchorError, DeradiffError
 
 logger = logging.getLogger("deradiff")

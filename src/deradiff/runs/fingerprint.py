@@ -7,41 +7,55 @@ cache by path, size and time of change.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from deradiff.anchor.location import Location
 from deradiff.errors import DeradiffError, RunFolderError
 from deradiff.io import parse_object, read_object, write_whole
+from deradiff.runs.model_files import WEIGHTS, find_local, find_single_file_configs, weights_and_configs
 from deradiff.runs.recipe import Recipe
 from deradiff.testbed import resolve_anchor, resolve_model
 
-_CONFIGS = ("config.json", "scheduler_config.json", "model_index.json", "adapter_config.json")
-_WEIGHTS, _VARIANTS = ".safetensors", (".fp16.", ".bf16.", ".non_ema.")
 _BLOCK = 1 << 22
 _CACHE = "hashes-1.json"  # another number for every change of how files are hashed
 _LARGEST_HEADER = 100 << 20  # bytes, safetensors' own limit
 
 
-def fingerprint(name: str, parts: Iterable[str] | None = None) -> str | None:
+def fingerprint(name: str, location: Location | None = None) -> str | None:
     """The hash of a model on this machine: a folder, a file, or a hub id in the local cache; None where there is none.
 
     Args:
         name: folder, file or hub id.
-        parts: beginnings of the names of subfolders that count; all by default.
+        location: where in it the model lies.
 
     Raises:
         RunFolderError: a file of it can't be read.
     """
-    path = _local(name)
-    if path is None:
-        return None
-    files, known = [path] if path.is_file() else _files(path, None if parts is None else tuple(parts)), _Known()
+    location = location or Location()
+    path = find_local(name, location)
+    return None if path is None else _hash_files(path, location, None)
+
+
+def model_fingerprint(name: str, location: Location | None = None) -> str | None:
+    """The hash of a pipeline, as :func:`fingerprint`; of a single-file checkpoint with the configs that go with it."""
+    location = location or Location()
+    path = find_local(name, location)
+    return None if path is None else _hash_files(path, location, find_single_file_configs(path))
+
+
+def _hash_files(path: Path, location: Location, configs: Path | None) -> str:
+    """The hash of a folder's or a file's weights and configs, and of the configs in another folder."""
     sums: dict[str, int] = {}
-    for file in files:
-        part = "" if file == path else file.parent.relative_to(path).as_posix()
-        entry = f"{part}/{'weights' if file.suffix == _WEIGHTS else file.name}"
+    known = _Known()
+    files = dict.fromkeys([path] if path.is_file() else weights_and_configs(path, location.variant), path)
+    if path.is_file() and configs is not None:
+        files |= {file: configs for file in weights_and_configs(configs) if file.suffix != WEIGHTS}
+    for file, root in files.items():
+        part = "" if file == path else file.parent.relative_to(root).as_posix()
+        entry = f"{part}/{'weights' if file.suffix == WEIGHTS else file.name}"
         sums[entry] = (sums.get(entry, 0) + int(known.of(file), 16)) % (1 << 128)  # shards of one network add up
     known.save()
     digest = blake2b(digest_size=16)
@@ -58,8 +72,8 @@ def with_hashes(recipe: Recipe) -> Recipe:
         AnchorError: no embedded anchor of that name.
     """
     hashes = {
-        "model_hash": fingerprint(resolve_model(recipe.model)),
-        "anchor_hash": fingerprint(resolve_anchor(recipe.anchor)),
+        "model_hash": model_fingerprint(resolve_model(recipe.model), recipe.model_location),
+        "anchor_hash": fingerprint(resolve_anchor(recipe.anchor), recipe.anchor_location),
     }
     return recipe.model_copy(update={name: value for name, value in hashes.items() if value is not None})
 
@@ -79,40 +93,6 @@ def _uint8() -> Any:
     import torch
 
     return torch.uint8
-
-
-def _local(name: str) -> Path | None:
-    if not name.strip():
-        return None
-    try:
-        path = Path(os.path.expanduser(name))  # leaves ~nobody as it is, where pathlib raises
-        if path.exists():
-            return path
-    except OSError:  # too long for a path: there is nothing to hash
-        return None
-    from huggingface_hub.errors import HfHubHTTPError  # takes a quarter of a second
-
-    from deradiff.anchor.source import cached_snapshot
-
-    try:
-        return cached_snapshot(name)
-    except (OSError, ValueError, HfHubHTTPError):  # not in the local cache, or no hub id: there is nothing to hash
-        return None
-
-
-def _files(folder: Path, parts: tuple[str, ...] | None) -> list[Path]:
-    """The weights and configs in a folder and its subfolders, of several variants the plain one."""
-    folders = [folder, *(sub for sub in sorted(folder.iterdir()) if sub.is_dir())]
-    pipeline = (folder / "model_index.json").is_file()
-    chosen: list[Path] = []
-    for subfolder in folders:
-        if subfolder != folder and parts is not None and not subfolder.name.startswith(parts):
-            continue
-        files = [file for file in sorted(subfolder.glob("*")) if file.is_file()]
-        weights = [file for file in files if file.suffix == _WEIGHTS and not (pipeline and subfolder == folder)]
-        plain = [file for file in weights if not any(variant in file.name for variant in _VARIANTS)]
-        chosen += [*(plain or weights), *(file for file in files if file.name in _CONFIGS)]
-    return chosen
 
 
 def _cache_file() -> Path | None:
@@ -144,7 +124,7 @@ class _Known:
             # mtime alone is what archives and containers set; ctime isn't
             key = f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
             if not isinstance(self._hashes.get(key), str):
-                self._hashes[key] = _hash_tensors(file) if file.suffix == _WEIGHTS else _hash_config(file)
+                self._hashes[key] = _hash_tensors(file) if file.suffix == WEIGHTS else _hash_config(file)
                 self._changed = True
             return self._hashes[key]
         except OSError as error:

@@ -1,49 +1,68 @@
 """Loading what a run is sampled with, and calling it."""
 
+import glob
 import inspect
+import logging
+import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
+from deradiff.anchor.location import Location
 from deradiff.anchor.lora import in_short
-from deradiff.anchor.source import choose_variant
+from deradiff.anchor.source import Kind, choose_variant, resolve_anchor
 from deradiff.compat import traits_of
+from deradiff.devices import pick_device
 from deradiff.errors import AnchorError, ConfigError
+from deradiff.io import read_object
+from deradiff.runs.model_files import WEIGHTS, find_single_file_configs, read_dtype
 from deradiff.runs.recipe import Recipe
+from deradiff.testbed import resolve_model
+
+logger = logging.getLogger("deradiff")
+
+_SIDECARS = (".json", ".txt", ".model")  # configs and tokenizers
 
 
-def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", offload: bool = False) -> Any:
-    """A pipeline from a folder or the hub, by safetensors only.
+def load_pipeline(
+    model: str, *, location: Location | None = None, device: str = "cpu", dtype: str = "float32", offload: bool = False
+) -> Any:
+    """A pipeline from a folder, a single-file checkpoint or the hub, by safetensors only.
 
     Of a folder the plain weights are taken, or the variant (fp16) that is there alone.
 
     Args:
-        model: folder or hub id.
-        device: where it runs.
-        dtype: of its weights: float32, float16 or bfloat16.
+        model: folder, .safetensors file (:func:`find_single_file_configs` says where its configs are) or hub id.
+        location: where in the folder or repository it lies.
+        device: where it runs; ``auto`` is an accelerator where there is one.
+        dtype: of its weights: float32, float16, bfloat16, or ``auto``, what its files hold.
         offload: keep each network on the CPU while it isn't called.
 
     Raises:
         ConfigError: it can't be found or read, or the device can't be used so.
     """
+    location, device = location or Location(), pick_device(device)
     if offload and device == "cpu":
         raise ConfigError(
             "offloading keeps networks on the CPU until they run elsewhere; give --device too, such as cuda"
         )
-    if Path(model).is_file():
-        raise ConfigError(f"the model {model!r} is a file; give a pipeline folder (with model_index.json) or a hub id")
-    try:
-        pipe = _from_pretrained(model, dtype)
-    except AnchorError as error:
-        raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ConfigError(f"the model {model!r} can't be loaded: {in_short(error)}") from error
+    path = fetch_model(model, location)
+    dtype = read_dtype(path, location.variant) if dtype == "auto" else dtype
+    if dtype == "float16" and device == "cpu":
+        logger.warning(
+            "float16 is slow on the CPU, and some networks don't run in it; float32 is what CPUs are made for"
+        )
+    with _load_errors(model):
+        pipe = _from_single_file(path, dtype) if path.is_file() else _from_folder(path, location.variant, dtype)
     pipe.set_progress_bar_config(disable=True)
     try:
         if offload:
@@ -55,15 +74,104 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
     return pipe
 
 
-def _from_pretrained(model: str, dtype: str) -> Any:
-    folder = Path(model)
-    variant = None
-    for part in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if part.is_dir() and (part / "config.json").is_file():
-            variant = choose_variant([file.name for file in part.iterdir()], str(part)) or variant
+def fetch_model(model: str, location: Location) -> Path:
+    """The folder or file of a pipeline; what is needed of a repository on the hub is fetched.
+
+    Raises:
+        ConfigError: it can't be found.
+    """
+    with _load_errors(model):
+        path = Path(os.path.expanduser(model))
+        on_disk = path.exists()
+        location.check_applies(f"the model {model}", path if on_disk else None, ConfigError)
+        if not on_disk and location.subfolder is None:
+            fetched = DiffusionPipeline.download(
+                model, revision=location.revision, variant=location.variant, use_safetensors=True
+            )
+            return Path(fetched)
+        if not on_disk:
+            patterns = [f"{glob.escape(str(location.subfolder))}/*{ending}" for ending in (WEIGHTS, *_SIDECARS)]
+            path = Path(snapshot_download(model, revision=location.revision, allow_patterns=patterns))
+        inside = path / (location.subfolder or "")
+        if inside.is_dir() and not (inside / "model_index.json").is_file():
+            raise ConfigError(f"{inside} is no pipeline: it has no model_index.json; give a pipeline's folder")
+        if not inside.exists():
+            raise ConfigError(f"the model {model!r} has no subfolder {location.subfolder!r}")
+    return inside
+
+
+def with_stored_dtype(recipe: Recipe) -> Recipe:
+    """A recipe whose dtype is what the model's files hold where it was ``auto``; fetches a model from the hub.
+
+    Raises:
+        ConfigError: the model can't be found, or its files hold no such dtype.
+    """
+    if recipe.dtype != "auto":
+        return recipe
+    location = recipe.model_location
+    path = fetch_model(resolve_model(recipe.model), location)
+    return recipe.model_copy(update={"dtype": read_dtype(path, location.variant)})
+
+
+@contextmanager
+def _load_errors(model: str) -> Iterator[None]:
+    try:
+        yield
+    except AnchorError as error:
+        raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ConfigError(f"the model {shorten(model, 100)!r} can't be loaded: {in_short(error)}") from error
+
+
+def _from_folder(folder: Path, variant: str | None, dtype: str) -> Any:
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and (part / "config.json").is_file()]
+    names = [[file.name for file in part.iterdir()] for part in parts]
+    if variant is None:
+        chosen = [choose_variant(of_part, str(part)) for part, of_part in zip(parts, names, strict=True)]
+        variant = next(filter(None, reversed(chosen)), None)
+    else:
+        choose_variant([name for of_part in names for name in of_part], str(folder), variant)
     return DiffusionPipeline.from_pretrained(
-        model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=folder.is_dir(), variant=variant
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, variant=variant
     )
+
+
+def _from_single_file(file: Path, dtype: str) -> Any:
+    """A pipeline from a checkpoint in the original layout, by configs beside it or those of its kind on the hub."""
+    if resolve_anchor(file, []).kind is Kind.LORA:
+        raise ConfigError(
+            f"the model {file} is a LoRA; give it as --anchor, and the pipeline it was made for as --model"
+        )
+    configs = find_single_file_configs(file) or _fetch_configs(file)
+    name = read_object(configs / "model_index.json", "the model index", ConfigError).get("_class_name")
+    pipeline: Any = getattr(diffusers, str(name), None)
+    if not hasattr(pipeline, "from_single_file"):
+        raise ConfigError(
+            f"{configs / 'model_index.json'} is of a {name}, which diffusers can't read from a single file"
+        )
+    try:
+        return pipeline.from_single_file(
+            str(file), config=str(configs), local_files_only=True, torch_dtype=getattr(torch, dtype)
+        )
+    except Exception as error:  # whatever diffusers' conversions stumble over
+        raise ConfigError(
+            f"{file} can't be read as a {name} by the configs in {configs}: {in_short(error)}; give those of its kind"
+        ) from error
+
+
+def _fetch_configs(file: Path) -> Path:
+    """The configs that a checkpoint's kind has on the hub."""
+    try:
+        repository = fetch_diffusers_config(load_single_file_checkpoint(str(file), local_files_only=True))
+        name = repository["pretrained_model_name_or_path"]
+        return Path(snapshot_download(name, allow_patterns=[f"*{ending}" for ending in _SIDECARS]))
+    except Exception as error:  # of the network, of the disk, of the cache
+        raise ConfigError(
+            f"the configs of {file} are neither beside it nor on the hub ({type(error).__name__}): put those of a "
+            f"pipeline of its kind (model_index.json and folders, tokenizer included) into {file.with_suffix('')}/"
+        ) from error
 
 
 # made for the models of the others, though diffusers doesn't list them among these

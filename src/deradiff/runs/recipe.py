@@ -5,24 +5,36 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from deradiff.anchor.location import Inside, Location, Text
 from deradiff.errors import RunFolderError
 from deradiff.validation import ValidatedModel
 
 Ensemble = Literal["auto", "toggle", "separate", "batched"]  # as `deradiff.realign` takes them
 Policy = Literal["exact", "reuse", "adaptive", "weights"]
-Dtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 REFRESH = 3  # default of the policy reuse
-# What images don't depend on: names of models (their hashes count), what the anchor's beta is called, what is recorded.
-_NOT_OF_AN_IMAGE = {"model", "anchor", "anchor_beta", "diagnostics"}
+_MODEL_LOCATION = ("subfolder", "revision", "variant")
+_ANCHOR_LOCATION = (*_MODEL_LOCATION, "weight_name")
+_LOCATIONS = {*(f"model_{name}" for name in _MODEL_LOCATION), *(f"anchor_{name}" for name in _ANCHOR_LOCATION)}
+# What images don't depend on: where models lie (their hashes count), what the anchor's beta is called, diagnostics.
+_NOT_OF_AN_IMAGE = {"model", "anchor", *_LOCATIONS, "anchor_beta", "diagnostics"}
 
 
 class Recipe(ValidatedModel):
     """Everything but prompt, seed, guidance and lam that an image depends on.
 
     Attributes:
-        model: folder or hub id of the pipeline (the reference); a relative folder is meant from the run folder.
-        anchor: folder or hub id of the aligned model; likewise.
+        model: folder, single-file checkpoint or hub id of the pipeline (the reference); a relative path is meant from
+            the run folder.
+        anchor: folder, file or hub id of the aligned model; likewise.
+        model_subfolder: where in the folder or repository the pipeline lies.
+        model_revision: branch, tag or commit of a repository on the hub.
+        model_variant: of the weights, such as fp16; None takes the plain ones, or the only ones there are.
+        anchor_subfolder: as of the model.
+        anchor_revision: as of the model.
+        anchor_variant: as of the model.
+        anchor_weight_name: the anchor's safetensors file, where a folder or repository holds several.
         model_hash: of the content of the model's weights and configs; None where it can't be inferred.
         anchor_hash: likewise.
         anchor_beta: KL strength the anchor was aligned at, where known.
@@ -31,7 +43,7 @@ class Recipe(ValidatedModel):
         steps: denoising steps.
         height: pixels; None keeps the pipeline's default.
         width: pixels; None keeps the pipeline's default.
-        dtype: of the weights.
+        dtype: of the weights; ``auto`` is what the model's files hold, which a `Run` looks up when it begins.
         batch_size: images through a network at once. Part of the recipe, because other sizes round differently: a
             network always sees this many rows, so an image doesn't depend on what is sampled beside it.
         ensemble: how the models are held, as `deradiff.realign` takes it.
@@ -48,6 +60,13 @@ class Recipe(ValidatedModel):
 
     model: str = ""
     anchor: str = ""
+    model_subfolder: Inside | None = None
+    model_revision: Text | None = None
+    model_variant: Text | None = None
+    anchor_subfolder: Inside | None = None
+    anchor_revision: Text | None = None
+    anchor_variant: Text | None = None
+    anchor_weight_name: Inside | None = None
     model_hash: str | None = None
     anchor_hash: str | None = None
     anchor_beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -69,6 +88,12 @@ class Recipe(ValidatedModel):
     def _size(self) -> "Recipe":
         if (self.height is None) != (self.width is None):  # pipelines then fall back to their own size for both
             raise ValueError("height and width go together; give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _locations(self) -> "Recipe":
+        if self.anchor_weight_name is not None and self.anchor_variant is not None:
+            raise ValueError("anchor_weight_name names one file, and anchor_variant chooses among several; give one")
         return self
 
     @field_validator("particles")
@@ -95,13 +120,28 @@ class Recipe(ValidatedModel):
 
     @property
     def identity(self) -> str:
-        """All that an image depends on, as text; a model without a hash is known by its name."""
+        """All that an image depends on, as text; a model without a hash is known by its full name."""
         settings = self.model_dump(exclude=_NOT_OF_AN_IMAGE)
         if self.ensemble == "auto":  # which one that is depends on the anchor
             del settings["ensemble"]
-        settings["model_hash"] = self.model_hash or self.model
-        settings["anchor_hash"] = self.anchor_hash or self.anchor
+        settings["model_hash"] = self.model_hash or self.full_name("model")
+        settings["anchor_hash"] = self.anchor_hash or self.full_name("anchor")
         return json.dumps(settings, sort_keys=True)
+
+    @property
+    def model_location(self) -> Location:
+        """Where in its folder or repository the model lies."""
+        return Location(**{name: getattr(self, f"model_{name}") for name in _MODEL_LOCATION})
+
+    @property
+    def anchor_location(self) -> Location:
+        """Where in its folder or repository the anchor lies."""
+        return Location(**{name: getattr(self, f"anchor_{name}") for name in _ANCHOR_LOCATION})
+
+    def full_name(self, part: Literal["model", "anchor"]) -> str:
+        """The name of the model or the anchor, and where in that folder or repository it lies."""
+        name, location = getattr(self, part), str(getattr(self, f"{part}_location"))
+        return f"{name} ({location})" if location else name
 
     @property
     def depends_on_lams(self) -> bool:
@@ -151,8 +191,8 @@ def differing_settings(one: Recipe, other: Recipe, words: str) -> list[str]:
     for name in Recipe.model_fields:
         first, second = getattr(one, name), getattr(other, name)
         if name in ("model_hash", "anchor_hash"):
-            part = name.removesuffix("_hash")
-            first_name, second_name = getattr(one, part), getattr(other, part)
+            part = "model" if name == "model_hash" else "anchor"
+            first_name, second_name = one.full_name(part), other.full_name(part)
             if (first or first_name) != (second or second_name):
                 why = "with other weights" if second else "whose weights aren't on this machine"
                 differing.append(f"the {part} {words.format(first_name, second_name)}, {why}")

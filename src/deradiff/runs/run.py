@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deradiff.anchor.location import Location
 from deradiff.errors import ConfigError, PartialScoresError
 from deradiff.results import Results
 from deradiff.runs.cells import WHOLE, Request, Shard
@@ -36,7 +37,7 @@ class Run:
         pipe: the reference pipeline in hand, instead of ``recipe.model``: with a LoRA for style, another VAE, ...
         aligned: the anchor in hand, as `deradiff.realign` takes it, instead of ``recipe.anchor``.
         call_kwargs: more of the pipeline's arguments, the same for all images: ``negative_prompt``, ``image``, ...
-        device: where a pipeline that is loaded runs.
+        device: where a pipeline that is loaded runs; ``auto`` is CUDA where there is one, else MPS, else the CPU.
         offload: keep each of its networks on the CPU while it isn't called.
 
     Raises:
@@ -52,7 +53,7 @@ class Run:
         pipe: Any = None,
         aligned: Any = None,
         call_kwargs: Mapping[str, Any] | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         offload: bool = False,
     ) -> None:
         self.folder = Path(folder)
@@ -168,7 +169,13 @@ class Run:
             check_same_recipe(self.folder, self.recipe, with_hashes(self._located()))
             model = resolve_model(self.store.located(self.recipe.model))
             self._aligned = resolve_anchor(self.store.located(self.recipe.anchor))
-            self._pipe = load_pipeline(model, device=self._device, dtype=self.recipe.dtype, offload=self._offload)
+            self._pipe = load_pipeline(
+                model,
+                location=self.recipe.model_location,
+                device=self._device,
+                dtype=self.recipe.dtype,
+                offload=self._offload,
+            )
         with sampling(self._pipe, self._aligned, self.recipe, self._call_kwargs) as sampler:
             yield sampler
 
@@ -264,18 +271,27 @@ class Run:
                 "model": recipe.model or str(getattr(self._pipe, "name_or_path", "") or type(self._pipe).__name__),
                 "anchor": recipe.anchor or (anchor if isinstance(anchor, str) else type(anchor).__name__),
                 "model_hash": _hash_of_pipeline(self._pipe, self._call_kwargs),
-                "anchor_hash": fingerprint(str(anchor)) if isinstance(anchor, str | os.PathLike) else _hash_of(anchor),
+                "anchor_hash": _hash_of(anchor, recipe.anchor_location),
             }
+            if recipe.dtype == "auto":
+                known["dtype"] = str(self._pipe.dtype).removeprefix("torch.")
             return Recipe(**{**recipe.model_dump(), **known})
         if not recipe.model or not recipe.anchor:
             raise ConfigError("nothing to sample with: give a recipe that names model and anchor, or pipe and aligned")
+        if recipe.dtype == "auto":
+            from deradiff.runs.models import with_stored_dtype
+
+            recipe = with_stored_dtype(recipe)
         store = Store.open(self.folder) if Store.exists(self.folder) else None
         written = None if store is None else store.recipe
         names = {name: self._name(getattr(recipe, name), name, store) for name in ("model", "anchor")}
         unknown = {
             f"{name}_hash": None
             for name, path in names.items()
-            if written is not None and getattr(written, f"{name}_hash") is None and getattr(written, name) == path
+            if written is not None
+            and getattr(written, f"{name}_hash") is None
+            and (getattr(written, name), getattr(written, f"{name}_location"))
+            == (path, getattr(recipe, f"{name}_location"))
         }
         # what had no hash when the run was begun, such as a hub id that wasn't in the cache, is known by its name
         return with_hashes(recipe).model_copy(update={**names, **unknown})
@@ -351,16 +367,18 @@ def _content(value: Any) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in (kind, *parts))
 
 
-def _hash_of(anchor: Any) -> str:
-    """Of an anchor in hand: a network, a pipeline, or a mapping of several."""
+def _hash_of(anchor: Any, location: Location) -> str | None:
+    """Of an anchor in hand: a path, a network, a pipeline, or a mapping of several."""
+    if isinstance(anchor, str | os.PathLike):
+        return fingerprint(str(anchor), location)
     if isinstance(anchor, Mapping):
-        parts = {str(name): _hash_of(part) for name, part in anchor.items()}
+        parts = {str(name): _hash_of(part, location) or str(part) for name, part in anchor.items()}
         return blake2b(repr(sorted(parts.items())).encode(), digest_size=16).hexdigest()
     if hasattr(anchor, "components"):
         return _hash_of_pipeline(anchor, {})
     if hasattr(anchor, "state_dict"):
         return state_fingerprint({"": anchor.state_dict()})
-    return fingerprint(str(anchor)) or str(anchor)
+    return str(anchor)
 
 
 @contextmanager

@@ -36,12 +36,15 @@ def sampling(pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any]
         ConfigError: a setting the pipeline doesn't take.
         AnchorError: an anchor that doesn't fit it.
     """
+    location = dict(recipe.anchor_location)
     policy = Weights() if recipe.policy == "weights" else None  # others are chosen block by block
     with (
         _scheduler(pipe, recipe.scheduler),
         cached_text_encoders(pipe),
         decoding_one_by_one(pipe),
-        realign(pipe, anchor, 0.0, component=recipe.component, ensemble=recipe.ensemble, policy=policy) as handle,
+        realign(
+            pipe, anchor, 0.0, component=recipe.component, ensemble=recipe.ensemble, policy=policy, **location
+        ) as handle,
     ):
         yield Sampler(pipe, handle, recipe, call_kwargs)
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from deradiff.devices import pick_device
 from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
 from deradiff.results import RewardInfo
 from deradiff.rewards import Reward, card_of, compute_scores, load_reward, reward_name, unscorable_prompts
@@ -61,7 +62,7 @@ def score(
         store: of the run, finished or not.
         reward: as ``load_reward`` takes it; scores are kept under its ``reward_name``.
         progress: called with how many more images are done, those with a score first.
-        device: where a scorer's network runs.
+        device: where a scorer's network runs; ``auto`` is an accelerator where there is one.
         dtype: of its weights.
 
     Raises:
@@ -71,7 +72,7 @@ def score(
             lam = 0) that the reward compares it with.
         RunFolderError: no image yet, an image is damaged, or another process scores the run.
     """
-    function, name = load_reward(reward, device=device, dtype=dtype), reward_name(reward)
+    function, name = load_reward(reward, device=pick_device(device), dtype=dtype), reward_name(reward)
     card = card_of(function)
     info = card.info if card else RewardInfo()
     failures = dict[Image, RewardError]()

@@ -3,6 +3,7 @@
 Everything works offline: the weights are package data, made by ``python -m deradiff.testbed.build``.
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "anchor_names",
     "anchor_path",
     "faithfulness",
+    "is_embedded",
     "load_pipeline",
     "pipeline_path",
     "prompts",
@@ -115,6 +117,11 @@ def __getattr__(name: str) -> Any:
 def resolve_model(name: str) -> str:
     """A pipeline's folder or hub id; ``embedded`` is the embedded one."""
     return str(pipeline_path()) if name == EMBEDDED else name
+
+
+def is_embedded(model: str) -> bool:
+    """Whether a model, as :func:`resolve_model` takes it, is the embedded pipeline."""
+    return os.path.realpath(resolve_model(model)) == os.path.realpath(pipeline_path())
 
 
 def resolve_anchor(name: str) -> str:
