@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deradiff.errors import AlignError as AlignError
 from deradiff.errors import AnchorError as AnchorError
+from deradiff.errors import BakeError as BakeError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
 from deradiff.errors import LamError as LamError
@@ -67,6 +68,7 @@ __all__ = [
     "Adaptive",
     "AlignError",
     "AnchorError",
+    "BakeError",
     "ConfigError",
     "DeradiffError",
     "Exact",

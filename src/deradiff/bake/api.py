@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deradiff.bake.distil import Distillation, distil
+from deradiff.bake.distillation import Distillation, distil
 from deradiff.bake.files import Format, write_checkpoint, write_lora
-from deradiff.bake.measure import BakeQuality, measure
 from deradiff.bake.page import write_page
+from deradiff.bake.quality import BakeQuality, measure
 from deradiff.bake.weights import bake_weights, interpolate_weights
 from deradiff.errors import BakeError
 from deradiff.realignment.lams import LamLike
@@ -66,9 +66,10 @@ def bake(
     if not prompts:
         raise BakeError("no prompts: a bake is measured on some, so give at least one")
     if format == "checkpoint" and (distillation or rank or energy):
-        raise BakeError("a checkpoint has all weights; rank, energy and distillation belong to a LoRA, so leave them out")
+        raise BakeError("a checkpoint has all weights; leave out rank, energy and distillation, which are for LoRAs")
     folder, recipe = Path(folder), recipe or Recipe()
-    text = dict(card or {}) | {"kind": "distilled" if distillation else "weights", "lam": lam, "note": _note(distillation)}
+    text = dict(card or {}) | {"lam": lam, "kind": "distilled" if distillation else "weights"}
+    text["note"] = _note(distillation)
     if format == "checkpoint":
         name, network = interpolate_weights(pipe, aligned, lam, component=component)
         path = write_checkpoint(pipe, name, network, folder, card=text)
@@ -82,12 +83,14 @@ def bake(
             )
         path = write_lora(pipe, update, folder, format, card=text)
     source = path if format == "kohya" else folder
-    quality = measure(
-        pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, rewards=rewards
-    )
-    facts = {key.replace("_", " "): f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in text.items()}
+    quality = measure(pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, rewards=rewards)
+    facts = {key.replace("_", " "): _in_words(value) for key, value in text.items()}
     write_page(quality, facts, folder / PAGE)
     return quality
+
+
+def _in_words(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _note(distillation: Distillation | None) -> str:

@@ -1,8 +1,8 @@
 """Low-rank updates of layers: sums, truncation, and what truncation leaves out.
 
-    W, dW        weight of a layer ``[out, in]`` or ``[out, in, kh, kw]``, and its update
-    down, up     factors of ``dW = up @ down``, with ``in · kh · kw`` taken as one dimension (LoRA's A and B)
-    energy       share of ``||dW||²`` (Frobenius) that a truncation keeps
+W, dW        weight of a layer ``[out, in]`` or ``[out, in, kh, kw]``, and its update
+down, up     factors of ``dW = up @ down``, with ``in · kh · kw`` taken as one dimension (LoRA's A and B)
+energy       share of ``||dW||²`` (Frobenius) that a truncation keeps
 """
 
 from collections.abc import Sequence

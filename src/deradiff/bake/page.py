@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from deradiff.bake.measure import BakeQuality
+from deradiff.bake.quality import BakeQuality
 from deradiff.errors import BakeError
 from deradiff.io import write_whole
 from deradiff.report import page as report

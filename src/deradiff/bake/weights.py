@@ -7,7 +7,7 @@ the network is linear in its weights: near lam = 0 and lam = 1, less so beyond.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -184,8 +184,8 @@ def _of_adapter(name: str, layer: Any, adapter: str) -> LowRank | Tensor:
             "stands for a share of it"
         )
     if not isinstance(layer, LoraLayer):  # LoHa, LoKr
-        return layer.get_delta_weight(adapter).float()
-    down, up = layer.lora_A[adapter], layer.lora_B[adapter]
+        return cast("Any", layer).get_delta_weight(adapter).float()
+    down, up = cast("Any", layer.lora_A)[adapter], cast("Any", layer.lora_B)[adapter]
     if getattr(up, "bias", None) is not None:
         raise BakeError(f"the anchor's LoRA has biases at {name}, which diffusers' and kohya's layouts can't hold")
     return LowRank(down.weight.detach().float(), up.weight.detach().float() * layer.scaling[adapter])
@@ -204,10 +204,9 @@ def _of_networks(
         if not value.is_floating_point():
             continue
         base = value.detach().float()
-        change = sum(
-            (lam * (anchor[name].detach().to(base.device).float() - base) for lam, anchor in zip(lams, ensemble.anchors, strict=True)),
-            start=torch.zeros_like(base),
-        )  # fmt: skip
+        change = torch.zeros_like(base)
+        for lam, anchor in zip(lams, ensemble.anchors, strict=True):
+            change += lam * (anchor[name].detach().to(base.device).float() - base)
         size = float(change.norm())
         if name in layers and size:
             yield name.removesuffix(".weight"), change

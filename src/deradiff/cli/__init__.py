@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deradiff.cli import align, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
+from deradiff.cli import align, bake, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import DeradiffError
 from deradiff.local_modules import allow_named_in
@@ -30,6 +30,8 @@ _COMMANDS = {
     "reweight": paths.reweight,
     "calibrate": paths.calibrate,
     "compare": compare.compare,
+    "bake": bake.bake,
+    "extract-lora": bake.extract_lora,
     "rewards": rewards.rewards,
     "env": env.env,
 }

@@ -116,6 +116,22 @@ def parse_share(text: str) -> float:
     return share
 
 
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``90s``, ``5min`` or ``2h``.
+
+    Raises:
+        ConfigError: ``text`` has another form, or is no positive time.
+    """
+    match = re.fullmatch(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>s|min|h)", text.strip())
+    seconds = float(match["number"]) * _UNITS[match["unit"]] if match else 0.0
+    if not seconds > 0:
+        raise ConfigError(f"can't use the time {text!r}: expected one like 90s, 5min or 2h")
+    return seconds
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Shard k of n, counted from 0, from ``K/N``, counted from 1 as test runners do: 1/4, 2/4, 3/4, 4/4.
 

@@ -61,8 +61,8 @@ class BakeQuality:
         """The result in words."""
         count = f"{len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}"
         lines = [
-            f"error of final latents against the realigned pipeline {self.error:.1%}, which is {self.share:.1%} of what "
-            f"realignment changes (mean of {count})"
+            f"error of final latents against the realigned pipeline {self.error:.1%}, which is {self.share:.1%} of "
+            f"what realignment changes (mean of {count})"
         ]
         lines += [
             f"{name}: {interval.mean:+.3g} against the realigned pipeline (95 % interval {interval.low:+.3g} to "
@@ -127,11 +127,14 @@ def measure(
     with realign(pipe, baked, 1.0, component=component):
         latents, images = sample()
     pixels = [torch.stack([to_pixels(image) for image in kind]) for kind in (images, realigned)]
+    differences = {
+        name: _difference(name, reward, pixels[0], pixels[1], prompts) for name, reward in (rewards or {}).items()
+    }
     return BakeQuality(
         prompts=tuple(prompts),
         errors=_relative(latents, target),
         changes=_relative(reference, target),
-        rewards={name: _difference(name, reward, *pixels, prompts) for name, reward in (rewards or {}).items()},
+        rewards=differences,
         realigned=tuple(realigned),
         baked=tuple(images),
     )

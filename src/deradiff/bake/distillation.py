@@ -2,9 +2,9 @@
 
 Trajectories are the realigned chain's own (on-policy, as in progressive distillation, arXiv 2202.00512, of the target
 rather than of the sampler): each call of the denoiser is kept with its mixture, and the student regresses on it. The
-error of a prediction is taken in eps and weighted by the step it drives: x_t / alpha_t moves by
-``eps · d(sigma_t / alpha_t)``, of which the next state's noise is the scale, so the weight is
-``(1 - exp((rho_t - rho_s) / 2))²`` for a step from log-SNR rho_t up to rho_s.
+error of a prediction is weighted by what it does to the end of its step. A DDIM step from level t to level s ends at
+``alpha_s x_0 + sigma_s eps``; an error in v moves that by ``alpha_s sigma_t - sigma_s alpha_t`` times itself (the sine
+of the step's angle, where alpha² + sigma² = 1), whichever form the network predicts.
 """
 
 import itertools
@@ -209,31 +209,33 @@ def _record(
 
 
 def _step_weights(scheduler: Any, calls: int) -> list[float]:
-    """The weight of the squared error of each call's prediction: eps error, by the step in log-SNR; of mean 1.
+    """The weight of the squared error of each call's prediction, of mean 1: the squared change of the step's end.
 
     Samplers that call the network several times a step have a level a call, so there is one weight a call.
     """
-    levels = noise_levels(scheduler)
-    ratio = (levels.sigma / levels.alpha).clamp(min=1e-4)
-    step = 1 - ratio[1:] / ratio[:-1]
-    to_eps = convert_difference(torch.ones(len(ratio) - 1), levels[:-1], prediction_type(scheduler), "epsilon")
-    weights = (step.clamp(min=0.05) * to_eps.double()).square()
+    levels, form = noise_levels(scheduler), prediction_type(scheduler)
+    start, end = levels[:-1], levels[1:]
+    in_v = convert_difference(torch.ones_like(start.alpha), start, form, "v_prediction")
+    change = (end.alpha * start.sigma - end.sigma * start.alpha) / (start.alpha.square() + start.sigma.square()) * in_v
+    weights = change.square()
     if len(weights) != calls:  # a call a branch of guidance
         weights = weights.repeat_interleave(max(1, calls // len(weights)))[:calls]
     return (weights / weights.mean()).tolist()
 
 
 @contextmanager
-def _student(
-    pipe: Any, start: LoraUpdate, settings: Distillation
-) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
+def _student(pipe: Any, start: LoraUpdate, settings: Distillation) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
     """The denoiser with a trainable LoRA that begins as the weights bake; taken off again at the end."""
     denoiser: Any = pipe.components[start.component]
     before = peft_metadata(denoiser)
     rank = {name: max(settings.rank, layer.rank) for name, layer in start.layers.items()}
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.rank, target_modules=list(rank), rank_pattern=rank, alpha_pattern=dict(rank)
-    )  # fmt: skip
+        r=settings.rank,
+        lora_alpha=settings.rank,
+        target_modules=list(rank),
+        rank_pattern=rank,
+        alpha_pattern=dict(rank),
+    )
     with unchanged_otherwise(denoiser):
         denoiser.requires_grad_(False)
         torch.manual_seed(settings.seed)  # PEFT initialises a LoRA from the global generator
@@ -272,8 +274,7 @@ def _layers(denoiser: nn.Module) -> Iterator[tuple[str, Any]]:
             yield plain_name(name), module
 
 
+@torch.no_grad()
 def _factors(denoiser: nn.Module) -> dict[str, LowRank]:
-    return {
-        name: LowRank(layer.lora_A[_NAME].weight.detach().cpu().clone(), layer.lora_B[_NAME].weight.detach().cpu().clone())
-        for name, layer in _layers(denoiser)
-    }
+    factors = {name: (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight) for name, layer in _layers(denoiser)}
+    return {name: LowRank(down.cpu().clone(), up.cpu().clone()) for name, (down, up) in factors.items()}

@@ -1,0 +1,235 @@
+"""``deradiff bake`` and ``extract-lora``: one ordinary LoRA or checkpoint for a chosen lam."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deradiff.cli import options
+from deradiff.cli.common import EMBEDDED, listed
+
+if TYPE_CHECKING:
+    from deradiff.bake import BakeQuality
+    from deradiff.runs.recipe import Recipe
+
+BAKE, MEASURE = "The bake", "What it is measured on"  # panels of the help
+_MEASURED = 16  # prompts at most: one image each by the reference, the realigned pipeline and the bake
+
+Rank = Annotated[int | None, typer.Option(help="The most that a layer may have.", min=1, rich_help_panel=BAKE)]
+Energy = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of each layer's squared norm to keep, such as 0.99, the default of full anchors.",
+        rich_help_panel=BAKE,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel=BAKE)]
+
+
+def bake(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(help="A run folder, or a pipeline: a folder, hub id or 'embedded'.")],
+    lam: Annotated[list[float], typer.Option(help="Mixing weight; once for each anchor.", rich_help_panel=BAKE)],
+    out: Out,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Aligned model, for several once each; default: the run's, or the embedded one.", rich_help_panel=BAKE
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["diffusers", "kohya", "peft", "checkpoint"],
+        typer.Option(
+            help="A LoRA for diffusers, for ComfyUI and A1111 (kohya) or for PEFT; or all weights of the denoiser.",
+            rich_help_panel=BAKE,
+        ),
+    ] = "diffusers",
+    rank: Rank = None,
+    energy: Energy = None,
+    distil: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the LoRA on realigned predictions for so long: 90s, 5min, 2h; default: the weights alone.",
+            rich_help_panel=BAKE,
+        ),
+    ] = None,
+    distil_rank: Annotated[int, typer.Option(help="Of a distilled LoRA.", min=1, rich_help_panel=BAKE)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=BAKE)] = 2e-3,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts, as sweep takes them: to measure on, and to distil on; default: the run's, or the embedded "
+            "model's.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Of --prompts.", rich_help_panel=MEASURE)] = None,
+    delimiter: options.Delimiter = None,
+    rewards: Annotated[
+        str, typer.Option(help="Rewards to compare, separated by commas.", rich_help_panel=MEASURE)
+    ] = "",
+    component: options.Component = None,
+    scheduler: options.Scheduler = None,
+    steps: options.Steps = 25,
+    guidance: options.Guidance = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+) -> None:
+    """Bake a chosen lam into one ordinary LoRA or checkpoint, which costs one network call a step.
+
+    The weights bake interpolates weights; --distil trains the LoRA to predict what the realigned pipeline predicts. The
+    error of either against the realigned pipeline is measured, printed, and shown in bake.html.
+    """
+    from deradiff.bake import Distillation
+    from deradiff.bake import bake as write_bake
+    from deradiff.cli.common import hush
+    from deradiff.cli.parsing import parse_delimiter, parse_duration
+    from deradiff.errors import ConfigError
+    from deradiff.rewards import load_reward
+    from deradiff.runs.prompts import read_prompts
+
+    recipe, run_prompts, guidance = _recipe(ctx, source, anchor, guidance)
+    aligned, weight = _anchors(recipe, anchor, lam)
+    texts = run_prompts if prompts is None else read_prompts(prompts, column, delimiter=parse_delimiter(delimiter))
+    if not texts:
+        raise ConfigError("no prompts: a bake is measured on some; give --prompts FILE")
+    measured = texts[-_MEASURED:]
+    training = [text for text in texts if text not in set(measured)] or texts
+    seconds = None if distil is None else parse_duration(distil)
+    distillation = (
+        None if seconds is None else Distillation(seconds=seconds, rank=distil_rank, learning_rate=learning_rate)
+    )
+    functions = {name: load_reward(name) for name in listed(rewards)}
+    hush()
+    pipe = _load(recipe, device)
+    with _bar(distillation is not None) as advance:
+        quality = write_bake(
+            pipe, aligned, weight, out, measured, format=format, component=recipe.component, rank=rank, energy=energy,
+            distillation=distillation, training_prompts=training, recipe=recipe, guidance=guidance, rewards=functions,
+            card=_card(recipe, anchor, lam), advance=advance,
+        )  # fmt: skip
+    _print(out, quality)
+
+
+def extract_lora(
+    model: Annotated[str, typer.Argument(help="The pipeline that the anchor was aligned from.")],
+    anchor: Annotated[str, typer.Option(help="Full aligned checkpoint: a folder, file or hub id.")],
+    out: Out,
+    format: Annotated[
+        Literal["diffusers", "kohya", "peft"], typer.Option(help="Layout of the LoRA.", rich_help_panel=BAKE)
+    ] = "diffusers",
+    rank: Rank = None,
+    energy: Energy = None,
+    component: options.Component = None,
+    dtype: options.Dtype = "float32",
+) -> None:
+    """Make a LoRA of a full anchor by truncated singular value decomposition, and say what it leaves out."""
+    from deradiff.bake import bake_weights, write_lora
+    from deradiff.cli.common import hush
+    from deradiff.runs.recipe import Recipe
+    from deradiff.testbed import resolve_anchor
+
+    hush()
+    pipe = _load(Recipe(model=model, dtype=dtype), "cpu")
+    update = bake_weights(pipe, resolve_anchor(anchor), 1.0, component=component, rank=rank, energy=energy)
+    path = write_lora(pipe, update, out, format, card={"reference": model, "anchor": anchor, "error": update.error})
+    worst = sorted(update.errors, key=update.errors.__getitem__, reverse=True)[:5]
+    typer.echo(
+        f"{path}: {len(update.layers)} layers, {update.parameters:,} parameters; leaves out {update.error:.2%} of the "
+        "change (Frobenius norm)"
+    )
+    for name in worst:
+        typer.echo(f"  {name}: rank {update.layers[name].rank}, leaves out {update.errors[name]:.2%}")
+    if update.left_out:
+        names = ", ".join(sorted(update.left_out)[:3])
+        typer.echo(f"  {len(update.left_out)} parameters that no LoRA holds changed too, such as {names}")
+
+
+def _recipe(
+    ctx: typer.Context, source: str, anchor: list[str] | None, guidance: float | None
+) -> "tuple[Recipe, list[str], float | None]":
+    """What all images share, prompts and guidance: those of a run or of a model, but for the options that are given."""
+    from deradiff import testbed
+    from deradiff.cli.common import own_guidance
+    from deradiff.cli.planning import recipe_options
+    from deradiff.errors import ConfigError
+    from deradiff.runs.legacy import is_legacy, open_run_folder
+    from deradiff.runs.recipe import Recipe
+    from deradiff.runs.store import Store
+
+    given = {name: value for name, value in recipe_options(ctx).items() if name != "anchor"}
+    folder = Path(source)
+    if Store.exists(folder) or is_legacy(folder):
+        store = open_run_folder(folder)
+        places = {name: store.located(getattr(store.recipe, name)) for name in ("model", "anchor")}
+        requests = store.requests()
+        texts = list(dict.fromkeys(text for request in requests for text in request.prompts))
+        scales = list(dict.fromkeys(scale for request in requests for scale in request.guidances))
+        if guidance is None and len(scales) > 1:
+            raise ConfigError(f"{source} has the guidances {', '.join(map(str, scales))}; give --guidance with one")
+        recipe = Recipe(**{**dict(store.recipe), **places, **given})
+        return recipe, texts, scales[0] if guidance is None and scales else guidance
+    recipe = Recipe(**{**given, "model": source, "anchor": anchor[0] if anchor else EMBEDDED})
+    texts = testbed.prompts(256, drop=0.3) if testbed.is_embedded(source) else []
+    return recipe, texts, own_guidance(source) if guidance is None else guidance
+
+
+def _anchors(recipe: "Recipe", anchor: list[str] | None, lam: list[float]) -> tuple[Any, Any]:
+    """Anchors and lams as ``realign`` takes them."""
+    from deradiff.cli.planning import check_anchor_given
+    from deradiff.errors import ConfigError
+    from deradiff.testbed import resolve_anchor
+
+    anchors = [resolve_anchor(name) for name in anchor or [recipe.anchor]]
+    if len(anchors) != len(lam):
+        raise ConfigError(f"got {len(anchors)} anchors and {len(lam)} lams; give --lam once for each --anchor")
+    check_anchor_given(recipe.model, anchor[0] if anchor else recipe.anchor)
+    if len(anchors) == 1:
+        return anchors[0], lam[0]
+    names = [str(number) for number in range(1, len(anchors) + 1)]
+    return dict(zip(names, anchors, strict=True)), dict(zip(names, lam, strict=True))
+
+
+def _load(recipe: "Recipe", device: str) -> Any:
+    from deradiff.runs.models import load_pipeline, set_scheduler
+    from deradiff.testbed import resolve_model
+
+    pipe = load_pipeline(resolve_model(recipe.model), location=recipe.model_location, device=device, dtype=recipe.dtype)
+    set_scheduler(pipe, recipe.scheduler)
+    return pipe
+
+
+def _card(recipe: "Recipe", anchor: list[str] | None, lam: list[float]) -> dict[str, Any]:
+    """What the bake says of its models; the beta that one lam between 0 and the anchor's emulates."""
+    entries: dict[str, Any] = {"reference": recipe.model, "anchor": ", ".join(anchor or [recipe.anchor])}
+    if recipe.anchor_beta is not None and len(lam) == 1 and lam[0] > 0 and not anchor:
+        entries["beta"] = recipe.anchor_beta / lam[0]
+    return entries
+
+
+def _bar(shown: bool) -> Any:
+    """A progress bar of the distillation, as a context manager that gives what advances it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def running() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True, quiet=not shown)) as bar:
+            task = bar.add_task("distilling", total=1.0)
+            yield lambda share, loss: bar.update(task, completed=share, description=f"distilling, loss {loss:.4g}")
+
+    return running()
+
+
+def _print(out: Path, quality: "BakeQuality") -> None:
+    from deradiff.bake.api import PAGE
+
+    for sentence in quality.sentences():
+        typer.echo(sentence)
+    typer.echo(f"{out}: the bake; pairs of images in {(out / PAGE).resolve()}")
