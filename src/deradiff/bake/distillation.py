@@ -58,7 +58,7 @@ class Distillation(ValidatedModel):
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     iterations: int | None = Field(default=None, ge=1)
     rank: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -54,7 +54,7 @@ def bake(
         ),
     ] = None,
     distil_rank: Annotated[int, typer.Option(help="Of a distilled LoRA.", min=1, rich_help_panel=BAKE)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=BAKE)] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=BAKE)] = 1e-3,
     prompts: Annotated[
         Path | None,
         typer.Option(
