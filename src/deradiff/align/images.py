@@ -100,15 +100,15 @@ class ImageStore:
         path = self.folder / name
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
+                raise ImageError("broken image", f"{example} (no regular file)")
+            if status.st_size > LARGEST:
+                raise ImageError("broken image", f"{example} (more than {LARGEST:,} bytes)")
             if self._home is not None and not path.resolve().is_relative_to(self._home):
                 raise AlignError(
                     f"the image {name!r} leads out of {self.folder}, to {path.resolve()}; images lie in the table's "
                     "folder, unless --allow-outside (allow_outside=True) is given"
                 )
-            if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
-                raise ImageError("broken image", f"{example} (no regular file)")
-            if status.st_size > LARGEST:
-                raise ImageError("broken image", f"{example} (more than {LARGEST:,} bytes)")
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ImageError("missing image", f"{example} (looked for at {path.absolute()})") from error
