@@ -64,6 +64,12 @@ class AlignError(DeradiffError, ValueError):
     """A training that can't run: unusable preferences, settings, or a pipeline that can't be trained."""
 
 
+def abbreviate(text: object, width: int = 120) -> str:
+    """A path or another text, cut where a message would become unreadable."""
+    shown = str(text).replace("\0", "\\0")
+    return shown if len(shown) <= width else f"{shown[:width]}... ({len(shown):,} characters)"
+
+
 def first_few(texts: Iterable[str]) -> str:
     """The first three of some texts, shortened and in quotes, as a message names them."""
     listed = list(texts)

@@ -320,9 +320,7 @@ def test_what_is_no_image_file_of_a_usual_size_is_counted(
 
 
 @pytest.mark.parametrize("side", [120, 200])  # a warning of Pillow's, and an error
-def test_images_that_blow_up_when_decoded_are_counted(
-    side: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_that_blow_up_when_decoded_are_counted(side: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100)
     Image.new("1", (side, side)).save(folder / "a.png")
     pairs = one_pair(folder, "a.png")
@@ -345,7 +343,7 @@ def test_images_outside_of_the_folder_are_read_only_where_that_is_allowed(way: s
         read_pairs(folder)
     assert levels(read_pairs(folder, allow_outside=True)) == [("x", 20, 10, 1)]
     write_table(folder / "pairs.jsonl", [("x", str(folder / "20.png"), "linked/../20.png", 1)])
-    with pytest.raises(AlignError, match="missing image: 'linked/../20.png' in"):  # it is beside the link's target
+    with pytest.raises(AlignError, match=r"missing image: 'linked/\.\./20\.png' in"):  # it is beside the link's target
         read_pairs(folder)
 
 

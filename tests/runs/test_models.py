@@ -170,7 +170,7 @@ def test_a_single_file_that_cannot_be_used_is_a_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, content, words in (
-        ("pickle.ckpt", b"0", "is a pickle"),
+        ("pickle.ckpt", b"0", "is no .safetensors file"),
         ("torn.safetensors", b"0", "can't be read as safetensors"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -225,9 +225,7 @@ def test_a_model_lies_where_its_location_says(tmp_path: Path) -> None:
         load_pipeline(str(tmp_path / "file.safetensors"), location=Location(subfolder="unet"))
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
+@pytest.mark.parametrize(("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_the_best_device_is_taken(cuda: bool, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

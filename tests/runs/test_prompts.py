@@ -147,7 +147,7 @@ def test_files_without_a_header_and_with_another_delimiter(tmp_path: Path) -> No
             read_prompts(file, column)
     (tmp_path / "p.txt").write_text("a;b\n")
     for settings in ({"delimiter": ";"}, {"column": "1"}):
-        with pytest.raises(TableError, match="only .csv and .tsv files have a delimiter, or no header"):
+        with pytest.raises(TableError, match=r"only \.csv and \.tsv files have a delimiter, or no header"):
             read_prompts(tmp_path / "p.txt", **settings)
 
 

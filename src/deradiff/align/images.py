@@ -5,13 +5,12 @@ import stat
 import warnings
 from hashlib import sha256
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
 from deradiff import tables
-from deradiff.errors import AlignError
+from deradiff.errors import AlignError, abbreviate
 
 LARGEST = 200_000_000  # bytes of an image file
 
@@ -96,7 +95,7 @@ class ImageStore:
         return _to_rgb(Image.open(io.BytesIO(content)))
 
     def _add_file(self, name: str) -> str:
-        example = f"{shorten(name, 100)!r} in {self.folder}"
+        example = f"{abbreviate(name)!r} in {self.folder}"
         path = self.folder / name
         try:
             status = path.stat()

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.location import Location
-from deradiff.errors import AnchorError
+from deradiff.errors import AnchorError, abbreviate
 from deradiff.io import replacing
 
 CARD = "deradiff.json"  # beside the weights
@@ -100,7 +100,8 @@ def is_on_disk(anchor: str | Path) -> bool:
     try:
         return Path(os.path.expanduser(anchor)).exists()  # leaves ~nobody as it is, where pathlib raises
     except (OSError, ValueError) as error:
-        raise AnchorError(f"the anchor {str(anchor)[:80]!r} can't be a path or a hub id: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AnchorError(f"the anchor {abbreviate(anchor)!r} can't be a path or a hub id ({reason})") from error
 
 
 def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str, Any]:

@@ -22,7 +22,12 @@ _OWN_PROMPTS = 48
 def align(
     ctx: typer.Context,
     beta: Annotated[float, typer.Option(help="KL strength, in the units of --convention.", rich_help_panel=TRAINING)],
-    out: Annotated[Path, typer.Option(help="Folder of the anchor; a stopped training goes on.", rich_help_panel=RUN)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the anchor; a stopped training goes on.", callback=options.check_out, rich_help_panel=RUN
+        ),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -107,8 +112,8 @@ def align(
     from accelerate import PartialState
 
     from deradiff.align import Settings
-    from deradiff.anchor.location import Location
     from deradiff.align.trainer import check_training
+    from deradiff.anchor.location import Location
     from deradiff.cli.common import hush, own_guidance
     from deradiff.cli.parsing import parse_delimiter
     from deradiff.errors import AlignError

@@ -5,7 +5,25 @@ from typing import Annotated, Literal
 
 import typer
 
+from deradiff.errors import ConfigError, abbreviate
+
 WHAT, MODELS, SAMPLING, MACHINE = "What to sample", "Models", "Sampling", "Machine"  # panels of the help
+
+
+def check_out(path: Path) -> Path:
+    """Check that a folder to write to can be looked for at all.
+
+    Raises:
+        ConfigError: its path is too long, or a link to itself.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):  # it is made, or what is in its way is named later
+        pass
+    except OSError as error:
+        raise ConfigError(f"--out {abbreviate(path)} can't be a folder ({error.strerror}); give another one") from error
+    return path
+
 
 Model = Annotated[
     str,
