@@ -1,4 +1,4 @@
-"""Models and anchors as people have them: in subfolders, at revisions, as variants, in one file; in sweeps and resumed."""
+"""Models and anchors as people have them: in subfolders, at revisions, as variants, in one file; also resumed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_run_remembers_where_its_models_lie(models: Path, tmp_path: Path) -> N
     Run(run).sample(lams=[0.75], progress=lambda count: None)
     taken = models / "inner" / "sd" / "unet" / "diffusion_pytorch_model.bf16.safetensors"
     shutil.copy(models / "inner" / "sd" / "vae" / "diffusion_pytorch_model.safetensors", taken)
-    with pytest.raises(RunFolderError, match="the model was .* with other weights"):
+    with pytest.raises(RunFolderError, match=r"the model was .* with other weights"):
         Run(run).sample(lams=[0.25], progress=lambda count: None)
 
 
@@ -85,8 +85,10 @@ def test_a_variant_alone_needs_no_name_and_generate_and_python_take_locations(mo
     words = ("--anchor-weight-name", "one.safetensors", "--steps", "2", "--height", "32", "--width", "32")
     here("generate", "a red one", "--model", str(model), "--anchor", str(anchor), *words, "--out", str(out))
     assert out.is_file()
-    location = {"model_subfolder": "inner/sd", "anchor_subfolder": "loras", "anchor_weight_name": "one.safetensors"}
-    recipe = Recipe(model=str(models), anchor=str(models), steps=2, height=32, width=32, dtype="auto", **location)
+    recipe = Recipe(
+        model=str(models), model_subfolder="inner/sd", anchor=str(models), anchor_subfolder="loras",
+        anchor_weight_name="one.safetensors", steps=2, height=32, width=32, dtype="auto",
+    )  # fmt: skip
     run = Run(tmp_path / "run", recipe)
     assert run.recipe.dtype == "bfloat16"
     run.sample(["a red one"], seeds=[7, 3], lams=[1], progress=lambda count: None)
@@ -111,7 +113,7 @@ def test_a_lora_of_another_base_is_a_sentence(models: Path, tmp_path: Path) -> N
         words = ("--model", str(tmp_path / "sdxl"), "--anchor", anchor, *SMALL, "--out", str(tmp_path / "run"))
         error = here("sweep", *words, code=2).stderr
         assert len(error.strip().splitlines()) == 1
-        assert len(error) < 500, error
+        assert "it was made for another base model" in error
         assert not (tmp_path / "run").exists()
 
 

@@ -93,8 +93,8 @@ def fetch_model(model: str, location: Location) -> Path:
         raise ConfigError(f"the model {model!r} {lacks}")
     if inside.is_file() and inside.suffix != WEIGHTS:
         raise ConfigError(
-            f"{inside} is no .safetensors file (others are pickles, which can run code: convert them); give a checkpoint, "
-            "a pipeline's folder or a hub id"
+            f"{inside} is no .safetensors file (others are pickles, which can run code: convert them); give a "
+            "checkpoint, a pipeline's folder or a hub id"
         )
     if inside.is_dir() and not (inside / "model_index.json").is_file():
         raise ConfigError(f"{inside} is no pipeline: it has no model_index.json; give a pipeline's folder")
