@@ -153,6 +153,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         ([*COMPARE, "--out", LONG], "File name too long"),
         (["sweep", "--prompts", LONG], "File name too long"),
         (["align", "--beta", "1", "--out", "o", "--data", LONG], "File name too long"),
+        (["align", "--beta", "1", "--out", "o", "--self-label", "warmth", "--revision", "v2"], "has no revision 'v2'"),
         (["align", "--config", "a-pipe"], "--config a-pipe is no regular file"),
         (["sweep", "--prompt", "x", "--revision", "v2"], "has no revision 'v2'; leave the revision out"),
         (["sweep", "--prompt", "x", "--variant", "fp16"], "no weights of the variant 'fp16'"),

@@ -137,16 +137,20 @@ for words in json.loads(sys.argv[1]):
 
 def test_repositories_of_the_hub_are_swept_at_a_revision(models: Path, tmp_path: Path) -> None:
     words = ["sweep", "--model", "a/model", "--anchor", "a/lora", "--revision", "v2", "--anchor-revision", "v2"]
-    words += ["--anchor-weight-name", "two.safetensors", *SMALL, "--dtype", "auto", "--variant", "bf16", "--out"]
-    lacking = ["v9" if word == "v2" else word for word in words]
-    commands = [[*words, str(tmp_path / "run")]] * 2 + [[*lacking, str(tmp_path / "other")]]
+    words += ["--anchor-weight-name", "two.safetensors", *SMALL, "--variant", "bf16", "--out"]
+    grown = ["sweep", "--lams", "0.5", "--out", str(tmp_path / "unknown")]
+    commands = [[*words, str(tmp_path / "unknown")], grown, *[[*words, str(tmp_path / "run"), "--dtype", "auto"]] * 2]
+    commands += [["v9" if word == "v2" else word for word in [*words, str(tmp_path / "other"), "--dtype", "auto"]]]
     with serving({"a/model": models / "inner" / "sd", "a/lora": models / "loras"}) as (address, fetched):
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
         environment.pop("HF_HUB_OFFLINE", None)
         command = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    first, again, refused = done.stdout.splitlines()
+    first, more, sampled, again, refused = done.stdout.splitlines()
     assert first.startswith("0 2 images to sample")
+    assert more.startswith("0 1 images to sample")  # though its hash is known by now, and wasn't when it was begun
+    assert recipe_of(tmp_path / "unknown")["model_hash"] is None
+    assert sampled.startswith("0 2 images to sample")
     assert again.startswith("0 complete")
     assert refused.endswith("the model 'a/model' has no revision 'v9' on the hub")
     recipe = recipe_of(tmp_path / "run")

@@ -113,17 +113,22 @@ def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str
     return resolve_anchor(anchor, ["unet", "transformer"], location).card if is_on_disk(anchor) else {}
 
 
-def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
+def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Location | None = None) -> Path:
     """Add entries to the card of an anchor on this machine, in the deradiff.json beside its weights; returns that file.
 
     The weights themselves, and what a LoRA says in its metadata, stay as they are.
 
+    Args:
+        anchor: folder or file.
+        entries: of the card.
+        location: where in the folder the anchor lies.
+
     Raises:
         AnchorError: no such anchor here, or a place that can't be written.
     """
-    if not Path(anchor).exists():
+    if not is_on_disk(anchor):
         raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
-    source = resolve_anchor(anchor, ["unet", "transformer"])
+    source = resolve_anchor(anchor, ["unet", "transformer"], location)
     path = _card_file(source.path)
     with replacing(path, AnchorError) as part:
         part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")

@@ -152,7 +152,8 @@ def align(
             preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
-    typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
+    lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
+    typer.echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool) -> "Pairs":

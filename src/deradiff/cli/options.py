@@ -102,8 +102,14 @@ Device = Annotated[
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
 ]
+COUNT_OR_LIST = "COUNT|LIST"  # what a number alone is a count in
 Seeds = Annotated[
-    str, typer.Option(help="How many, as in 4 (seeds 0 to 3); or which: 0,7,42, or 7, for one.", rich_help_panel=WHAT)
+    str,
+    typer.Option(
+        help="How many, as in 4 (seeds 0 to 3); or which: 0,7,42, or 7, for one.",
+        metavar=COUNT_OR_LIST,
+        rich_help_panel=WHAT,
+    ),
 ]
 Delimiter = Annotated[
     str | None,
