@@ -57,7 +57,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("reward: a\n", "has reward; expected lines 'option: value' of rewards, prompt, learning-rate, full, out"),
+        ("reward: a\n", "has reward; expected lines 'option: value' of rewards, prompt, learning-rate, full, seeds"),
         ("config: other.yaml\n", "has config"),
         ("just words", "holds 'just words'"),
         ("", "holds None"),

@@ -8,8 +8,8 @@ import typer
 from deradiff.cli.options import ChosenGuidance, Objective, Run
 
 if TYPE_CHECKING:
-    from deradiff.anchor.location import Location
     from deradiff.analysis.calibrate import Calibration
+    from deradiff.anchor.location import Location
 
 
 def reweight(
