@@ -68,6 +68,12 @@ class BakeError(DeradiffError, ValueError):
     """A bake that can't be made or written: an anchor that no LoRA can stand for, an unusable rank or format."""
 
 
+def abbreviate(text: object, width: int = 120) -> str:
+    """A path or another text, cut where a message would become unreadable."""
+    shown = str(text).replace("\0", "\\0")
+    return shown if len(shown) <= width else f"{shown[:width]}... ({len(shown):,} characters)"
+
+
 def first_few(texts: Iterable[str]) -> str:
     """The first three of some texts, shortened and in quotes, as a message names them."""
     listed = list(texts)

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deradiff.errors import TableError
+from deradiff.errors import TableError, abbreviate
 from deradiff.io import read_whole
 
 logger = logging.getLogger("deradiff")
@@ -258,7 +258,7 @@ def _is_folder(path: Path) -> bool:
     Raises:
         TableError: it is neither, or can't be looked at.
     """
-    shown = shorten(str(path).replace("\0", "\\0"), 200)
+    shown = abbreviate(path, 300)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:

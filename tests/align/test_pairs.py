@@ -319,6 +319,57 @@ def test_what_is_no_image_file_of_a_usual_size_is_counted(
     assert sum(pairs.skipped.values()) == 1
 
 
+@pytest.mark.parametrize("side", [120, 200])  # a warning of Pillow's, and an error
+def test_images_that_blow_up_when_decoded_are_counted(side: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100)
+    Image.new("1", (side, side)).save(folder / "a.png")
+    pairs = one_pair(folder, "a.png")
+    assert pairs.skipped == {"broken image": 1}
+    assert pairs.examples["broken image"] == str(folder / "a.png")
+
+
+@pytest.mark.parametrize("way", ["../outside/a.png", "absolute", "link", "linked/a.png"])
+def test_images_outside_of_the_folder_are_read_only_where_that_is_allowed(way: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "data", tmp_path / "outside"
+    for name in (folder, outside):
+        name.mkdir()
+    (folder / "20.png").write_bytes(grey(20))
+    (outside / "a.png").write_bytes(grey(10))
+    (folder / "link").symlink_to(outside / "a.png")
+    (folder / "linked").symlink_to(outside)
+    way = str(outside / "a.png") if way == "absolute" else way
+    write_table(folder / "pairs.jsonl", [("x", "20.png", way, 1)])
+    with pytest.raises(AlignError, match=rf"leads out of {folder}, to {outside}/a.png; .*unless --allow-outside"):
+        read_pairs(folder)
+    assert levels(read_pairs(folder, allow_outside=True)) == [("x", 20, 10, 1)]
+    write_table(folder / "pairs.jsonl", [("x", str(folder / "20.png"), "linked/../20.png", 1)])
+    with pytest.raises(AlignError, match=r"missing image: 'linked/\.\./20\.png' in"):  # it is beside the link's target
+        read_pairs(folder)
+
+
+@pytest.mark.parametrize("probability", ["1e400", "-1e400", "NaN", '"inf"', "1" + "0" * 400])
+def test_a_number_that_is_none_is_an_error_with_its_row(probability: str, folder: Path) -> None:
+    lines = [json.dumps(dict(zip(NAMES, row, strict=True))) for row in ROWS]
+    (folder / "p.jsonl").write_text("\n".join([*lines, lines[0].replace("0.75", probability)]))
+    with pytest.raises(AlignError, match=r"p\.jsonl, row 3: a probability is .*; expected a number from 0 to 1"):
+        read_pairs(folder)
+
+
+def test_no_usable_image_is_an_error_that_says_where_it_was_looked_for(folder: Path) -> None:
+    write_table(folder / "p.jsonl", [("x", "10.png", "images/a.png", 1), ("y", "10.png", "images/b.png", 1)])
+    where = rf"the first missing image: 'images/a\.png' in {folder} \(looked for at {folder}/images/a\.png\)"
+    with pytest.raises(AlignError, match=rf"no usable pair \(2 missing image\).*{where}"):
+        read_pairs(folder)
+
+
+def test_pairs_of_one_file_of_json_and_of_fields_between_semicolons(folder: Path) -> None:
+    columns = dict(zip(NAMES, map(list, zip(*ROWS, strict=True)), strict=True))
+    (folder / "p.json").write_text(json.dumps(columns))
+    assert levels(read_pairs(folder / "p.json")) == READ
+    (folder / "p.csv").write_text("\n".join(";".join(map(str, row)) for row in [NAMES, *ROWS]))
+    assert levels(read_pairs(folder, delimiter=";")) == levels(read_pairs(folder)) == READ
+
+
 @pytest.mark.parametrize("left", [["pytorch_lora_weights.safetensors"], ["run.json"], ["checkpoint.pt"], ["cache/x"]])
 def test_what_a_training_or_a_run_wrote_beside_the_data_is_no_table_of_it(left: list[str], folder: Path) -> None:
     for name in [*left, "log.jsonl", "deep/cells.jsonl"]:

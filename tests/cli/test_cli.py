@@ -15,6 +15,10 @@ from tests.runs.subject import contents
 
 from deradiff.cli import common, main
 
+LONG = "x" * 5000
+ANCHOR = "embedded:warmth-beta0.2-seed0"
+COMPARE = ["compare", "--rewards", "warmth", "--prompt", "a red circle", "--prompt", "a blue square"]
+
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes --help instant: torch and diffusers are left alone."""
@@ -50,10 +54,33 @@ def test_sweep_reports_and_the_same_command_goes_on_where_it_was(tmp_path: Path)
     assert "another recipe (steps was 2, now 3); give another --out" in refused
 
 
-def test_generate_draws_a_row(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "row.png"
-    here("generate", "a large blue circle", "--lam", "0,1,2", "--steps", "2", "--out", str(out))
-    assert Image.open(out).size == (3 * 64, 64)
+@pytest.mark.parametrize(("name", "kind"), [("row.png", "PNG"), ("row.JPG", "JPEG"), ("row.webp", "WEBP")])
+def test_generate_draws_a_row(tmp_path: Path, name: str, kind: str) -> None:
+    out = tmp_path / "new" / name
+    lams = "0,1,2" if kind == "PNG" else "1"
+    printed = here("generate", "a large blue circle", "--lam", lams, "--steps", "2", "--out", str(out))
+    with Image.open(out) as image:
+        assert image.size == ((3 if kind == "PNG" else 1) * 64, 64)
+        assert image.format == kind
+    assert "sampling" in printed.stderr
+    assert [path.name for path in out.parent.iterdir()] == [name]
+
+
+def test_an_image_that_cannot_be_drawn_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"before")
+    here("generate", "x", "--scheduler", "Nonsense", "--out", str(tmp_path / "x.png"), code=2)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.png", b"before")]
+
+
+def test_a_word_without_an_end_does_not_fill_the_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["deradiff", "generate", "x", "--out", f"{LONG}.gif"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = capsys.readouterr().err
+    assert "(5,004 characters)" in error
+    assert len(error) < 500
 
 
 def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +99,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
     ("words", "expected"),
     [
         (["sweep"], "no prompts"),
-        (["sweep", "--prompts", "missing.txt"], ".arrow or .txt), or a folder"),
+        (["sweep", "--prompts", "missing.txt"], ".json or .txt), or a folder"),
         (["sweep", "--prompt", "x", "--lams", "0:2"], "'0:2' has not three parts"),
         (["sweep", "--prompt", "x", "--rewards", "no_such:x"], "No module named 'no_such'; modules are looked for in"),
         (["sweep", "--prompt", "x", "--lams", "0:1:1"], "the count is 1; expected 2 to 10,000"),
@@ -105,7 +132,41 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["sweep", "--prompt", "x", "--anchor", "embedded:nonsense"], "warmth-"),
         (["generate", "x", "--model", "no/such"], "no/such"),
         (["generate", "x", "--lam", "much"], "start:stop:count"),
-        (["generate", "x", "--out", "x.jpg"], ".png"),
+        (["generate", "x", "--out", "x.gif"], ".png, .jpg, .jpeg, .webp"),
+        (["generate", "x", "--out", "a-folder.png"], "a-folder.png is a folder; give a file in it"),
+        (["generate", "x", "--out", "a-file/x.png"], "can't write a-file/x.png"),
+        (["generate", "x", "--out", f"{LONG}.png"], "File name too long"),
+        (["generate", "x", "--model", "other/model"], "--anchor is missing: other/model needs"),
+        (["sweep", "--prompt", "x", "--model", "other/model"], "--anchor is missing: other/model needs"),
+        ([*COMPARE, "--model", "other/model"], "--anchor is missing: other/model needs"),
+        ([*COMPARE, "--model", "other/model", "--anchor", "a"], "--retrained is missing: other/model needs"),
+        (["sweep", "--prompt", "x", "--anchor", "pickles"], "pickles holds only pickles"),
+        (["sweep", "--prompt", "x", "--model", "pickles", "--anchor", ANCHOR], "it has no model_index.json"),
+        (["sweep", "--prompt", "x", "--model", "a-pipe", "--anchor", ANCHOR], "is neither a folder nor a file"),
+        (["sweep", "--prompt", "x", "--model", "a-file", "--anchor", ANCHOR], "is no .safetensors file"),
+        (["sweep", "--prompt", "x", "--model", LONG, "--anchor", ANCHOR], "File name too long"),
+        (["sweep", "--prompt", "x", "--anchor", LONG], "File name too long"),
+        (["sweep", "--prompt", "x", "--out", LONG], "File name too long"),
+        (["sweep", "--prompt", "x", "--out", "a-loop"], "--out a-loop can't be a folder (Too many levels"),
+        (["search", "--objective", "warmth", "--out", LONG], "File name too long"),
+        (["align", "--beta", "1", "--out", LONG], "File name too long"),
+        ([*COMPARE, "--out", LONG], "File name too long"),
+        (["sweep", "--prompts", LONG], "File name too long"),
+        (["align", "--beta", "1", "--out", "o", "--data", LONG], "File name too long"),
+        (["align", "--beta", "1", "--out", "o", "--self-label", "warmth", "--revision", "v2"], "has no revision 'v2'"),
+        (["align", "--config", "a-pipe"], "--config a-pipe is no regular file"),
+        (["sweep", "--prompt", "x", "--revision", "v2"], "has no revision 'v2'; leave the revision out"),
+        (["sweep", "--prompt", "x", "--variant", "fp16"], "no weights of the variant 'fp16'"),
+        (["sweep", "--prompt", "x", "--subfolder", "x"], "has no subfolder 'x'"),
+        (["sweep", "--prompt", "x", "--anchor-revision", "v2"], "has no revision 'v2'; leave the revision out"),
+        (["sweep", "--prompt", "x", "--anchor-variant", "fp16"], "has no variants; leave 'fp16' out"),
+        (["sweep", "--prompt", "x", "--anchor-weight-name", "x"], "has no file 'x'; it holds"),
+        ([*COMPARE, "--anchor-weight-name", "x"], "has no file 'x'; it holds"),
+        (["sweep", "--prompt", "x", "--seeds", "0"], "a count is from 1 to 10,000"),
+        (["sweep", "--prompt", "x", "--seeds", "1,,2"], "expected a count like 4, or seeds like 0,7,42, or 7, for one"),
+        (["sweep", "--prompt", "x", "--seeds", "1,1"], "the seed 1 is given twice"),
+        (["sweep", "--prompt", "x", "--delimiter", ";"], "say how --prompts is read: give it"),
+        (["sweep", "--prompts", "a.csv", "--delimiter", "ab"], "expected one character, such as ';', or tab"),
         (["generate", "x", "--scheduler", "Nonsense"], "EulerDiscreteScheduler"),
         (["report", "nowhere", "--objective", "warmth"], "no run folder"),
         (["report", "one", "two", "three", "--objective", "warmth"], "expected one run or two"),
@@ -120,10 +181,16 @@ def test_mistakes_are_one_clear_line_and_leave_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
+    (tmp_path / "a-folder.png").mkdir()
+    (tmp_path / "a-loop").symlink_to("a-loop")
+    os.mkfifo(tmp_path / "a-pipe")
+    (tmp_path / "pickles").mkdir()
+    (tmp_path / "pickles" / "pytorch_lora_weights.bin").touch()
+    before = sorted(tmp_path.rglob("*"))
     error = here(*words, code=2).stderr
     assert expected in error
     assert error.startswith("Error: ") or "Usage: " in error
-    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("words", [["sweep"], ["report", "nowhere", "--objective", "warmth"]])

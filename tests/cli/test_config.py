@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from deradiff.cli.config import Config
+from deradiff.cli.options import Seeds
 from deradiff.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
@@ -20,10 +21,16 @@ def command(
     prompt: Annotated[list[str] | None, typer.Option()] = None,
     learning_rate: Annotated[float, typer.Option()] = 1.0,
     full: Annotated[bool, typer.Option("--full")] = False,
+    seeds: Seeds = "4",
     out: Annotated[Path, typer.Option()] = Path("runs"),
     config: Config = None,
 ) -> None:
-    typer.echo(json.dumps([rewards, prompt, learning_rate, full, str(out)]))
+    typer.echo(json.dumps([rewards, prompt, learning_rate, full, str(out), seeds][: 5 + (seeds != "4")]))
+
+
+def test_one_seed_in_a_list_is_no_count(tmp_path: Path) -> None:
+    for text, seeds in (("[7]", "7,"), ("7", "7"), ("[0, 7]", "0,7")):
+        assert given(tmp_path / "c.yaml", f"rewards: [a]\nseeds: {text}\n")[::5] == ["a", seeds]
 
 
 def given(file: Path, content: str, *words: str) -> list[object]:
@@ -50,7 +57,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("reward: a\n", "has reward; expected lines 'option: value' of rewards, prompt, learning-rate, full, out"),
+        ("reward: a\n", "has reward; expected lines 'option: value' of rewards, prompt, learning-rate, full, seeds"),
         ("config: other.yaml\n", "has config"),
         ("just words", "holds 'just words'"),
         ("", "holds None"),

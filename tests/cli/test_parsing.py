@@ -6,8 +6,10 @@ from deradiff.analysis.criteria import Criteria, Guard
 from deradiff.cli.parsing import (
     lams_for_betas,
     parse_criteria,
+    parse_delimiter,
     parse_guards,
     parse_numbers,
+    parse_seeds,
     parse_shard,
     parse_share,
 )
@@ -31,6 +33,19 @@ def test_unreadable_numbers_are_refused(text: str) -> None:
 def test_unusable_betas_are_refused(text: str, beta: float | None) -> None:
     with pytest.raises(ConfigError, match="beta"):
         lams_for_betas(text, beta)
+
+
+def test_seeds_and_delimiters() -> None:
+    assert parse_seeds("4") == (0, 1, 2, 3)
+    assert parse_seeds("0,7, 42") == (0, 7, 42)
+    assert parse_seeds("7,") == (7,)
+    for text in ("", ",", "0", "-1", "1,,2", "a", "1.5", "1,-2", "10001"):
+        with pytest.raises(ConfigError, match="expected a count like 4, or seeds like 0,7,42, or 7, for one"):
+            parse_seeds(text)
+    assert [parse_delimiter(text) for text in (None, ";", "tab", "\\t")] == [None, ";", "\t", "\t"]
+    for text in ("", "ab", '"', "\n"):
+        with pytest.raises(ConfigError, match="expected one character"):
+            parse_delimiter(text)
 
 
 def test_shares() -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import deradiff
-from deradiff.errors import AnchorError
+from deradiff.errors import AnchorError, DeradiffError
 
 from . import loras
 from .hub import serving
@@ -91,6 +91,23 @@ def test_what_is_not_there_is_named(location: dict[str, Any], words: str, tmp_pa
     save_unet(tmp_path, variant="fp16")
     with pytest.raises(AnchorError, match=words):
         deradiff.realign(known("sd").pipe, tmp_path, **location)
+
+
+def test_a_location_that_an_anchor_does_not_have_is_an_error(tmp_path: Path) -> None:
+    it = known("sd")
+    lora = loras.save(it.pipe, "unet", tmp_path / "lora")
+    file = lora / "pytorch_lora_weights.safetensors"
+    for anchor, location, words in (
+        (it.anchors["unet"], {"subfolder": "unet"}, "subfolder unet: expected an anchor in a folder or on the hub"),
+        (lora, {"revision": "v2"}, "is on this machine and has no revision 'v2'"),
+        (lora, {"variant": "fp16"}, "has no variants; leave 'fp16' out"),
+        (file, {"weight_name": file.name}, "is a file, in which there is no weight_name"),
+        (lora, {"subfolder": "../lora"}, "subfolder is '../lora': expected a path inside the folder"),
+        (lora, {"variant": "fp16", "weight_name": file.name}, "leave one out"),
+    ):
+        with pytest.raises(DeradiffError, match=words):
+            deradiff.realign(it.pipe, anchor, **location)
+    assert torch.equal(it.run(), it.plain)
 
 
 def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> None:

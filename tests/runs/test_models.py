@@ -170,7 +170,7 @@ def test_a_single_file_that_cannot_be_used_is_a_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, content, words in (
-        ("pickle.ckpt", b"0", "is a pickle"),
+        ("pickle.ckpt", b"0", "is no .safetensors file"),
         ("torn.safetensors", b"0", "can't be read as safetensors"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -30,6 +30,10 @@ def parquet(path: Path, **columns: Any) -> Path:
         ("p.tsv", "Prompt\tCategory\na red one\tx\na blue one\tx\n"),
         ("p.jsonl", '{"prompt": "a red one"}\n\n{"prompt": "a blue one"}\n{"prompt": null}\n'),
         ("p.jsonl", '{"TEXT": "x", "caption": "a red one"}\n{"caption": "a blue one"}\n'),
+        ("p.jsonl", '"a red one"\n"a blue one"\n""\n'),
+        ("p.json", '["a red one", "a blue one", " "]'),
+        ("p.json", '[{"id": 1, "prompt": "a red one"}, {"prompt": "a blue one"}]'),
+        ("p.json", '\ufeff{"id": [1, 2], "prompt": ["a red one", "a blue one"]}'),
     ],
 )
 def test_text_files(tmp_path: Path, name: str, content: str) -> None:
@@ -109,6 +113,8 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
         ("p.parquet", b"PAR1nonsense", "damaged"),
         ("p.arrow", b"nonsense", "damaged"),
         ("p.docx", b"x", "is read from"),
+        ("p.csv", b"a red one\na blue one\n", "--column 1, if the file has no header; --delimiter, if"),
+        ("p.json", b"[]", "expected a column named"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, word: str) -> None:
@@ -123,3 +129,40 @@ def test_nothing_there_is_told(tmp_path: Path) -> None:
     for path, word in ((tmp_path, "no table in"), (tmp_path / "missing.txt", "no file at")):
         with pytest.raises(TableError, match=word):
             read_prompts(path)
+
+
+def test_files_without_a_header_and_with_another_delimiter(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    for content, column, delimiter in (
+        ("a red one\na blue one\n", "1", None),
+        ('1,"a red one"\n2,a blue one\n', "2", None),
+        ("1;a red one\n2;a blue one\n", "2", ";"),
+        ("id|prompt\n1|a red one\n2|a blue one\n", None, "|"),
+        ("1,prompt\na red one,x\na blue one,y\n", "1", None),  # a column of that name
+    ):
+        file.write_text(content)
+        assert read_prompts(file, column, delimiter=delimiter) == TWO
+    for column in ("0", "3"):
+        with pytest.raises(ConfigError, match=rf"no column '{column}'; choose --column from"):
+            read_prompts(file, column)
+    (tmp_path / "p.txt").write_text("a;b\n")
+    for settings in ({"delimiter": ";"}, {"column": "1"}):
+        with pytest.raises(TableError, match=r"only \.csv and \.tsv files have a delimiter, or no header"):
+            read_prompts(tmp_path / "p.txt", **settings)
+
+
+def test_semicolons_are_noticed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text('id;"prompt"\n1;"a red one"\n2;a blue one\n')
+    assert read_prompts(file) == TWO
+    assert "has semicolons between its fields" in caplog.text
+    caplog.clear()
+    file.write_text("prompt\na red one; a blue one\n")
+    assert read_prompts(file) == ["a red one; a blue one"]
+    assert not caplog.text
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "p.txt").write_text("a red one\n\na blue one\na red one \n\n")
+    assert read_prompts(tmp_path / "p.txt") == TWO
+    assert "left out 2 empty and 1 repeated of 5 prompts" in caplog.text

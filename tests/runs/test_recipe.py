@@ -112,9 +112,9 @@ def test_a_model_without_a_hash_is_known_by_its_name() -> None:
 def test_a_recipe_without_locations_is_what_it_was_before_there_were_any() -> None:
     """The keys of all images that are there hang on it."""
     assert recipe().identity == (
-        '{"anchor_hash": "2", "batch_size": 8, "component": null, "dtype": "float32", "height": null, "model_hash": '
-        '"1", "particles": 1, "policy": "exact", "refresh": null, "scheduler": null, "steps": 25, "target_error": null, '
-        '"width": null}'
+        '{"anchor_hash": "2", "batch_size": 8, "component": null, "dtype": "float32", "height": null, '
+        '"model_hash": "1", "particles": 1, "policy": "exact", "refresh": null, "scheduler": null, "steps": 25, '
+        '"target_error": null, "width": null}'
     )
 
 

@@ -5,13 +5,12 @@ import stat
 import warnings
 from hashlib import sha256
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
 from deradiff import tables
-from deradiff.errors import AlignError
+from deradiff.errors import AlignError, abbreviate
 
 LARGEST = 200_000_000  # bytes of an image file
 
@@ -96,19 +95,19 @@ class ImageStore:
         return _to_rgb(Image.open(io.BytesIO(content)))
 
     def _add_file(self, name: str) -> str:
-        example = f"{shorten(name, 100)!r} in {self.folder}"
+        example = f"{abbreviate(name)!r} in {self.folder}"
         path = self.folder / name
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
+                raise ImageError("broken image", f"{example} (no regular file)")
+            if status.st_size > LARGEST:
+                raise ImageError("broken image", f"{example} (more than {LARGEST:,} bytes)")
             if self._home is not None and not path.resolve().is_relative_to(self._home):
                 raise AlignError(
                     f"the image {name!r} leads out of {self.folder}, to {path.resolve()}; images lie in the table's "
                     "folder, unless --allow-outside (allow_outside=True) is given"
                 )
-            if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
-                raise ImageError("broken image", f"{example} (no regular file)")
-            if status.st_size > LARGEST:
-                raise ImageError("broken image", f"{example} (more than {LARGEST:,} bytes)")
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ImageError("missing image", f"{example} (looked for at {path.absolute()})") from error

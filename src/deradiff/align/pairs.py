@@ -93,10 +93,10 @@ def read_pairs(
     """Read pairs from a table, or from a folder that contains one.
 
     Args:
-        path: .csv, .tsv, .json, .jsonl, .parquet or .arrow, a folder of these, or a folder saved by ``datasets``. The columns
-            are prompt, chosen, rejected and optionally probability (that the chosen image is better, by default 1), or
-            Pick-a-Pic's caption, jpg_0, jpg_1, label_0, label_1 and optionally has_label. Images are bytes or paths
-            relative to the folder.
+        path: .csv, .tsv, .json, .jsonl, .parquet or .arrow, a folder of these, or a folder saved by ``datasets``. The
+            columns are prompt, chosen, rejected and optionally probability (that the chosen image is better, by default
+            1), or Pick-a-Pic's caption, jpg_0, jpg_1, label_0, label_1 and optionally has_label. Images are bytes or
+            paths relative to the folder.
         split: of a folder with several splits.
         advance: receives the number of rows read since its last call.
         delimiter: between the fields of a .csv or .tsv file.

@@ -91,7 +91,8 @@ def load_lora(pipe: Any, denoiser: nn.Module, path: Path, component: str) -> tup
         undo()
         if isinstance(error, AnchorError) or not isinstance(error, Exception):
             raise
-        raise AnchorError(f"the LoRA {path} doesn't fit {component}: {in_short(error)}") from error
+        reason = _other_base(error) or in_short(error)
+        raise AnchorError(f"the LoRA {path} doesn't fit {component}: {reason}") from error
     return adapter, undo
 
 
@@ -285,6 +286,21 @@ def _check_whole(denoiser: nn.Module, adapter: str, path: Path, component: str, 
 
 def _some(layers: Weights) -> str:
     return ", ".join(sorted(layers)[:2])
+
+
+_SHAPE = r".*?Size\(\[(?P<{}>[^]]*)\]\)"
+_SIZES = re.compile(
+    r"size mismatch for (?P<layer>\S+?)\.lora_" + _SHAPE.format("there") + _SHAPE.format("here"), re.DOTALL
+)
+
+
+def _other_base(error: BaseException) -> str | None:
+    """What PyTorch says of a layer of another size, in a sentence; None where it says something else."""
+    match = _SIZES.search(str(error))
+    if match is None:
+        return None
+    sizes = f"{match['layer']} is [{match['there']}] in it, and would be [{match['here']}]"
+    return f"it was made for another base model ({sizes}); give one that was trained on this model"
 
 
 def in_short(error: BaseException) -> str:

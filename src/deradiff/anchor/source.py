@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.location import Location
-from deradiff.errors import AnchorError
+from deradiff.errors import AnchorError, abbreviate
 from deradiff.io import replacing
 
 CARD = "deradiff.json"  # beside the weights
@@ -100,7 +100,8 @@ def is_on_disk(anchor: str | Path) -> bool:
     try:
         return Path(os.path.expanduser(anchor)).exists()  # leaves ~nobody as it is, where pathlib raises
     except (OSError, ValueError) as error:
-        raise AnchorError(f"the anchor {str(anchor)[:80]!r} can't be a path or a hub id: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AnchorError(f"the anchor {abbreviate(anchor)!r} can't be a path or a hub id ({reason})") from error
 
 
 def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str, Any]:
@@ -112,17 +113,22 @@ def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str
     return resolve_anchor(anchor, ["unet", "transformer"], location).card if is_on_disk(anchor) else {}
 
 
-def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
+def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Location | None = None) -> Path:
     """Add entries to the card of an anchor on this machine, in the deradiff.json beside its weights; returns that file.
 
     The weights themselves, and what a LoRA says in its metadata, stay as they are.
 
+    Args:
+        anchor: folder or file.
+        entries: of the card.
+        location: where in the folder the anchor lies.
+
     Raises:
         AnchorError: no such anchor here, or a place that can't be written.
     """
-    if not Path(anchor).exists():
+    if not is_on_disk(anchor):
         raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
-    source = resolve_anchor(anchor, ["unet", "transformer"])
+    source = resolve_anchor(anchor, ["unet", "transformer"], location)
     path = _card_file(source.path)
     with replacing(path, AnchorError) as part:
         part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")

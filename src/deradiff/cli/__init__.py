@@ -1,5 +1,6 @@
 """The command line: thin commands, each in a file of its own; heavy imports happen inside them."""
 
+import re
 import sys
 import traceback
 from importlib.metadata import version
@@ -10,7 +11,7 @@ import typer
 
 from deradiff.cli import align, bake, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
 from deradiff.cli.old_options import in_todays_words
-from deradiff.errors import DeradiffError
+from deradiff.errors import DeradiffError, abbreviate
 from deradiff.local_modules import allow_named_in
 
 _INTERRUPTED, _BUG = 130, 70  # exit codes by Ctrl-C, and of sysexits.h for an internal error
@@ -72,7 +73,7 @@ def main() -> None:
     try:
         app(words)
     except DeradiffError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        sys.stderr.write(f"Error: {_without_endless_words(str(error))}\n")
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
@@ -81,6 +82,11 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (the last net: no known input comes here)
         sys.stderr.write(_describe_bug(error))
         sys.exit(_BUG)
+
+
+def _without_endless_words(text: str) -> str:
+    """A message whose paths are short enough to be read."""
+    return re.sub(r"\S{500,}", lambda word: abbreviate(word[0], 200), text)
 
 
 def _describe_bug(error: Exception) -> str:

@@ -22,7 +22,12 @@ _OWN_PROMPTS = 48
 def align(
     ctx: typer.Context,
     beta: Annotated[float, typer.Option(help="KL strength, in the units of --convention.", rich_help_panel=TRAINING)],
-    out: Annotated[Path, typer.Option(help="Folder of the anchor; a stopped training goes on.", rich_help_panel=RUN)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the anchor; a stopped training goes on.", callback=options.check_out, rich_help_panel=RUN
+        ),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -151,7 +156,8 @@ def align(
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
     if state.is_main_process:
-        typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
+        lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
+        typer.echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":

@@ -81,7 +81,9 @@ def compare(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
-    out: Annotated[Path, typer.Option(help="Folder; an interrupted comparison goes on there.")] = Path("runs/compare"),
+    out: Annotated[
+        Path, typer.Option(help="Folder; an interrupted comparison goes on there.", callback=options.check_out)
+    ] = Path("runs/compare"),
     config: Config = None,
 ) -> None:
     """Measure how well lam emulates models aligned from scratch, and write a page of it."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deradiff.cli.options import COUNT_OR_LIST
 from deradiff.errors import ConfigError
 from deradiff.io import read_whole
 from deradiff.local_modules import allow_named_in
@@ -55,8 +56,8 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     allow_named_in(texts)
     if option.multiple:
         return texts
-    alone = isinstance(value, list) and len(texts) == 1 and option.type.name == "text"
-    return ",".join(texts) + "," * alone  # of seeds, [7] is the seed 7, and 7 a count
+    alone = option.metavar == COUNT_OR_LIST and isinstance(value, list) and len(texts) == 1
+    return ",".join(texts) + "," * alone
 
 
 Config = Annotated[

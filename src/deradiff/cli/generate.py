@@ -69,6 +69,8 @@ def generate(
     )
     hush()
     with replacing(out, ConfigError) as part:  # before anything is sampled: it can be written
+        if out.is_dir():
+            raise ConfigError(f"--out {out} is a folder; give a file in it")
         pipe = load_pipeline(
             resolve_model(model), location=recipe.model_location, device=device, dtype=dtype, offload=offload
         )

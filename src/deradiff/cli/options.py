@@ -5,7 +5,25 @@ from typing import Annotated, Literal
 
 import typer
 
+from deradiff.errors import ConfigError, abbreviate
+
 WHAT, MODELS, SAMPLING, MACHINE = "What to sample", "Models", "Sampling", "Machine"  # panels of the help
+
+
+def check_out(path: Path) -> Path:
+    """Check that a folder to write to can be looked for at all.
+
+    Raises:
+        ConfigError: its path is too long, or a link to itself.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):  # it is made, or what is in its way is named later
+        pass
+    except OSError as error:
+        raise ConfigError(f"--out {abbreviate(path)} can't be a folder ({error.strerror}); give another one") from error
+    return path
+
 
 Model = Annotated[
     str,
@@ -84,8 +102,14 @@ Device = Annotated[
 Offload = Annotated[
     bool, typer.Option("--offload", help="Keep networks on the CPU while they aren't called.", rich_help_panel=MACHINE)
 ]
+COUNT_OR_LIST = "COUNT|LIST"  # what a number alone is a count in
 Seeds = Annotated[
-    str, typer.Option(help="How many, as in 4 (seeds 0 to 3); or which: 0,7,42, or 7, for one.", rich_help_panel=WHAT)
+    str,
+    typer.Option(
+        help="How many, as in 4 (seeds 0 to 3); or which: 0,7,42, or 7, for one.",
+        metavar=COUNT_OR_LIST,
+        rich_help_panel=WHAT,
+    ),
 ]
 Delimiter = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from deradiff.cli.options import ChosenGuidance, Objective, Run
 
 if TYPE_CHECKING:
     from deradiff.analysis.calibrate import Calibration
+    from deradiff.anchor.location import Location
 
 
 def reweight(
@@ -64,7 +65,7 @@ def calibrate(
             typer.echo(line)
         if write:
             what = "written" if calibration.beta else "its refusal is written"
-            typer.echo(f"{what}: {_write(anchor, objective, calibration, at)}")
+            typer.echo(f"{what}: {_write(anchor, store.recipe.anchor_location, objective, calibration, at)}")
 
 
 def _lines(calibration: "Calibration", at: str | None) -> list[str]:
@@ -84,7 +85,7 @@ def _lines(calibration: "Calibration", at: str | None) -> list[str]:
     ]
 
 
-def _write(anchor: str, objective: str, calibration: "Calibration", at: str | None) -> Path:
+def _write(anchor: str, location: "Location", objective: str, calibration: "Calibration", at: str | None) -> Path:
     from dataclasses import asdict
 
     from deradiff.anchor.source import card_of, write_card
@@ -93,8 +94,8 @@ def _write(anchor: str, objective: str, calibration: "Calibration", at: str | No
 
     if anchor.partition(":")[0] == EMBEDDED:
         raise ConfigError("the cards of embedded anchors belong to the package; copy the anchor, and sweep with that")
-    path = anchor
     figures = {name: value for name, value in asdict(calibration).items() if name not in ("reward", "nominal")}
     entry = {name: getattr(calibration, name) for name in ("beta", "beta_interval", "refusal")} | figures
-    before = card_of(path).get("behaves_like", {})
-    return write_card(path, {"behaves_like": {**before, f"{objective}, {at}" if at else objective: entry}})
+    before = card_of(anchor, location).get("behaves_like", {})
+    entries = {"behaves_like": {**before, f"{objective}, {at}" if at else objective: entry}}
+    return write_card(anchor, entries, location)

@@ -8,7 +8,7 @@ import typer
 
 from deradiff.anchor.location import Location
 from deradiff.anchor.source import card_of
-from deradiff.cli.common import own_guidance
+from deradiff.cli.common import hush, own_guidance
 from deradiff.cli.parsing import lams_for_betas, parse_delimiter, parse_numbers, parse_seeds, parse_share
 from deradiff.errors import ConfigError
 from deradiff.runs.legacy import is_legacy, open_run_folder
@@ -41,6 +41,8 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
             beta = card_of(resolve_anchor(recipe.anchor), recipe.anchor_location).get("beta")
             recipe = Recipe(**{**dict(recipe), "anchor_beta": beta})
     check_anchor_given(recipe.model, recipe.anchor)
+    if recipe.dtype == "auto":  # looked up in the model's files, which may have to be fetched
+        hush()
     return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
 
 
@@ -81,9 +83,11 @@ def prompts_given(ctx: typer.Context) -> list[str] | None:
         ConfigError: a file that holds none, or no column of prompts.
     """
     path, texts_typed = ctx.params["prompts"], ctx.params["prompt"]
-    where = {name: ctx.params[name] for name in ("column", "split")}
-    texts = read_prompts(path, **where, delimiter=parse_delimiter(ctx.params["delimiter"])) if path else []
-    return [*texts, *(texts_typed or [])] or None
+    where = {name: ctx.params[name] for name in ("column", "split", "delimiter")}
+    where["delimiter"] = parse_delimiter(where["delimiter"])
+    if path is None and any(where.values()):
+        raise ConfigError("--column, --split and --delimiter say how --prompts is read: give it, or leave them out")
+    return [*(read_prompts(path, **where) if path else []), *(texts_typed or [])] or None
 
 
 def seeds_given(ctx: typer.Context) -> tuple[int, ...] | None:

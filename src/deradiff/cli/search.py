@@ -79,7 +79,11 @@ def search(
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
     out: Annotated[
-        Path, typer.Option(help="Run folder; the same command goes on there, and what a sweep left counts.")
+        Path,
+        typer.Option(
+            help="Run folder; the same command goes on there, and what a sweep left counts.",
+            callback=options.check_out,
+        ),
     ] = Path("runs/search"),
 ) -> None:
     """Find the lam to take with as few images as it can: three lams first, then where they decide most."""

@@ -107,7 +107,11 @@ def sweep(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(help="Run folder, which grows; what isn't given is the run's.", rich_help_panel=RUN),
+        typer.Option(
+            help="Run folder, which grows; what isn't given is the run's.",
+            callback=options.check_out,
+            rich_help_panel=RUN,
+        ),
     ] = Path("runs/sweep"),
     shard: Annotated[
         str | None,

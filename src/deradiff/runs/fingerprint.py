@@ -46,8 +46,10 @@ def model_fingerprint(name: str, location: Location | None = None) -> str | None
     return None if path is None else _hash_files(path, location, find_single_file_configs(path))
 
 
-def _hash_files(path: Path, location: Location, configs: Path | None) -> str:
+def _hash_files(path: Path, location: Location, configs: Path | None) -> str | None:
     """The hash of a folder's or a file's weights and configs, and of the configs in another folder."""
+    if path.is_file() and path.suffix != WEIGHTS:  # which no model is read from
+        return None
     sums: dict[str, int] = {}
     known = _Known()
     files = dict.fromkeys([path] if path.is_file() else weights_and_configs(path, location.variant), path)

@@ -25,7 +25,7 @@ def find_local(name: str, location: Location) -> Path | None:
         path = Path(os.path.expanduser(name))  # leaves ~nobody as it is, where pathlib raises
         path = path if path.exists() else _find_cached(name, location.revision)
         inside = path and path / (location.subfolder or "") / (location.weight_name or "")
-        return inside if inside and inside.exists() else None
+        return inside if inside and (inside.is_dir() or inside.is_file()) else None
     except (OSError, ValueError):  # too long for a path
         return None
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import diffusers
@@ -15,6 +14,7 @@ import torch
 from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import RevisionNotFoundError
 from safetensors import SafetensorError
 
 from deradiff.anchor.location import Location
@@ -22,7 +22,7 @@ from deradiff.anchor.lora import in_short
 from deradiff.anchor.source import Kind, choose_variant, resolve_anchor
 from deradiff.compat import traits_of
 from deradiff.devices import pick_device
-from deradiff.errors import AnchorError, ConfigError
+from deradiff.errors import AnchorError, ConfigError, abbreviate
 from deradiff.io import read_object
 from deradiff.runs.model_files import WEIGHTS, find_single_file_configs, read_dtype
 from deradiff.runs.recipe import Recipe
@@ -80,24 +80,46 @@ def fetch_model(model: str, location: Location) -> Path:
     Raises:
         ConfigError: it can't be found.
     """
-    with _load_errors(model):
-        path = Path(os.path.expanduser(model))
+    path = Path(os.path.expanduser(model))
+    try:
         on_disk = path.exists()
-        location.check_applies(f"the model {model}", path if on_disk else None, ConfigError)
-        if not on_disk and location.subfolder is None:
-            fetched = DiffusionPipeline.download(
-                model, revision=location.revision, variant=location.variant, use_safetensors=True
-            )
-            return Path(fetched)
-        if not on_disk:
-            patterns = [f"{glob.escape(str(location.subfolder))}/*{ending}" for ending in (WEIGHTS, *_SIDECARS)]
-            path = Path(snapshot_download(model, revision=location.revision, allow_patterns=patterns))
-        inside = path / (location.subfolder or "")
-        if inside.is_dir() and not (inside / "model_index.json").is_file():
-            raise ConfigError(f"{inside} is no pipeline: it has no model_index.json; give a pipeline's folder")
-        if not inside.exists():
-            raise ConfigError(f"the model {model!r} has no subfolder {location.subfolder!r}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"the model {abbreviate(model)!r} can't be a path or a hub id ({reason})") from error
+    location.check_applies(f"the model {model}", path if on_disk else None, ConfigError)
+    inside = (path if on_disk else _fetch_from_hub(model, location)) / (location.subfolder or "")
+    if not inside.is_dir() and not inside.is_file():
+        lacks = f"has no subfolder {location.subfolder!r}" if location.subfolder else "is neither a folder nor a file"
+        raise ConfigError(f"the model {model!r} {lacks}")
+    if inside.is_file() and inside.suffix != WEIGHTS:
+        raise ConfigError(
+            f"{inside} is no .safetensors file (others are pickles, which can run code: convert them); give a "
+            "checkpoint, a pipeline's folder or a hub id"
+        )
+    if inside.is_dir() and not (inside / "model_index.json").is_file():
+        raise ConfigError(f"{inside} is no pipeline: it has no model_index.json; give a pipeline's folder")
     return inside
+
+
+def _fetch_from_hub(model: str, location: Location) -> Path:
+    """The folder to which a repository was fetched."""
+    revision, variant = location.revision, location.variant
+    try:
+        if location.subfolder is None:
+            fetched = DiffusionPipeline.download(model, revision=revision, variant=variant, use_safetensors=True)
+        else:
+            patterns = [f"{glob.escape(location.subfolder)}/*{ending}" for ending in (WEIGHTS, *_SIDECARS)]
+            fetched = snapshot_download(model, revision=revision, allow_patterns=patterns)
+    except Exception as error:  # of the network, of the disk, of the cache
+        cause = error.__cause__ or error
+        if isinstance(cause, RevisionNotFoundError):
+            raise ConfigError(f"the model {model!r} has no revision {revision!r} on the hub") from error
+        first = str(cause).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the model {model!r} is neither on this machine nor can it be fetched from the hub "
+            f"({type(cause).__name__}: {abbreviate(first, 200)}); give a folder, a file or a hub id"
+        ) from error
+    return Path(fetched)
 
 
 def with_stored_dtype(recipe: Recipe) -> Recipe:
@@ -122,7 +144,7 @@ def _load_errors(model: str) -> Iterator[None]:
     except ConfigError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ConfigError(f"the model {shorten(model, 100)!r} can't be loaded: {in_short(error)}") from error
+        raise ConfigError(f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}") from error
 
 
 def _from_folder(folder: Path, variant: str | None, dtype: str) -> Any:

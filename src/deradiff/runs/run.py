@@ -166,7 +166,7 @@ class Run:
         if self._pipe is None:
             from deradiff.runs.models import load_pipeline
 
-            check_same_recipe(self.folder, self.recipe, with_hashes(self._located()))
+            check_same_recipe(self.folder, self.recipe, self._with_present_hashes())
             model = resolve_model(self.store.located(self.recipe.model))
             self._aligned = resolve_anchor(self.store.located(self.recipe.anchor))
             self._pipe = load_pipeline(
@@ -258,10 +258,12 @@ class Run:
     def _missing(self, requests: Sequence[Request], shard: Shard) -> int:
         return sum(1 for _ in missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
 
-    def _located(self) -> Recipe:
-        """The recipe, naming models from the working directory."""
+    def _with_present_hashes(self) -> Recipe:
+        """The recipe with hashes of what the models are now; of those that had one when the run was begun."""
         names = {name: self.store.located(getattr(self.recipe, name)) for name in ("model", "anchor")}
-        return self.recipe.model_copy(update=names)
+        present = with_hashes(self.recipe.model_copy(update=names))
+        known = {f"{name}_hash" for name in names if getattr(self.recipe, f"{name}_hash") is not None}
+        return self.recipe.model_copy(update={name: getattr(present, name) for name in known})
 
     def _with_hashes(self, recipe: Recipe) -> Recipe:
         """The recipe with hashes of what its model and anchor are now; those that can't be inferred stay."""
