@@ -51,9 +51,9 @@ def test_optional_columns_may_be_in_some_rows_only(tmp_path: Path) -> None:
         ("t.csv", "prompt,seed\na red square,1\na blue one\n", r"line 3: expected 2 fields"),
         ("t.csv", "prompt,prompt\na,b\n", "names a column twice"),
         ("t.csv", 'prompt\n"unclosed\nb\n', "damaged"),
-        ("t.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2, is no JSON"),
-        ("t.jsonl", '[{"prompt": "a"}]\n', "line 1: expected an object"),
-        ("t.jsonl", '{"prompt": "a"}\n\n"b"\n', "line 3: expected an object"),
+        ("t.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2, is damaged .*; mend that line"),
+        ("t.jsonl", '[{"prompt": "a"}]\n', "line 1, holds a list; expected a JSON object"),
+        ("t.jsonl", '{"prompt": "a"}\n\n"b"\n', "line 3, holds a str; expected a JSON object"),
     ],
 )
 def test_text_that_would_be_read_wrongly_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:

@@ -1,7 +1,7 @@
 """Tables as people, the hub and ``datasets`` keep them: .csv, .tsv, .jsonl, .parquet, .arrow, and folders of these."""
 
 import csv
-import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deradiff.errors import TableError
+from deradiff.io import parse_object
 
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")  # and .txt, where it is given itself
 # what runs and trainings write into their folders, which may lie beside the data
@@ -33,9 +34,9 @@ def files(path: Path, split: str | None = None) -> list[Path]:
     Raises:
         TableError: nothing there, several splits, or files that are missing or of several kinds.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return _files_of_split(path, split)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise TableError(f"no file at {path}; expected a table ({', '.join(KINDS)} or .txt), or a folder of tables")
     if split is not None:
         raise TableError(f"{path} is a file and has no splits; leave the split out, or give the folder")
@@ -134,15 +135,7 @@ def _objects(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            parsed = json.loads(line)
-        except ValueError as error:
-            raise TableError(f"{file}, line {number}, is no JSON ({error})") from error
-        if not isinstance(parsed, dict):
-            raise TableError(
-                f'{file}, line {number}: expected an object like {{"prompt": "..."}}, got {line.strip()[:60]}'
-            )
-        yield parsed
+        yield parse_object(line, f"{file}, line {number},", TableError, "mend that line")
 
 
 def _dicts(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
+from deradiff.io import check_replaceable
 
 NAME = "deradiff"
 _LORA = "pytorch_lora_weights.safetensors"
@@ -117,8 +118,10 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
             weights.chmod(temporary.stat().st_mode & 0o666)
         for source in sorted(temporary.iterdir()):
             target = folder / source.name
-            if target.is_dir():
+            if source.is_dir() and target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
+            else:
+                check_replaceable(target, AlignError)
             os.replace(source, target)
         temporary.rmdir()
 

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from deradiff.errors import AnchorError
-from deradiff.io import replacing
+from deradiff.io import exists, parse_object, read_object, write_whole
 
 CARD = "deradiff.json"  # beside the weights
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -105,14 +105,14 @@ def resolve_anchor(anchor: str | Path, components: list[str], location: Location
         raise AnchorError(f"the anchor {str(anchor)[:80]!r} can't be a path or a hub id: {error}") from error
     if not on_disk:
         path = _from_hub(str(anchor), components, location)
-    if path.is_file():
+    if os.path.isfile(path):
         return _recognise_file(path)
     return _recognise_folder(path / (location.subfolder or ""), components, location)
 
 
 def card_of(anchor: str | Path) -> Mapping[str, Any]:
     """The card of an anchor in a local folder or file; empty where it has none or isn't local."""
-    return resolve_anchor(anchor, ["unet", "transformer"]).card if Path(anchor).exists() else {}
+    return resolve_anchor(anchor, ["unet", "transformer"]).card if os.path.exists(anchor) else {}
 
 
 def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
@@ -123,12 +123,11 @@ def write_card(anchor: str | Path, entries: Mapping[str, Any]) -> Path:
     Raises:
         AnchorError: no such anchor here, or a place that can't be written.
     """
-    if not Path(anchor).exists():
+    if not os.path.exists(anchor):
         raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
     source = resolve_anchor(anchor, ["unet", "transformer"])
     path = _card_file(source.path)
-    with replacing(path, AnchorError) as part:
-        part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")
+    write_whole(path, json.dumps({**_json(path), **entries}, indent=1).encode() + b"\n", AnchorError)
     return path
 
 
@@ -291,7 +290,7 @@ def _recognise_file(path: Path) -> Source:
         ) from error
     beside = _json(_card_file(path))
     if any(part in key.lower() for key in keys for part in _LORA_KEYS):
-        card = _object(metadata.get("deradiff", "{}"), f"the card in {path}")
+        card = parse_object(metadata.get("deradiff", "{}"), f"the card in {path}", AnchorError)
         return Source(path=path, kind=Kind.LORA, card={**card, **beside})
     if len(keys) < 2:
         raise AnchorError(f"{path} holds no LoRA weights, and no checkpoint: its keys are {_some(keys) or 'none'}")
@@ -304,22 +303,7 @@ def _card_file(path: Path) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return _object(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeError) as error:
-        raise AnchorError(f"{path} can't be read: {error}") from error
-
-
-def _object(text: str, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AnchorError(f"{what} is damaged ({error}); fetch it again, or mend it") from error
-    if not isinstance(value, dict):
-        raise AnchorError(f'{what} holds {value!r}; expected an object like {{"beta": 0.1}}')
-    return value
+    return read_object(path, "the file", AnchorError) if exists(path, "the file", AnchorError) else {}
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

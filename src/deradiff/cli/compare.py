@@ -1,5 +1,6 @@
 """``deradiff compare``: an anchor's lam against models aligned from scratch, on the same prompts, seeds and noise."""
 
+import os
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
@@ -144,7 +145,7 @@ def _matching(text: str) -> list[str]:
     from deradiff import testbed
     from deradiff.errors import ConfigError
 
-    if not any(mark in text for mark in "*?[") or Path(text).exists():
+    if not any(mark in text for mark in "*?[") or os.path.exists(text):
         return [text]
     if text.startswith(f"{EMBEDDED}:"):
         names = [name for name in (f"{EMBEDDED}:{anchor}" for anchor in testbed.anchor_names()) if fnmatch(name, text)]

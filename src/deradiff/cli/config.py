@@ -1,11 +1,13 @@
 """Options of a long command from a YAML file; what is said on the command line wins."""
 
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Annotated, Any
 
 import typer
 
 from deradiff.errors import ConfigError
+from deradiff.io import read_yaml
 from deradiff.local_modules import allow_named_in
 
 
@@ -13,16 +15,11 @@ def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
     """Let the file's values stand where the command line says nothing."""
     if path is None:
         return None
-    import yaml
-
-    try:
-        values_read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
-        raise ConfigError(f"--config {path} can't be read: {error}") from error
+    values_read = read_yaml(path, "--config", ConfigError)
     options = {_dashed(option.name): option for option in ctx.command.params if option.name != "config"}
     expected = f"expected lines 'option: value' of {', '.join(options)}"
     if not isinstance(values_read, dict):
-        raise ConfigError(f"--config {path} holds {values_read!r}; {expected}")
+        raise ConfigError(f"--config {path} holds {shortened(values_read)}; {expected}")
     names = [_dashed(name) for name in values_read]
     if unknown := sorted(set(names) - options.keys()):
         raise ConfigError(f"--config {path} has {', '.join(unknown)}; {expected}")
@@ -44,7 +41,7 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     flag, several = isinstance(value, bool), value if isinstance(value, list) else [value]
     if flag != bool(option.is_flag) or any(isinstance(one, dict | list | bool) for one in several if not flag):
         expected = "true or false" if option.is_flag else "a number, a text (words like no and on in quotes), or a list"
-        raise ConfigError(f"--config {path}: {_dashed(option.name)} is {value!r}; expected {expected}")
+        raise ConfigError(f"--config {path}: {_dashed(option.name)} is {shortened(value)}; expected {expected}")
     if flag:
         return value
     texts = [str(one) for one in several]

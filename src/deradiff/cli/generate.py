@@ -31,6 +31,7 @@ def generate(
 ) -> None:
     """Draw a prompt with the realigned pipeline."""
     from deradiff.errors import ConfigError
+    from deradiff.io import encode_png, write_whole
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out must be a file that ends in .png, got {out}")
@@ -71,5 +72,5 @@ def generate(
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     for index, image in enumerate(images):
         row.paste(image, (index * image.width, 0))
-    row.save(out)
+    write_whole(out, encode_png(row), ConfigError)
     typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in asked.lams)}")

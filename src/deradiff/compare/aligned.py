@@ -1,8 +1,8 @@
 """Aligned models, described by their cards."""
 
+import os
 from collections.abc import Sequence
 from math import isclose, nan
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -37,7 +37,7 @@ class Aligned(ValidatedModel):
         Raises:
             AnchorError: the path doesn't exist, or the card's beta, seed or beta_convention is missing or invalid.
         """
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise AnchorError(f"no folder or file {name}; expected an aligned model on this machine")
         card = card_of(path)
         if missing := [key for key in ("beta", "seed", "beta_convention") if key not in card]:

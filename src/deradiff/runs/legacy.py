@@ -14,7 +14,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from deradiff.errors import ConfigError, RunFolderError
-from deradiff.io import parse_object, read_lines, read_object, write_errors, write_whole
+from deradiff.io import (
+    check_inside,
+    exists,
+    parse_object,
+    read_lines,
+    read_object,
+    read_whole,
+    write_errors,
+    write_whole,
+)
 from deradiff.results import RewardInfo
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.fingerprint import with_hashes
@@ -42,7 +51,7 @@ def open_run_folder(folder: Path) -> Store:
     if not Store.exists(folder):
         if is_legacy(folder):
             _migrate(folder)
-        elif (folder / "rounds").is_dir() and (folder / "search.json").is_file():
+        elif os.path.isdir(folder / "rounds") and os.path.isfile(folder / "search.json"):
             raise RunFolderError(
                 f"{folder} holds a search of version 0.1, whose rounds are runs: put them together with "
                 f"deradiff merge {folder}/rounds/* --out NEW, and search there"
@@ -52,11 +61,11 @@ def open_run_folder(folder: Path) -> Store:
 
 def is_legacy(folder: Path) -> bool:
     """Whether a folder holds a run of version 0.1 that wasn't read yet."""
-    return (folder / _PLAN).is_file() and not (folder / RUN).exists()
+    return exists(folder / _PLAN, "the plan") and not Store.exists(folder)
 
 
 def _migrate(folder: Path) -> None:
-    plan = read_object(folder / _PLAN, "the plan of a run of version 0.1,")
+    plan = read_object(folder / _PLAN, "the plan of a run of version 0.1,", inside=folder)
     fields = {_RENAMED.get(name, name): value for name, value in plan.items()}
     try:
         request = Request(**{name: fields.pop(name) for name in ("prompts", "seeds", "lams", "guidances")})
@@ -101,8 +110,9 @@ def _score_lines(folder: Path, plan: dict[str, Any], request: Request) -> Iterat
 
 
 def _lines(path: Path, expected: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    if not path.exists():
+    if not exists(path, "the journal"):
         return
+    check_inside(path.parent, path)
     for number, (_, line) in enumerate(read_lines(path), start=1):
         fields = parse_object(line, f"{path}, line {number},")
         if any(name not in fields for name in expected):
@@ -154,7 +164,8 @@ def _link(folder: Path, old: Path, new: Path) -> None:
 
 
 def _files_by_hash(folder: Path) -> dict[str, Path]:
-    return {sha256(path.read_bytes()).hexdigest(): path for path in sorted((folder / "images").glob("*/*.png"))}
+    files = sorted((folder / "images").glob("*/*.png"))
+    return {sha256(read_whole(path, "the image", inside=folder)).hexdigest(): path for path in files}
 
 
 def _cells_of_batch(plan: dict[str, Any], request: Request, index: int) -> list[Cell]:

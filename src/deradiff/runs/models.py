@@ -1,6 +1,7 @@
 """Loading what a run is sampled with, and calling it."""
 
 import inspect
+import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def load_pipeline(model: str, *, device: str = "cpu", dtype: str = "float32", of
         raise ConfigError(
             "offloading keeps networks on the CPU until they run elsewhere; give --device too, such as cuda"
         )
-    if Path(model).is_file():
+    if os.path.isfile(model):
         raise ConfigError(f"the model {model!r} is a file; give a pipeline folder (with model_index.json) or a hub id")
     try:
         pipe = _from_pretrained(model, dtype)

@@ -4,14 +4,13 @@ import json
 import logging
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from deradiff.errors import RunFolderError
-from deradiff.io import check_inside, read_object
+from deradiff.io import exists, read_model
 from deradiff.runs.store import Writer, setup_lock
-from deradiff.validation import describe_errors
 
 logger = logging.getLogger("deradiff")
 
@@ -33,7 +32,7 @@ class Provenance(BaseModel):
     """``environment.json``: versions and machines that sampled parts of a run, the first one first."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    made_on: tuple[dict[str, str], ...] = ()
+    made_on: tuple[dict[str, str], ...]
 
 
 def provenance(pipe: Any) -> dict[str, str]:
@@ -68,13 +67,8 @@ def note_provenance(writer: Writer, here: dict[str, str]) -> None:
             writer.save(path, json.dumps(noted.model_dump(), indent=1).encode())
 
 
-def _read(writer: Writer, path: Any) -> Provenance:
-    if not path.exists():
-        return Provenance()
-    check_inside(writer.folder, path)
-    try:
-        return Provenance.model_validate(read_object(path, "the environment file"))
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{path} is damaged ({describe_errors(error)}); delete it to have it written anew"
-        ) from error
+def _read(writer: Writer, path: Path) -> Provenance:
+    what = "the environment file"
+    if not exists(path, what):
+        return Provenance(made_on=())
+    return read_model(Provenance, path, what, "delete it to have it written anew", inside=writer.folder)
