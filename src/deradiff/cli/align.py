@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def align(
     from deradiff.align import Settings
     from deradiff.align.trainer import check_training
     from deradiff.cli.common import hush, own_guidance
-    from deradiff.errors import AlignError
+    from deradiff.errors import AlignError, public_url
     from deradiff.runs.models import load_pipeline
     from deradiff.testbed import resolve_model
 
@@ -123,7 +123,7 @@ def align(
     preferences = None if data is None else _read(data, split)
     state = PartialState()
     pipe = load_pipeline(resolve_model(model), device=str(state.device), dtype=dtype)
-    card = {"reference": model, "reward": self_label}
+    card = {"reference": model, "reward": self_label and public_url(self_label)}
     check_training(pipe, out, settings, card=card, tracker=report_to)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
@@ -133,16 +133,16 @@ def align(
             preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
-    typer.echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
+    echo(f"anchor in {out}: try deradiff sweep --model {model} --anchor {out}")
 
 
 def _read(data: Path, split: str | None) -> "Pairs":
     from deradiff.align import read_pairs
 
     pairs = read_pairs(data, split)
-    typer.echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
+    echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
     for reason, count in pairs.skipped.items():
-        typer.echo(f"  skipped {count:,}: {reason}", err=True)
+        echo(f"  skipped {count:,}: {reason}", err=True)
     return pairs
 
 

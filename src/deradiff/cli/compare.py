@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def compare(
         tables = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
     for table in tables:
         show(table)
-    typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
+    echo(f"\npage: {(out / 'compare.html').resolve()}")
     for name, value in tables[0].headline.items():
-        typer.echo(f"{name}: {percent(value)}")
+        echo(f"{name}: {percent(value)}")
 
 
 def _aligned(texts: list[str]) -> "list[Aligned]":

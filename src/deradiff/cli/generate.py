@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED
+from deradiff.cli.common import EMBEDDED, echo
 
 
 def generate(
@@ -73,4 +73,4 @@ def generate(
     for index, image in enumerate(images):
         row.paste(image, (index * image.width, 0))
     write_whole(out, encode_png(row), ConfigError)
-    typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in asked.lams)}")
+    echo(f"{out}: lam {', '.join(f'{value:g}' for value in asked.lams)}")
