@@ -9,6 +9,7 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_LONGEST = 2000  # characters of a message: what was given may be a file by mistake
 _URL = re.compile(r"\b(https?://)(?:[^\s/?#]*@)?([^\s?#'\"<>]*)(?:\?[^\s#'\"<>]*)?(?:#[^\s'\"<>]*)?", re.IGNORECASE)
 
 
@@ -27,10 +28,13 @@ def public_url(text: str) -> str:
 
 
 class DeradiffError(Exception):
-    """Base of every error this package raises on purpose; its message is `printable`."""
+    """Base of every error this package raises on purpose; its message is `printable`, and cut in its middle if long."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        text = printable(message)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} [...] {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 class LamError(DeradiffError, ValueError):

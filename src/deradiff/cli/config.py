@@ -11,7 +11,7 @@ from deradiff.io import read_yaml
 from deradiff.local_modules import allow_named_in
 
 
-def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
+def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Let the file's values stand where the command line says nothing."""
     if path is None:
         return None
@@ -53,7 +53,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         help="YAML file of these options, 'steps: 50' a line; the command line wins.",
-        callback=_defaults,
+        callback=read_config,
         is_eager=True,
     ),
 ]

@@ -100,7 +100,7 @@ class Runs:
     def _check_same(self) -> None:
         if not exists(self._settings, "the comparison"):
             return
-        previous, current = _flatten(_read(self._settings)), _flatten(self.comparison)
+        previous, current = _flatten(read_comparison(self._settings)), _flatten(self.comparison)
         for name, value in current.items():
             if previous[name] != value:
                 shown = f"{name}: {_abbreviate(previous[name])}; now {_abbreviate(value)}"
@@ -118,6 +118,11 @@ def _flatten(comparison: Comparison) -> dict[str, Any]:
     return {**models, **settings, "optimum": comparison.optimum}
 
 
-def _read(path: Path) -> Comparison:
+def read_comparison(path: Path) -> Comparison:
+    """The settings that a comparison began with.
+
+    Raises:
+        RunFolderError: the file is damaged, or a link out of its folder.
+    """
     remedy = "restore it, or give another --out"
     return read_model(Comparison, path, "the comparison", remedy, inside=path.parent)

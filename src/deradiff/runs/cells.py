@@ -111,7 +111,7 @@ class Request(ValidatedModel):
             raise ValueError("the pipeline's default (None) can't be one of several; give it as a number")
         return _unique(tuple(None if g is None else _finite(g, "guidances") for g in guidances), "guidance")
 
-    def __init__(self, **values: Any) -> None:  # any sequence of numbers will do
+    def __init__(self, /, **values: Any) -> None:  # any sequence of numbers will do
         super().__init__(**values)
 
     @property

@@ -16,6 +16,8 @@ logger = logging.getLogger("deradiff")
 
 _LIBRARIES = ("deradiff", "torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
+_NAME = "environment.json"
+
 CITATION = """\
 @inproceedings{manujith2026deradiff,
   title = {{DeRaDiff}: Denoising Time Realignment of Diffusion Models},
@@ -54,9 +56,9 @@ def note_provenance(writer: Writer, here: dict[str, str]) -> None:
     Raises:
         RunFolderError: what is there is damaged, or can't be written.
     """
-    path = writer.folder / "environment.json"
+    path = writer.folder / _NAME
     with setup_lock(writer.folder):
-        before = _read(writer, path)
+        before = read_provenance(writer.folder)
         first = before.made_on[0] if before.made_on else here
         changed = [f"{name} {first.get(name)}, now {here[name]}" for name in here if here[name] != first.get(name)]
         if changed:
@@ -67,8 +69,13 @@ def note_provenance(writer: Writer, here: dict[str, str]) -> None:
             writer.save(path, json.dumps(noted.model_dump(), indent=1).encode())
 
 
-def _read(writer: Writer, path: Path) -> Provenance:
-    what = "the environment file"
+def read_provenance(folder: Path) -> Provenance:
+    """What a run was made with so far.
+
+    Raises:
+        RunFolderError: the file is damaged, or a link out of the folder.
+    """
+    path, what = folder / _NAME, "the environment file"
     if not exists(path, what):
         return Provenance(made_on=())
-    return read_model(Provenance, path, what, "delete it to have it written anew", inside=writer.folder)
+    return read_model(Provenance, path, what, "delete it to have it written anew", inside=folder)

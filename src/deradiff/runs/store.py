@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from deradiff.errors import ConfigError, RunFolderError
+from deradiff.errors import RunFolderError
 from deradiff.io import (
     append_line,
     check_inside,
@@ -38,6 +39,7 @@ from deradiff.io import (
 from deradiff.runs.cells import WHOLE, Cell, Keys, Request, Shard, blocks, image_name, union, with_news
 from deradiff.runs.recipe import Recipe, check_same_recipe
 from deradiff.runs.records import CellsRecord, ScoreRecord, keys_of, parse_record
+from deradiff.validation import describe_errors
 
 Missing = Callable[[Iterable[Cell]], Iterator[Cell]]
 
@@ -116,11 +118,12 @@ class Store:
             remedy = "install a newer deradiff" if newer else "restore it, or give another --out"
             raise RunFolderError(f"{folder / RUN} has schema {schema!r}; this version reads {SCHEMA}: {remedy}")
         try:
-            if not isinstance(settings, dict):
-                raise ConfigError(f"its recipe is {settings!r}; expected an object")
-            return cls(folder, Recipe(**settings))
-        except ConfigError as error:
-            raise RunFolderError(f"{folder / RUN} is damaged ({error}); restore it, or give another --out") from error
+            return cls(folder, Recipe.model_validate(settings))
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{folder / RUN} is damaged ({describe_errors(error, Recipe.model_fields)}); restore it, or give "
+                "another --out"
+            ) from error
 
     @classmethod
     def at(cls, folder: Path, recipe: Recipe) -> "Store":
