@@ -89,12 +89,12 @@ def check_replaceable(path: Path, error: type[DeradiffError] = RunFolderError) -
     """Check that a path is free or a regular file, which may be replaced.
 
     Raises:
-        DeradiffError: it is a link, a folder or a device; of the kind asked for.
+        DeradiffError: it is a link, a folder or a device, or can't be looked at; of the kind asked for.
     """
-    try:
+    with _replace_errors(path, error, OSError, ValueError):
+        if not os.path.lexists(path):
+            return
         mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
     if stat.S_ISLNK(mode):
         raise error(
             f"{_shown(path)} is a link, to {os.path.realpath(path)}; nothing is written through links: give the file "

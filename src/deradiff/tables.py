@@ -82,7 +82,9 @@ def cell(file: Path, row: int, column: str) -> Any:
     with _told(file):
         if file.suffix.lower() == ".arrow":
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
-                return stream.read_all().column(column)[row].as_py()
+                values = stream.read_all().column(column)
+                values.validate(full=True)
+                return values[row].as_py()
         with pq.ParquetFile(file) as table:
             for group in range(table.num_row_groups):
                 count = table.metadata.row_group(group).num_rows
@@ -140,6 +142,7 @@ def _objects(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:
 
 def _dicts(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     for batch in batches:
+        batch.validate(full=True)  # damaged offsets would be read as they are
         for start in range(0, batch.num_rows, _ROWS):
             yield from batch.slice(start, _ROWS).to_pylist()
 

@@ -46,7 +46,7 @@ def explore(target: Target, cases: int, *, derandomized: bool) -> int:
             database=None,
             deadline=None,
             phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
             report_multiple_bugs=False,
         )
         @given(mutated(target.seeds, target.is_json))

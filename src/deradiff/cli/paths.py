@@ -34,8 +34,9 @@ def reweight(
         curve = estimate_curve(results, objective, asked_lams, used)
         from_lams = ", ".join(f"{lam:g}" for lam in curve.sampled)
         title = f"{objective} of the exact mixture{f' at {at}' if at else ''}, from images at lam = {from_lams}"
-        columns = ("lam", plain(objective), "change [95 %]", "KL (nats)", "ESS", "")
-        table = Table(*columns, title=plain(title), title_justify="left")
+        table = Table(title=plain(title), title_justify="left")
+        for column in ("lam", plain(objective), "change [95 %]", "KL (nats)", "ESS", ""):
+            table.add_column(column)
         for lam, score, change, kl, ess, trusted in zip(
             curve.lams, curve.score, curve.change, curve.kl, curve.ess, curve.trusted, strict=True
         ):

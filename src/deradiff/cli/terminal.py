@@ -121,7 +121,10 @@ def _stream(stream: TextIO | None, number: int) -> _Stream:
     if stream is None:
         return _Stream(open(number, "wb", closefd=False), errors="backslashreplace")
     return _Stream(
-        stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+        stream.buffer,
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=bool(stream.line_buffering),
     )
 
 

@@ -46,7 +46,7 @@ def compare(
     outcome = list(tables(runs, list(map(reward_name, rewards))))
     with locked(folder / ".compare.lock"):
         write_whole(folder / "results.json", (json.dumps(as_json(outcome), indent=1) + "\n").encode())
-        write_whole(folder / "compare.html", render(outcome, _facts(comparison)).encode())
+        write_whole(folder / "compare.html", render(outcome, _facts(comparison)))
     return outcome
 
 

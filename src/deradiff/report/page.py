@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
 from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
@@ -19,6 +16,7 @@ from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
 from deradiff.io import decode_image, read_whole, write_whole
 from deradiff.report import figures
+from deradiff.report.template import render
 from deradiff.results import Results, as_results
 
 SMALL = 128  # px: images up to this size are embedded losslessly and shown with crisp pixels
@@ -89,23 +87,23 @@ def write_report(
             raise ResultsError("a table of results has no folder; give the path of the page")
         path = source.folder / "report.html"
     shown = _shown_lams(results, answer)
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("page.html").render(
-        results=results,
-        at=at,
-        answer=answer,
-        messages=messages,
-        alarms=[messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
-        facts=_facts(results),
-        columns=_columns(results, answer, shown),
-        rows=list(_rows(results, shown)),
-        shown=shown,
-        plotly=Markup(get_plotlyjs()),
-        **_figures(results, answer),
+    page = render(
+        "page.html",
+        {
+            "results": results,
+            "at": at,
+            "answer": answer,
+            "messages": messages,
+            "alarms": [messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
+            "facts": _facts(results),
+            "columns": _columns(results, answer, shown),
+            "rows": list(_rows(results, shown)),
+            "shown": shown,
+            **_figures(results, answer),
+        },
     )
     path = Path(path)
-    write_whole(path, page.encode(), ResultsError)
+    write_whole(path, page, ResultsError)
     return path
 
 

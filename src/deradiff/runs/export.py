@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from deradiff.errors import RunFolderError
-from deradiff.io import replacing
+from deradiff.io import check_replaceable, replacing
 from deradiff.results import Results
 from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.store import Store
@@ -51,8 +51,9 @@ def export(store: Store, path: Path) -> int:
         RunFolderError: another kind of file, one that can't be written, or a reward named like a column.
     """
     kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
-    if path.suffix not in kinds or path.is_dir():
+    if path.suffix not in kinds:
         raise RunFolderError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
+    check_replaceable(path)
     guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda guidance: guidance or 0.0)
     tables = {guidance: load_results(store, guidance, partly=True) for guidance in guidances}
     rewards = list(dict.fromkeys(name for table in tables.values() for name in (*table.scores, *table.unscored)))
