@@ -51,7 +51,7 @@ def test_optional_columns_may_be_in_some_rows_only(tmp_path: Path) -> None:
         ("t.csv", "prompt,seed\na red square,1\na blue one\n", r"line 3: expected 2 fields"),
         ("t.csv", "prompt,prompt\na,b\n", "names a column twice"),
         ("t.csv", 'prompt\n"unclosed\nb\n', "damaged"),
-        ("t.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2, is no JSON"),
+        ("t.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2, is damaged .*; mend that line"),
         ("t.jsonl", '[{"prompt": "a"}]\n', "line 1: expected a text, or an object"),
         ("t.jsonl", '{"prompt": "a"}\n\n5\n', "line 3: expected a text, or an object"),
     ],

@@ -6,7 +6,6 @@ torch and diffusers are imported at first use, so that ``import deradiff`` is in
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from deradiff.errors import AlignError as AlignError
@@ -63,7 +62,6 @@ _LAZY = {
     "write_study": "deradiff.study",
 }
 
-__version__ = version("deradiff")
 __all__ = [
     "Adaptive",
     "AlignError",
@@ -100,6 +98,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("deradiff")
     if name not in _LAZY:
         raise AttributeError(f"module 'deradiff' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -1,11 +1,40 @@
 """The exceptions of the package: every message names what was given, what was expected and what to do."""
 
+import re
 from collections.abc import Iterable
 from textwrap import shorten
 
+# C0 and C1 but for tab and line feed, and what turns or hides text; not the joiners that scripts and emoji need
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_LONGEST = 2000  # characters of a message: what was given may be a file by mistake
+_URL = re.compile(r"\b(https?://)(?:[^\s/?#]*@)?([^\s?#'\"<>]*)(?:\?[^\s#'\"<>]*)?(?:#[^\s'\"<>]*)?", re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    """Text of users or files as a terminal may show it.
+
+    Control characters, surrogates and marks that turn or hide text become escapes such as ``\\x1b``; tabs and line
+    feeds stay. Of a url, user, password, query and fragment are left out: they may hold a secret.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), public_url(text))
+
+
+def public_url(text: str) -> str:
+    """Urls in a text without user, password, query and fragment."""
+    return _URL.sub(r"\1\2", text)
+
 
 class DeradiffError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose; its message is `printable`, and cut in its middle if long."""
+
+    def __init__(self, message: str = "") -> None:
+        text = printable(message)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} [...] {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 class LamError(DeradiffError, ValueError):

@@ -35,7 +35,7 @@ class RewardInfo:
             None.
 
     Raises:
-        ResultsError: another direction.
+        ResultsError: another direction, or a margin or floor that can't be one.
     """
 
     direction: Direction = "higher"
@@ -47,6 +47,10 @@ class RewardInfo:
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):
             raise ResultsError(f"direction: expected one of {', '.join(get_args(Direction))}, got {self.direction!r}")
+        if self.margin is not None and not (np.isfinite(self.margin) and self.margin > 0):
+            raise ResultsError(f"margin: expected a number above 0, or None, got {self.margin!r}")
+        if self.floor is not None and not np.isfinite(self.floor):
+            raise ResultsError(f"floor: expected a finite number, or None, got {self.floor!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

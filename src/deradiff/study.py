@@ -1,7 +1,8 @@
 """A run as an Optuna study, one trial a lam, for Optuna's samplers, plots and dashboard."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from deradiff.analysis.curves import equivalent_beta
 from deradiff.analysis.guards import lower_slack, make_constraints
 from deradiff.analysis.recommend import Recommendation
 from deradiff.errors import ConfigError, ResultsError
-from deradiff.io import replacing
+from deradiff.io import check_replaceable, reason_of, replacing
 from deradiff.results import HasResults, Results, as_results
 
 NAME = "deradiff"
@@ -47,8 +48,9 @@ def write_study(
     results, path = as_results(source), Path(path)
     if not isinstance(answer, Recommendation) or answer.lams != results.lams:
         raise ResultsError(f"answer: expected what deradiff.recommend returns for these lams, got {answer!r:.60}")
-    if path.suffix != ".db" or path.is_dir():
+    if path.suffix != ".db":
         raise ConfigError(f"can't write a study to {path}: expected a file that ends in .db")
+    check_replaceable(path, ConfigError)
     if clash := sorted(set(results.scores) & set(ATTRIBUTES)):
         raise ConfigError(
             f"the reward {clash[0]!r} is named like another attribute of a trial; rename it and score again"
@@ -88,7 +90,7 @@ def _beyond(answer: Recommendation, index: int) -> dict[str, float]:
 def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) -> None:
     # Written elsewhere first: a name such as "50%.db" means another file in a url, and SQLite leaves temporary files.
     verbosity = optuna.logging.get_verbosity()
-    with TemporaryDirectory() as folder:
+    with _write_errors(path), TemporaryDirectory() as folder:
         temporary = Path(folder) / "study.db"
         storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # creating a study logs at INFO
@@ -100,6 +102,24 @@ def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) ->
             storage.engine.dispose()
         with replacing(path, ConfigError) as part:
             shutil.copyfile(temporary, part)
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Say what can't be written, such as on a full disk.
+
+    Raises:
+        ConfigError: for errors of the data base and of its temporary folder.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        why = getattr(error, "orig", None) or error
+        raise ConfigError(
+            f"can't write {path} ({reason_of(why)}); what was there is kept: make room, there and for temporary files"
+        ) from error
 
 
 def _attributes(results: Results, index: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deradiff.errors import TableError, abbreviate
-from deradiff.io import read_whole
+from deradiff.io import parse_json, read_text
 
 logger = logging.getLogger("deradiff")
 
@@ -148,7 +148,7 @@ def _opened(file: Path, delimiter: str | None, header: bool) -> Iterator[tuple[l
     elif kind == ".json":
         yield _with_first(iter(_read_json(file)))
     elif kind == ".txt":
-        text = read_whole(file, "the table", TableError).decode("utf-8-sig")
+        text = read_text(file, "the table", TableError)
         yield [LINE], lambda _: ({LINE: line} for line in text.splitlines())
     else:
         kinds = ", ".join((*KINDS, *ALONE))
@@ -194,13 +194,13 @@ def _with_first(objects: Iterator[dict[str, Any]]) -> tuple[list[str], Read]:
 def _objects(lines: Iterable[str], file: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            parsed = _parse_json(line, f"{file}, line {number},")
+            parsed = parse_json(line, f"{file}, line {number},", TableError, "mend that line")
             yield _as_row(parsed, f"{file}, line {number}")
 
 
 def _read_json(file: Path) -> list[dict[str, Any]]:
     """The rows of a .json file: a list of objects or texts, or an object of lists as long as each other."""
-    content = _parse_json(read_whole(file, "the table", TableError).decode("utf-8-sig"), str(file))
+    content = parse_json(read_text(file, "the table", TableError), str(file), TableError, "mend it")
     if isinstance(content, list):
         return [_as_row(row, f"{file}, row {number}") for number, row in enumerate(content, start=1)]
     columns_read = content.values() if isinstance(content, dict) else ()
@@ -212,13 +212,6 @@ def _read_json(file: Path) -> list[dict[str, Any]]:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
         raise TableError(f"{file}: expected columns of one length, got {lengths}")
     return [dict(zip(content, values, strict=True)) for values in zip(*columns_read, strict=True)]
-
-
-def _parse_json(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{what} is no JSON ({error})") from error
 
 
 def _as_row(value: Any, what: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from deradiff.cli import app, common
+from deradiff.cli import common
+from deradiff.cli.commands import app
 from deradiff.errors import DeradiffError
 
 DERADIFF = str(Path(sys.executable).with_name("deradiff"))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deradiff import testbed
 from deradiff.anchor.source import card_of
-from deradiff.cli import app
+from deradiff.cli.commands import app
 from deradiff.compare.aligned import Aligned, check_conventions
 from deradiff.errors import DeradiffError
 from deradiff.runs.run import Run

@@ -22,7 +22,7 @@ COMPARE = ["compare", "--rewards", "warmth", "--prompt", "a red circle", "--prom
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes --help instant: torch and diffusers are left alone."""
-    code = "import sys, deradiff.cli; print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
+    code = "import sys, deradiff.cli.commands; print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert "sweep" in deradiff("--help").stdout
@@ -207,7 +207,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_a_file_to_report(
     def fail(words: list[str]) -> None:
         raise RecursionError("deep\nin somebody's code")
 
-    monkeypatch.setattr("deradiff.cli.app", fail)
+    monkeypatch.setattr("deradiff.cli.commands.app", fail)
     monkeypatch.setattr("sys.argv", ["deradiff", "rewards"])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -12,6 +12,7 @@ from deradiff.cli.parsing import (
     parse_seeds,
     parse_shard,
     parse_share,
+    private_urls,
 )
 from deradiff.errors import ConfigError, ResultsError
 
@@ -167,3 +168,31 @@ def test_a_risk_is_a_probability_up_to_a_half(risk: float) -> None:
         parse_criteria("a", risk=risk)
     with pytest.raises(ResultsError, match="prefer"):
         parse_criteria("a", prefer="largest")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "margin"),
+    [
+        ("http://user:-pass@host:80/score?key=1:-2%", "http://host:80/score", 0.02),
+        ("https://user:pass@host/score#top", "https://host/score", None),
+        ("https://host/score?q=a:b", "https://host/score", None),
+        ("http://host:8000/-1", "http://host:8000/-1", None),
+        ("http://host/score:\u22121%", "http://host/score", 0.01),
+        ("http://user:-pass@host", "http://host", None),
+    ],
+)
+def test_a_guard_by_a_url_has_its_public_name(text: str, name: str, margin: float | None) -> None:
+    (guard,) = parse_guards(text)
+    assert (guard.reward, guard.margin) == (name, margin)
+
+
+def test_a_url_whose_margin_lacks_its_sign_is_told() -> None:
+    with pytest.raises(ResultsError, match=r"asks for a rise; say how much may be lost: http://host/score:-5%"):
+        parse_guards("http://host/score:5%")
+
+
+def test_a_question_has_public_names_and_knows_what_to_ask() -> None:
+    criteria = parse_criteria("https://u:p@h/a?k=1,b", "c,https://h/d?k=2:-1%")
+    assert criteria.objectives == ("https://h/a", "b")
+    assert list(criteria.guard_names) == ["c", "https://h/d"]
+    assert private_urls("https://u:p@h/a?k=1,b", "c,https://h/d?k=2:-1%") == ["https://u:p@h/a?k=1", "https://h/d?k=2"]

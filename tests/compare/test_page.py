@@ -20,7 +20,7 @@ HOSTILE = "<b onclick='window.hacked=1'>a</b></script><script>window.hacked=1</s
 def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """A page of two tables, the second of hostile names; complaints and requests end up in its title."""
     path: Path = tmp_path_factory.mktemp("page") / "compare.html"
-    path.write_text(render([table(), table(reward=HOSTILE, anchor=HOSTILE)], {"Steps": "20"}), encoding="utf-8")
+    path.write_bytes(render([table(), table(reward=HOSTILE, anchor=HOSTILE)], {"Steps": "20"}))
     page = browser.new_page(viewport={"width": 390, "height": 900})
     told: list[str] = []
     page.on("console", lambda message: told.append(message.text))
@@ -59,7 +59,7 @@ def test_every_arm_is_drawn_and_told(page: Page) -> None:
 def test_what_is_unknown_is_said_to_be(browser: Browser) -> None:
     arms = {arm: [0.0] * 6 for arm in (DERADIFF, WEIGHTS, ANCHOR, REFERENCE)}
     page = browser.new_page()
-    page.set_content(render([table(scores(arms, means=(0,) * 6), seed_noise=None)], {}))
+    page.set_content(render([table(scores(arms, means=(0,) * 6), seed_noise=None)], {}).decode())
     assert page.locator("h1").inner_text() == "DeRaDiff's error is unknown"
     assert "can't judge an emulation" in page.locator(".warnings").inner_text()
     assert page.locator(".figure").count() == 1

@@ -11,7 +11,7 @@ from tests.rewards.published import NAMES, loaded
 from tests.runs.subject import REWARD, finished, recipe_of, save_models
 from typer.testing import CliRunner
 
-from deradiff.cli import app
+from deradiff.cli.commands import app
 from deradiff.errors import RewardError
 from deradiff.rewards import Card, card_of, find_registered, load_reward, reward_name, reward_names, weights
 from deradiff.rewards.clip import CLIPScore

@@ -16,7 +16,8 @@ from deradiff.errors import RunFolderError
 from deradiff.runs import export as exporting
 from deradiff.runs.cells import Request, image_name
 from deradiff.runs.export import export
-from deradiff.runs.results import load_results
+from deradiff.runs.records import ScoreRecord
+from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.run import Run
 from deradiff.runs.scoring import score
 
@@ -138,3 +139,25 @@ def test_a_reward_named_like_a_column_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(REWARD, "seed"))
     with pytest.raises(RunFolderError, match="'seed' is named like a column"):
         export(store, tmp_path / "run.csv")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_a_csv_is_a_formula(tmp_path: Path, start: str) -> None:
+    hostile = f'{start}HYPERLINK("http://x")'
+    store = painted(
+        tmp_path / "run", prompts=[f"{start}1+2", "two"], seeds=[-3], lams=[-1, 0], recipe={"model": hostile}
+    )
+    images = list(journalled_images(store).values())
+    with store.scoring() as writer:
+        keys, digests = tuple(image.key for image in images), tuple(image.sha256 for image in images)
+        writer.append(ScoreRecord(reward=hostile, keys=keys, sha256=digests, scores=(-1.5,) * len(images)))
+    export(store, tmp_path / "run.csv")
+    with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["model"] for row in table} == {f"'{hostile}"}
+    assert {row["prompt"] for row in table} == {f"'{start}1+2", "two"}
+    assert {row["seed"] for row in table} == {"-3"}
+    assert {float(row[f"'{hostile}"]) for row in table} == {-1.5}
+    assert {float(row["lam"]) for row in table} == {-1, 0}
+    export(store, tmp_path / "run.parquet")
+    assert rows(tmp_path / "run.parquet")[0]["model"] == hostile

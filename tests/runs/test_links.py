@@ -5,16 +5,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.runs.painted import JOURNAL, REQUESTS, SCORES, cells_of, paint
+from tests.runs.painted import JOURNAL, REQUESTS, SCORES, cells_of, paint, painted
 from tests.runs.subject import REWARD, assert_same, contents
 
-from deradiff.errors import RunFolderError
+from deradiff.analysis.recommend import recommend
+from deradiff.errors import DeradiffError, RunFolderError
+from deradiff.report import write_report
 from deradiff.runs.cells import Request
+from deradiff.runs.legacy import open_run_folder
+from deradiff.runs.merge import merge
 from deradiff.runs.provenance import note_provenance
 from deradiff.runs.results import load_results
 from deradiff.runs.run import Run
 from deradiff.runs.scoring import score
 from deradiff.runs.store import Store
+from deradiff.search.state import SearchState, read_state, write_state
 
 LINKED = ["run.json", JOURNAL, "cells-1-of-2.jsonl", SCORES, REQUESTS, "environment.json", "images", "images/{}"]
 
@@ -46,6 +51,45 @@ def test_nothing_is_followed_out_of_the_folder(tmp_path: Path, store: Store, nam
     with pytest.raises(RunFolderError, match="is a link out of"):
         everything(store)
     assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
+
+
+def test_no_file_of_a_run_folder_is_followed_out_of_it(tmp_path: Path) -> None:
+    """Whatever a run, a search, a report or version 0.1 left there: led elsewhere it is refused by name, and spared."""
+    store = painted(tmp_path / "small", prompts=["one", "two"], seeds=[0], lams=[0, 1])
+    write_everything(store)
+    names = [path.relative_to(store.folder) for path in store.folder.rglob("*") if path.name != "CITATION.bib"]
+    images = [name for name in names if name.parts[0] == "images"]
+    names = [*({*names} - {*images}), Path("images"), *sorted(images)[1:3]]  # a folder of images, and an image
+    names += map(Path, (".cells.parts", ".rewards.parts", "plan.json"))
+    for number, name in enumerate(sorted(set(names))):
+        folder = tmp_path / f"copy{number}"
+        shutil.copytree(store.folder, folder)
+        outside = tmp_path / f"outside{number}"
+        if (folder / name).exists():
+            (folder / name).rename(outside)
+        else:
+            outside.mkdir() if name.suffix == ".parts" else outside.write_bytes(b"{}")
+        (folder / name).symlink_to(outside)
+        if name.name == "plan.json":
+            (folder / "run.json").unlink()
+        before = contents(outside) if outside.is_dir() else outside.read_bytes()
+        with pytest.raises(DeradiffError, match=rf"{name.name}\S* is a link") as error:
+            write_everything(Store.open(folder) if name.name != "plan.json" else open_run_folder(folder))
+        assert str(folder / name).split("/images/")[0] in str(error.value)
+        assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
+        shutil.rmtree(folder)
+
+
+def write_everything(store: Store) -> None:
+    """All that writes into a run folder, once more."""
+    everything(store)
+    read_state(store.folder)
+    write_state(store.folder, SearchState(max_lam=1, prompts=("one",), seeds=(0,)))
+    with store.writing((0, 2)):
+        pass
+    merge([store.folder], store.folder.parent / "merged")
+    shutil.rmtree(store.folder.parent / "merged")
+    write_report(load_results(store), recommend(load_results(store), REWARD), store.folder / "report.html")
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"torn'])

@@ -9,11 +9,19 @@ import pytest
 import torch
 from tests.zoo import ZOO, anchor_of
 
+from deradiff.acceleration.cells import is_out_of_memory
 from deradiff.errors import RealignError
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
-MESSAGES = ["[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"]
+MESSAGES = [
+    "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+    "could not create a primitive",
+    "could not create a memory object",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "std::bad_alloc",
+]
 
 
 def tiny_run(folder: Path, **recipe: Any) -> Run:
@@ -65,6 +73,31 @@ def test_latents_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
     decoder = run._pipe.vae.decoder
     monkeypatch.setattr(decoder, "forward", failing_above(1, decoder.forward, out_of_memory))
     assert sampled(run) == 0
+
+
+@pytest.mark.parametrize("message", MESSAGES[1:3])
+def test_a_decoder_that_runs_out_of_memory_is_given_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    run, failures = tiny_run(tmp_path / "run"), [message] * 2  # of the first block, and of its first half
+    decode = run._pipe.vae.decode
+
+    def failing(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise RuntimeError(failures.pop())
+        return decode(latents, *args, **kwargs)
+
+    monkeypatch.setattr(run._pipe.vae, "decode", failing)
+    assert sampled(run) == 0
+
+
+def test_every_way_to_say_that_memory_ran_out_is_known() -> None:
+    assert all(is_out_of_memory(RuntimeError(message)) for message in MESSAGES)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def test_one_image_that_does_not_fit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,11 @@ from deradiff.mixture import coefficients, combine
 
 logger = logging.getLogger("deradiff")
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # PyTorch on CPUs, and its backends
+_OUT_OF_MEMORY = (  # in lower case: of PyTorch on CPUs and its backends, of oneDNN, of CUDA's libraries
+    *("can't allocate memory", "not enough memory", "out of memory", "defaultcpuallocator", "bad_alloc"),
+    *("could not create a primitive", "could not create a memory object"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
 
 
 @dataclass
@@ -261,7 +265,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def free_memory(images: int, fewer: int) -> None:

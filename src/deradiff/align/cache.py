@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from deradiff.align.captured_inputs import CapturedInputs, capture_inputs
-from deradiff.align.checkpoint import save_torch
+from deradiff.align.checkpoint import load_latent, load_torch, save_torch
 from deradiff.align.pairs import Pairs, latent_file
 from deradiff.align.settings import Settings
 from deradiff.errors import AlignError
@@ -59,11 +58,11 @@ class Cache:
 
     def inputs(self, prompt: str) -> CapturedInputs:
         """The denoiser inputs of a cached prompt."""
-        return self._read(self._inputs_file(prompt), lambda path: CapturedInputs(**torch.load(path, weights_only=True)))
+        return self._read(self._inputs_file(prompt), _load_inputs)
 
     def latent(self, key: str) -> Tensor:
         """The latent of a cached image, without a batch dimension."""
-        return self._read(latent_file(self.folder, key), lambda path: load_file(path)["latent"])
+        return self._read(latent_file(self.folder, key), load_latent)
 
     def _capture(self, prompt: str) -> CapturedInputs:
         size = {"height": self.settings.height, "width": self.settings.width}
@@ -90,6 +89,14 @@ class Cache:
                 del self.cached[oldest]
             self.cached[path] = read(path)
         return self.cached[path]
+
+
+def _load_inputs(path: Path) -> CapturedInputs:
+    remedy = "delete it to have it made again"
+    try:
+        return CapturedInputs(**load_torch(path, remedy))
+    except TypeError as error:
+        raise AlignError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 @torch.no_grad()

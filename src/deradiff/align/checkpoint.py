@@ -1,7 +1,6 @@
 """The state of a training on disk: the checkpoint from which it resumes, the log of its steps, the folder's lock."""
 
 import json
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 
 from deradiff.errors import AlignError
-from deradiff.io import replacing, write_whole
+from deradiff.io import exists, open_regular, read_errors, read_whole, reason_of, replacing, write_whole
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+_STATE = ("settings", "step", "trained", "optimizer", "rate", "ema", "scaler")
 
 
 def save_torch(path: Path, content: dict[str, Any]) -> None:
@@ -28,6 +29,35 @@ def save_torch(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)
 
 
+def load_torch(path: Path, remedy: str) -> dict[str, Any]:
+    """What `save_torch` wrote, tensors and plain values alone.
+
+    Raises:
+        AlignError: it can't be read, or is damaged; says ``remedy``.
+    """
+    with read_errors(path, "the file", AlignError), open_regular(path) as file:
+        try:
+            content = torch.load(file, weights_only=True, map_location="cpu")
+        except Exception as error:  # damaged files raise many kinds of errors
+            raise AlignError(f"{path} is damaged ({reason_of(error)}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise AlignError(f"{path} is damaged (it holds a {type(content).__name__}); {remedy}")
+    return content
+
+
+def load_latent(path: Path) -> torch.Tensor:
+    """The latent in a safetensors file.
+
+    Raises:
+        AlignError: it can't be read, or is damaged.
+    """
+    content = read_whole(path, "the latent", AlignError)
+    try:
+        return from_safetensors(content)["latent"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise AlignError(f"{path} is damaged ({reason_of(error)}); delete it to have it made again") from error
+
+
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint of a folder; None if there is none.
 
@@ -35,15 +65,15 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
         AlignError: it is damaged, or belongs to other settings, which the message names.
     """
     path = folder / CHECKPOINT
-    if not path.exists():
+    if not exists(path, "the checkpoint", AlignError):
         return None
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise AlignError(
-            f"{path} is damaged ({error}); restore it, or delete it to start this training again"
-        ) from error
+    remedy = "restore it, or delete it to start this training again"
+    state = load_torch(path, remedy)
+    if lacking := [name for name in _STATE if name not in state]:
+        raise AlignError(f"{path} is damaged (it lacks {', '.join(lacking)}); {remedy}")
     previous = state["settings"]
+    if not isinstance(previous, dict):
+        raise AlignError(f"{path} is damaged (its settings are a {type(previous).__name__}); {remedy}")
     changed = sorted(name for name in settings if previous.get(name) != settings[name])
     if changed:
         what = ", ".join(_describe_change(name, previous.get(name), settings[name]) for name in changed)
@@ -63,7 +93,8 @@ class Log:
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.path = folder / LOG
-        before = self.path.read_bytes() if self.path.exists() else None
+        known = exists(self.path, "the log", AlignError)
+        before = read_whole(self.path, "the log", AlignError) if known else None
         lines = (before or b"").splitlines(keepends=True)[:steps]
         content = b"".join(line for line in lines if line.endswith(b"\n"))
         if content != before:
@@ -71,8 +102,8 @@ class Log:
 
     def add(self, **values: Any) -> None:
         """Append a step."""
-        with write_errors(self.path), self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        with write_errors(self.path), open_regular(self.path, "ab") as file:
+            file.write(json.dumps(values).encode() + b"\n")
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from deradiff import tables
+from deradiff.align.checkpoint import load_latent
 from deradiff.align.images import ImageError, ImageStore, TableCell
 from deradiff.errors import AlignError
-from deradiff.io import write_whole
+from deradiff.io import exists, read_whole, write_whole
 
 _COLUMNS = ("prompt", "chosen", "rejected"), ("probability",)
 _PICK_A_PIC = (
@@ -71,7 +71,7 @@ class Pairs:
     def latent(self, key: str) -> Tensor | None:
         """The latent that an image was decoded from, without a batch dimension; None if none is stored."""
         file = latent_file(self.images.folder, key)
-        return load_file(file)["latent"] if file.is_file() else None
+        return load_latent(file) if file.is_file() else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -143,12 +143,12 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], images: Mapping[str, Path])
         if file.is_relative_to(folder):
             names[key] = file.relative_to(folder).as_posix()
         else:
-            content = file.read_bytes()
+            content = read_whole(file, "the image", AlignError)
             names[key] = f"images/{sha256(content).hexdigest()}{file.suffix}"
             write_whole(folder / names[key], content, AlignError)
     named = (replace(pair, chosen=names[pair.chosen], rejected=names[pair.rejected]) for pair in pairs)
     content, table = "".join(json.dumps(asdict(pair)) + "\n" for pair in named).encode(), folder / "pairs.jsonl"
-    if table.exists() and table.read_bytes() != content:
+    if exists(table, "the preferences", AlignError) and read_whole(table, "the preferences", AlignError) != content:
         raise AlignError(
             f"{table} holds preferences of other prompts, samples or scores, and an anchor may have been trained on "
             "them; take another folder, or delete that file"

@@ -25,6 +25,7 @@ from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
+from deradiff.io import check_replaceable
 
 NAME = "deradiff"
 _LORA = "pytorch_lora_weights.safetensors"
@@ -121,8 +122,10 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
             target = folder / source.name
             if _holds_same(source, target):
                 continue
-            if target.is_dir():
+            if source.is_dir() and target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
+            else:
+                check_replaceable(target, AlignError)
             os.replace(source, target)
         shutil.rmtree(temporary)
 

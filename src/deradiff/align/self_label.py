@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save as to_safetensors
 
 from deradiff.align.pairs import Pair, Pairs, latent_file, read_pairs, write_pairs
 from deradiff.errors import AlignError
-from deradiff.io import encode_png, write_whole
+from deradiff.io import decode_image, encode_png, read_whole, write_whole
 from deradiff.rewards import Reward, compute_scores
 from deradiff.sampling import final_latents, noise_seed, to_pixels
 
@@ -68,12 +67,16 @@ def self_label(
             # noise that no sweep starts from
             seeds = [noise_seed(f"{prompt}\n{index}", seed) for index in range(images)]
             _sample(pipe, prompt, seeds, call, folder, list(by_name.values()))
-        pixels = torch.stack([to_pixels(Image.open(file)) for file in by_name.values()])
+        pixels = torch.stack([_read_pixels(file) for file in by_name.values()])
         pairs += _make_pairs(prompt, names, compute_scores(name, reward, pixels, [prompt] * images))
         files |= by_name
         advance(images)
     write_pairs(folder, pairs, files)
     return read_pairs(folder)
+
+
+def _read_pixels(file: Path) -> torch.Tensor:
+    return to_pixels(decode_image(read_whole(file, "the sample", AlignError), f"the sample {file}", AlignError))
 
 
 def _sample_name(pipe: Any, prompt: str, seed: int, index: int, call: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from deradiff.results import HasResults, Results, as_results
 Floats = NDArray[np.float64]
 
 _LEVEL = 0.05  # of the test of linearity
+_ROUNDING = 1e-12  # differences of scores, as a share of them, that are none
 _BEND = 1.5  # by how much the slope must change along the reward to matter
 
 
@@ -97,7 +98,7 @@ def calibrate(source: Results | HasResults, reward: str, nominal: float | None =
     log_ratio, scores = results.paths["implicit_reward"][:, :, results.zero], table[:, :, results.zero]
     if scores.shape[1] < 2 or not np.isfinite(log_ratio).all():
         raise ResultsError("expected L of two or more images a prompt at lam = 0; sweep more seeds")
-    if np.ptp(scores - scores.mean(axis=1, keepdims=True)) == 0:
+    if not np.ptp(_within(scores)) > _ROUNDING * np.abs(scores).max():
         raise ResultsError(f"{reward} is the same for all images of a prompt, so L can't be compared with it")
     (slope,), variance = _fit(log_ratio, [scores])
     half = float(student.ppf(0.975, len(scores) - 1) * np.sqrt(variance[0, 0]))
@@ -106,7 +107,7 @@ def calibrate(source: Results | HasResults, reward: str, nominal: float | None =
     linear, square, ratio = float(slope), 0.0, 0.0
     if _can_bend(scores):
         (linear, square), covariance = _fit(log_ratio, [scores, scores**2])
-        ratio = square / float(np.sqrt(covariance[1, 1]))
+        ratio = square / float(np.sqrt(covariance[1, 1])) if covariance[1, 1] > 0 else 0.0
     return Calibration(
         reward=reward,
         images=scores.size,
@@ -114,7 +115,7 @@ def calibrate(source: Results | HasResults, reward: str, nominal: float | None =
         slope=float(slope),
         slope_interval=(float(slope) - half, float(slope) + half),
         slopes=(float(linear + 2 * square * low), float(linear + 2 * square * high)),
-        r2=float(1 - np.square(residual).sum() / np.square(_within(log_ratio)).sum()),
+        r2=float(1 - np.square(residual).sum() / spread) if (spread := np.square(_within(log_ratio)).sum()) else 0.0,
         linearity_p=float(2 * student.sf(abs(ratio), len(scores) - 1)),
         nominal=nominal,
     )

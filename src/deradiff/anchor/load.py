@@ -1,7 +1,6 @@
 """From a recognised source to a held anchor, with everything undone where that fails half-way."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from deradiff.anchor.lora import check_finite, in_short, load_lora, read_tensors
 from deradiff.anchor.module_tree import plain_name, weights_of
 from deradiff.anchor.source import Kind, Source
 from deradiff.errors import AnchorError
+from deradiff.io import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
 def _from_folder(
     denoiser: nn.Module, folder: Path, variant: str | None, component: str, dtype: torch.dtype
 ) -> nn.Module:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_object(folder / "config.json", "the config", AnchorError)
     actual, expected = config.get("_class_name"), type(denoiser).__name__
     if actual != expected:
         raise AnchorError(f"{folder} holds a {actual}, but {component} is a {expected}; both must be the same")

@@ -6,7 +6,6 @@ layouts go through the conversions that diffusers' pipelines bring.
 """
 
 import itertools
-import json
 import logging
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapter, unchanged_otherwise
 from deradiff.anchor.module_tree import plain_name
 from deradiff.errors import AnchorError
+from deradiff.io import parse_object
 
 logger = logging.getLogger("deradiff")
 
@@ -232,11 +232,8 @@ def _adapter_metadata(metadata: Mapping[str, str], component: str) -> dict[str, 
     text = metadata.get("lora_adapter_metadata")
     if text is None:
         return {}
-    try:
-        settings: dict[str, Any] = json.loads(text)
-        settings = {key: value for key, value in settings.items() if value is not None}
-    except (ValueError, AttributeError) as error:
-        raise AnchorError(f"its metadata can't be read: {error}") from error
+    settings = parse_object(text, "its metadata, lora_adapter_metadata,", AnchorError)
+    settings = {key: value for key, value in settings.items() if value is not None}
     packed = {key: value for key, value in settings.items() if key.startswith(f"{component}.")}
     return packed or {f"{component}.{key}": value for key, value in settings.items() if "." not in key}
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.location import Location
 from deradiff.errors import AnchorError, abbreviate
-from deradiff.io import replacing
+from deradiff.io import exists, parse_object, read_object, write_whole
 
 CARD = "deradiff.json"  # beside the weights
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -86,7 +86,7 @@ def resolve_anchor(anchor: str | Path, components: list[str], location: Location
     location.check_applies(f"the anchor {anchor}", path if on_disk else None, AnchorError)
     if not on_disk:
         path = _from_hub(str(anchor), components, location)
-    if path.is_file():
+    if os.path.isfile(path):
         return _recognise_file(path)
     return _recognise_folder(path / (location.subfolder or ""), components, location)
 
@@ -130,8 +130,7 @@ def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Locatio
         raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
     source = resolve_anchor(anchor, ["unet", "transformer"], location)
     path = _card_file(source.path)
-    with replacing(path, AnchorError) as part:
-        part.write_text(json.dumps({**_json(path), **entries}, indent=1) + "\n")
+    write_whole(path, json.dumps({**_json(path), **entries}, indent=1).encode() + b"\n", AnchorError)
     return path
 
 
@@ -301,7 +300,7 @@ def _recognise_file(path: Path) -> Source:
         ) from error
     beside = _json(_card_file(path))
     if any(part in key.lower() for key in keys for part in _LORA_KEYS):
-        card = _object(metadata.get("deradiff", "{}"), f"the card in {path}")
+        card = parse_object(metadata.get("deradiff", "{}"), f"the card in {path}", AnchorError)
         return Source(path=path, kind=Kind.LORA, card={**card, **beside})
     if len(keys) < 2:
         raise AnchorError(f"{path} holds no LoRA weights, and no checkpoint: its keys are {_some(keys) or 'none'}")
@@ -314,22 +313,7 @@ def _card_file(path: Path) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return _object(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeError) as error:
-        raise AnchorError(f"{path} can't be read: {error}") from error
-
-
-def _object(text: str, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AnchorError(f"{what} is damaged ({error}); fetch it again, or mend it") from error
-    if not isinstance(value, dict):
-        raise AnchorError(f'{what} holds {value!r}; expected an object like {{"beta": 0.1}}')
-    return value
+    return read_object(path, "the file", AnchorError) if exists(path, "the file", AnchorError) else {}
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def align(
     from deradiff.anchor.location import Location
     from deradiff.cli.common import hush, own_guidance
     from deradiff.cli.parsing import parse_delimiter
-    from deradiff.errors import AlignError
+    from deradiff.errors import AlignError, public_url
     from deradiff.runs.models import load_pipeline
     from deradiff.testbed import resolve_model
 
@@ -140,12 +140,13 @@ def align(
     judge = None if self_label is None else _judge(self_label, model, prompts, between)
     state = join_processes()
     if note := launcher_note():
-        typer.echo(f"Note: {note}", err=True)
+        echo(f"Note: {note}", err=True)
     quiet = not state.is_main_process
     preferences = None if data is None else _read(data, split, between, allow_outside=allow_outside, quiet=quiet)
     location = Location(subfolder=model_subfolder, revision=model_revision, variant=model_variant)
     pipe = load_pipeline(resolve_model(model), location=location, device=str(state.device), dtype=dtype)
-    card = {"reference": f"{model} ({location})" if str(location) else model, "reward": self_label}
+    reference = f"{model} ({location})" if str(location) else model
+    card = {"reference": reference, "reward": self_label and public_url(self_label)}
     check_training(pipe, out, settings, card=card, tracker=report_to)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
@@ -157,7 +158,7 @@ def align(
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
     if state.is_main_process:
         lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
-        typer.echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
+        echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":
@@ -166,10 +167,10 @@ def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside
     pairs = read_pairs(data, split, delimiter=delimiter, allow_outside=allow_outside)
     if quiet:
         return pairs
-    typer.echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
+    echo(f"{len(pairs.pairs):,} pairs in {data}", err=True)
     for reason, count in pairs.skipped.items():
         example = f", such as {pairs.examples[reason]}" if reason in pairs.examples else ""
-        typer.echo(f"  skipped {count:,}: {reason}{example}", err=True)
+        echo(f"  skipped {count:,}: {reason}{example}", err=True)
     return pairs
 
 

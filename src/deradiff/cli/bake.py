@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 
 if TYPE_CHECKING:
     from deradiff.bake import BakeQuality
@@ -137,15 +137,15 @@ def extract_lora(
     update = bake_weights(pipe, resolve_anchor(anchor), 1.0, component=component, rank=rank, energy=energy)
     path = write_lora(pipe, update, out, format, card={"reference": model, "anchor": anchor, "error": update.error})
     worst = sorted(update.errors, key=update.errors.__getitem__, reverse=True)[:5]
-    typer.echo(
+    echo(
         f"{path}: {len(update.layers)} layers, {update.parameters:,} parameters; leaves out {update.error:.2%} of the "
         "change (Frobenius norm)"
     )
     for name in worst:
-        typer.echo(f"  {name}: rank {update.layers[name].rank}, leaves out {update.errors[name]:.2%}")
+        echo(f"  {name}: rank {update.layers[name].rank}, leaves out {update.errors[name]:.2%}")
     if update.left_out:
         names = ", ".join(sorted(update.left_out)[:3])
-        typer.echo(f"  {len(update.left_out)} parameters that no LoRA holds changed too, such as {names}")
+        echo(f"  {len(update.left_out)} parameters that no LoRA holds changed too, such as {names}")
 
 
 def _recipe(
@@ -231,5 +231,5 @@ def _print(out: Path, quality: "BakeQuality") -> None:
     from deradiff.bake.api import PAGE
 
     for sentence in quality.sentences():
-        typer.echo(sentence)
-    typer.echo(f"{out}: the bake; pairs of images in {(out / PAGE).resolve()}")
+        echo(sentence)
+    echo(f"{out}: the bake; pairs of images in {(out / PAGE).resolve()}")

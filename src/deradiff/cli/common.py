@@ -1,14 +1,38 @@
-"""What commands share: the progress bar, quiet libraries."""
+"""What commands share: text for the terminal, the progress bar, quiet libraries."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from deradiff.errors import PartialScoresError
+from deradiff.errors import PartialScoresError, printable
 from deradiff.testbed import EMBEDDED
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line of `printable` text."""
+    typer.echo(printable(text), err=err)
+
+
+def plain(text: str) -> Text:
+    """`printable` text for rich, which reads no markup in it."""
+    return Text(printable(text))
+
+
+def log_printable() -> None:
+    """Let warnings of the package come to the terminal as `printable` text."""
+    logger = logging.getLogger("deradiff")
+    if not any(isinstance(handler, _Echo) for handler in logger.handlers):
+        logger.addHandler(_Echo())
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(self.format(record), err=True)
 
 
 class ImageRate(ProgressColumn):
@@ -33,7 +57,7 @@ def listed(text: str) -> list[str]:
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left, on stderr."""
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         ImageRate(),
@@ -41,7 +65,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task(label, total=total)
+    task = bar.add_task(printable(label), total=total)
 
     def advance(count: int) -> None:
         bar.start()  # shown once there is progress, and not above an error in setting up
@@ -85,9 +109,9 @@ def hush() -> None:
     import diffusers.utils.logging
     import transformers.utils.logging
 
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def duration(seconds: float) -> str:

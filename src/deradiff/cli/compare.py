@@ -1,5 +1,6 @@
 """``deradiff compare``: an anchor's lam against models aligned from scratch, on the same prompts, seeds and noise."""
 
+import os
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def compare(
         tables = run_comparison(out, comparison, pipe, names, resolve_anchor, advance)
     for table in tables:
         show(table)
-    typer.echo(f"\npage: {(out / 'compare.html').resolve()}")
+    echo(f"\npage: {(out / 'compare.html').resolve()}")
     for name, value in tables[0].headline.items():
-        typer.echo(f"{name}: {percent(value)}")
+        echo(f"{name}: {percent(value)}")
 
 
 def _aligned(texts: list[str], location: "Location") -> "list[Aligned]":
@@ -159,7 +160,7 @@ def _matching(text: str) -> list[str]:
     from deradiff import testbed
     from deradiff.errors import ConfigError
 
-    if not any(mark in text for mark in "*?[") or Path(text).exists():
+    if not any(mark in text for mark in "*?[") or os.path.exists(text):
         return [text]
     if text.startswith(f"{EMBEDDED}:"):
         names = [name for name in (f"{EMBEDDED}:{anchor}" for anchor in testbed.anchor_names()) if fnmatch(name, text)]

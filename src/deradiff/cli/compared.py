@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Drawn
 
+from deradiff.cli.common import echo, plain
 from deradiff.compare.optimum import RETRAINED
 from deradiff.compare.outcome import Table
 from deradiff.compare.page import EMULATIONS, NAMES
@@ -24,11 +25,11 @@ def show(table: Table) -> None:
         title = f"{table.title}, against the optimum of {table.optimum.objective} on {table.optimum.prompts} prompts"
         console.print(_drawn(title, "optimum", [row.optimum for row in optimum_rows], rows))
     for warning in table.warnings:
-        console.print(f"Note: {warning}", markup=False, highlight=False, soft_wrap=True)
+        echo(f"Note: {warning}")
 
 
 def _drawn(title: str, goal: str, means: list[float], rows: Mapping[str, list[Any]]) -> Any:
-    drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=title, title_justify="left")
+    drawn = Drawn("beta", goal, *(NAMES[arm] for arm in rows), title=plain(title), title_justify="left")
     for mean, *errors_of_arms in zip(means, *rows.values(), strict=True):
         errors = (f"{row.error.figures[0]} ({percent(row.share_of_spread)})" for row in errors_of_arms)
         drawn.add_row(f"{errors_of_arms[0].beta:g}", f"{mean:.3g}", *errors)

@@ -1,33 +1,28 @@
 """Options of a long command from a YAML file; what is said on the command line wins."""
 
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Annotated, Any
 
 import typer
 
 from deradiff.cli.options import COUNT_OR_LIST
 from deradiff.errors import ConfigError
-from deradiff.io import read_whole
+from deradiff.io import read_yaml
 from deradiff.local_modules import allow_named_in
 
 _LARGEST = 1 << 20  # bytes of a file of options
 
 
-def _defaults(ctx: typer.Context, path: Path | None) -> Path | None:
+def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Let the file's values stand where the command line says nothing."""
     if path is None:
         return None
-    import yaml
-
-    content = read_whole(path, "--config", ConfigError, _LARGEST)
-    try:
-        values_read = yaml.safe_load(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that there isn't
-        raise ConfigError(f"--config {path} can't be read: {error}") from error
+    values_read = read_yaml(path, "--config", ConfigError)
     options = {option.opts[0].lstrip("-"): option for option in ctx.command.params if option.name != "config"}
     expected = f"expected lines 'option: value' of {', '.join(options)}"
     if not isinstance(values_read, dict):
-        raise ConfigError(f"--config {path} holds {values_read!r}; {expected}")
+        raise ConfigError(f"--config {path} holds {shortened(values_read)}; {expected}")
     names = [_dashed(name) for name in values_read]
     if unknown := sorted(set(names) - options.keys()):
         raise ConfigError(f"--config {path} has {', '.join(unknown)}; {expected}")
@@ -49,7 +44,8 @@ def _value(path: Path, option: Any, value: Any) -> Any:
     flag, several = isinstance(value, bool), value if isinstance(value, list) else [value]
     if flag != bool(option.is_flag) or any(isinstance(one, dict | list | bool) for one in several if not flag):
         expected = "true or false" if option.is_flag else "a number, a text (words like no and on in quotes), or a list"
-        raise ConfigError(f"--config {path}: {option.opts[0].lstrip('-')} is {value!r}; expected {expected}")
+        name = option.opts[0].lstrip("-")
+        raise ConfigError(f"--config {path}: {name} is {shortened(value)}; expected {expected}")
     if flag:
         return value
     texts = [str(one) for one in several]
@@ -64,7 +60,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         help="YAML file of these options, 'steps: 50' a line; the command line wins.",
-        callback=_defaults,
+        callback=read_config,
         is_eager=True,
     ),
 ]

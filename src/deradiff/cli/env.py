@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import typer
+from deradiff.cli.common import echo
 
 _PACKAGES = ("deradiff", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub")
 _VARIABLES = ("HF_HUB_OFFLINE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
@@ -24,7 +24,7 @@ def env() -> None:
     lines |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     width = max(map(len, lines))
     for name, value in lines.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        echo(f"{name:<{width}}  {value}")
 
 
 def _version(name: str) -> str:

@@ -76,7 +76,7 @@ def generate(
         )
         row = _join(_draw(pipe, recipe, request))
         row.save(part, format=_FORMATS[out.suffix.lower()], quality=_QUALITY)
-    typer.echo(f"{out}: lam {', '.join(f'{value:g}' for value in request.lams)}")
+    echo(f"{out}: lam {', '.join(f'{value:g}' for value in request.lams)}")
 
 
 def _draw(pipe: Any, recipe: "Recipe", request: "Request") -> "list[Image]":

@@ -1,13 +1,14 @@
 """Short texts of the command line: lams, seeds, betas, guidances, shares, shards, guards."""
 
 import re
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import cast
 
 import numpy as np
 
 from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer
-from deradiff.errors import ConfigError, ResultsError
+from deradiff.errors import ConfigError, ResultsError, public_url
 
 _MOST = 10_000  # numbers of one range
 
@@ -150,6 +151,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 _MARGIN = re.compile(
     r"(?P<sign>±|\+-|\+/-|-|\+)?(?P<number>(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?)(?P<share>%)?", re.IGNORECASE
 )
+_MARGIN_OF_URL = re.compile(r"[±+-][^/@]*|[\d.]+%")
 _EXPECTED = "expected NAME, NAME:-0.1, NAME:-5% or NAME:±5%"
 
 
@@ -161,14 +163,24 @@ def parse_guards(text: str) -> tuple[Guard, ...]:
     Raises:
         ResultsError: names the guard that can't be read.
     """
+    return tuple(replace(guard, reward=public_url(guard.reward)) for guard in _guards_as_typed(text))
+
+
+def private_urls(objective: str, guard: str | None) -> list[str]:
+    """The urls of a question that have a user, a password or a query, which the criteria don't have."""
+    names = [*map(str.strip, objective.split(",")), *(one.reward for one in _guards_as_typed(guard or ""))]
+    return [name for name in dict.fromkeys(names) if public_url(name) != name]
+
+
+def _guards_as_typed(text: str) -> list[Guard]:
     # "−" is copied from a text
-    return tuple(map(_parse_guard, filter(None, map(str.strip, text.replace("−", "-").split(",")))))
+    return list(map(_parse_guard, filter(None, map(str.strip, text.replace("−", "-").split(",")))))
 
 
 def _parse_guard(text: str) -> Guard:
     name, _, margin = text.rpartition(":")
     margin = margin.strip()
-    if "://" in text and margin[:1] not in tuple("±+-"):  # a port, or the path of a url
+    if "://" in text and not _MARGIN_OF_URL.fullmatch(margin):  # a port, or a part of the path
         return Guard(text)
     match = _MARGIN.fullmatch(margin) if name else None
     if match is None and name and (margin[:1] in ("", *"±+-.0123456789") or not _is_function(name, margin)):
@@ -201,6 +213,6 @@ def parse_criteria(
     Raises:
         ResultsError: names the part that can't be read or used.
     """
-    names = tuple(part.strip() for part in objective.split(",") if part.strip())
+    names = tuple(public_url(part.strip()) for part in objective.split(",") if part.strip())
     guards = parse_guards(guard or "")
     return Criteria(objectives=names, guards=guards, kl_budget=kl_budget, risk=risk, prefer=cast(Prefer, prefer))

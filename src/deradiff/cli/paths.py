@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deradiff.cli.common import echo, plain
 from deradiff.cli.options import ChosenGuidance, Objective, Run
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def reweight(
         curve = estimate_curve(results, objective, asked_lams, used)
         from_lams = ", ".join(f"{lam:g}" for lam in curve.sampled)
         title = f"{objective} of the exact mixture{f' at {at}' if at else ''}, from images at lam = {from_lams}"
-        table = Table("lam", objective, "change [95 %]", "KL (nats)", "ESS", "", title=title, title_justify="left")
+        table = Table(title=plain(title), title_justify="left")
+        for column in ("lam", plain(objective), "change [95 %]", "KL (nats)", "ESS", ""):
+            table.add_column(column)
         for lam, score, change, kl, ess, trusted in zip(
             curve.lams, curve.score, curve.change, curve.kl, curve.ess, curve.trusted, strict=True
         ):
@@ -62,10 +65,10 @@ def calibrate(
     for at, results in iter_tables(run, guidance):
         calibration = estimate(results, objective, results.anchor_beta)
         for line in _lines(calibration, at):
-            typer.echo(line)
+            echo(line)
         if write:
             what = "written" if calibration.beta else "its refusal is written"
-            typer.echo(f"{what}: {_write(anchor, store.recipe.anchor_location, objective, calibration, at)}")
+            echo(f"{what}: {_write(anchor, store.recipe.anchor_location, objective, calibration, at)}")
 
 
 def _lines(calibration: "Calibration", at: str | None) -> list[str]:

@@ -1,12 +1,15 @@
 """``deradiff recommend``: which lam to take, from a run on disk, without any model."""
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deradiff.cli.common import echo, plain
 from deradiff.cli.options import ChosenGuidance, Guard, KLBudget, Objective, Prefer, Risk, Run
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from deradiff.results import Results
     from deradiff.search.search import SearchResult
 
+SCHEMA = 1  # of --json
 _STYLES = {"shown to hold": "", "not settled": "dim", "fails": "dim red"}
 
 
@@ -29,12 +33,16 @@ def recommend(
     risk: Risk = 0.05,
     prefer: Prefer = "smallest",
     guidance: ChosenGuidance = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for other programs.")] = False,
 ) -> None:
     """Say which lam to take, what is shown to hold there, what isn't settled, and whether the objective is hacked."""
     from deradiff.analysis.recommend import recommend_for
     from deradiff.cli.parsing import parse_criteria
 
     criteria = parse_criteria(objective, guard, kl_budget, risk, prefer)
+    if as_json:
+        _print_json(run, criteria, guidance)
+        return
     for at, results in iter_tables(run, guidance):
         search_result = answer_of_search(run, results, criteria)
         if search_result is None:
@@ -45,6 +53,13 @@ def recommend(
 
 def iter_tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Results at each guidance or the one asked for, with its name where the run has several."""
+    for scale, has_several, results in _tables(run, guidance):
+        name = "the default guidance" if scale is None else f"guidance {scale:g}"
+        yield name if has_several else None, results
+
+
+def _tables(run: Path, guidance: float | None) -> Iterator[tuple[float | None, bool, "Results"]]:
+    """Results at each guidance or the one asked for: the scale, whether the run has several, and the table."""
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import guidances_of, journalled_images, load_results
 
@@ -52,8 +67,24 @@ def iter_tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None,
     images = journalled_images(store)
     guidances = guidances_of(store, images)
     for scale in guidances if guidance is None else [guidance]:
-        name = "the default guidance" if scale is None else f"guidance {scale:g}"
-        yield name if len(guidances) > 1 else None, load_results(store, scale, images=images)
+        yield scale, len(guidances) > 1, load_results(store, scale, images=images)
+
+
+def _print_json(run: Path, criteria: "Criteria", guidance: float | None) -> None:
+    """Print the answers at each guidance as one JSON object, in ASCII; its keys are in docs/recommend.md."""
+    answers = [_answer(run, scale, results, criteria) for scale, _, results in _tables(run, guidance)]
+    content = {"schema": SCHEMA, "deradiff": version("deradiff"), "run": str(run), "answers": answers}
+    echo(json.dumps(content, indent=1, allow_nan=False))
+
+
+def _answer(run: Path, guidance: float | None, results: "Results", criteria: "Criteria") -> dict[str, Any]:
+    from deradiff.analysis.as_json import as_json
+    from deradiff.analysis.recommend import recommend_for
+
+    search = answer_of_search(run, results, criteria)
+    answer = recommend_for(results, criteria) if search is None else search.recommendation
+    searched = None if search is None else {"images": search.images, "interval": list(search.interval)}
+    return {"guidance": guidance, "missing": results.missing, "search": searched, **as_json(answer)}
 
 
 def answer_of_search(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
@@ -69,11 +100,11 @@ def print_search(search_result: "SearchResult", run: Path) -> None:
     low, high = search_result.interval
     prompts, seeds, lams = search_result.sampled.shape
     whole = prompts * seeds * lams
-    typer.echo(
+    echo(
         f"{search_result.images:,} images, {search_result.images / whole:.0%} of the {whole:,} of a grid of {lams} lams"
     )
     where = f"lam = {low:g}" if low == high else f"a lam between {low:g} and {high:g}"
-    typer.echo(
+    echo(
         f"with every image of that grid these prompts would choose {where} (in 95 % of the surrogate's draws, "
         "if rewards change smoothly along lam)"
     )
@@ -89,30 +120,30 @@ def print_recommendation(
     from deradiff.analysis import messages
     from deradiff.cli.advice import next_commands
 
-    typer.echo("")
+    echo("")
     console, table = Console(), _table(answer, sorted({*indices, *answer.named_lams}))
     # many guards take more than a narrow terminal has: long lines wrap there, but no figure is lost
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
-    typer.echo("")
+    echo("")
     if results.missing:
         verb = "isn't" if results.missing == 1 else "aren't"
         again = f"deradiff sweep --out {shlex.quote(str(run))}"
-        typer.echo(f"{results.missing:,} of the images asked for {verb} there yet: {again}")
+        echo(f"{results.missing:,} of the images asked for {verb} there yet: {again}")
     for sentence in messages.reasons(answer):
-        typer.echo(sentence)
-    typer.echo(f"\nAt other risks: {messages.by_risk(answer)}")
+        echo(sentence)
+    echo(f"\nAt other risks: {messages.by_risk(answer)}")
     if settle := messages.to_settle(answer):
-        typer.echo(f"To settle it: {settle}")
+        echo(f"To settle it: {settle}")
     for alarm in answer.raised_alarms:
-        typer.echo(f"Hacking alarm: {messages.alarm_sentence(alarm, answer.prompts)}")
+        echo(f"Hacking alarm: {messages.alarm_sentence(alarm, answer.prompts)}")
     if no_alarm := messages.no_alarm_message(answer):
-        typer.echo(f"Hacking alarm: {no_alarm}")
+        echo(f"Hacking alarm: {no_alarm}")
     for warning in messages.warnings(answer):
-        typer.echo(f"Note: {warning}")
+        echo(f"Note: {warning}")
     for what, command in next_commands(answer, run):
-        typer.echo(f"{what}: {command}")
-    typer.echo(f"recommended {messages.headline(answer, at)}")
+        echo(f"{what}: {command}")
+    echo(f"recommended {messages.headline(answer, at)}")
 
 
 def _table(answer: "Recommendation", indices: list[int]) -> "Table":
@@ -127,7 +158,7 @@ def _table(answer: "Recommendation", indices: list[int]) -> "Table":
     table.add_column("lam", justify="right")
     table.add_column("beta", justify="right")
     for curve in curves:
-        table.add_column(curve.reward, justify="right", no_wrap=True)
+        table.add_column(plain(curve.reward), justify="right", no_wrap=True)
         table.add_column("wins", justify="right")
     table.add_column("guards" if answer.constraints else "")
     for index in indices:
@@ -137,7 +168,9 @@ def _table(answer: "Recommendation", indices: list[int]) -> "Table":
             figures = ["reference", ""] * len(curves)
         is_recommended = index == answer.index
         style = "bold" if is_recommended else _STYLES[answer.verdicts[index]]
-        table.add_row(f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, _mark(answer, index), style=style)
+        table.add_row(
+            f"{lam:g}", "" if beta is None else f"{beta:.3g}", *figures, plain(_mark(answer, index)), style=style
+        )
     return table
 
 

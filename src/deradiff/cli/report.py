@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from deradiff.cli.common import echo
 from deradiff.cli.options import ChosenGuidance, Device, Guard, KLBudget, Objective, Prefer, Risk, Run, ScorerDtype
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def score(
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, scoring_each
     from deradiff.errors import RewardError
+    from deradiff.rewards import check_distinct
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import journalled_images
     from deradiff.runs.scoring import score as score_run
@@ -33,6 +35,7 @@ def score(
     store = open_run_folder(run)
     if not listed(rewards):
         raise RewardError("no reward to score; name one or more: --rewards pickscore,hps")
+    check_distinct(listed(rewards))
     with scoring_each(
         listed(rewards),
         len(journalled_images(store)),
@@ -79,7 +82,7 @@ def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -
         search_result = answer_of_search(run, results, criteria)
         answer = recommend_for(results, criteria) if search_result is None else search_result.recommendation
         path = write_report(results if search_result is None else search_result.sampled, answer, run / name, at=at)
-        typer.echo(f"\nreport: {path.resolve()}")
+        echo(f"\nreport: {path.resolve()}")
         if search_result is None:
             print_recommendation(answer, range(len(results.lams)), run, results, at)
         else:
@@ -93,7 +96,7 @@ def _report_pair(one: Path, other: Path, criteria: "Criteria", guidance: float |
 
     first, second = (load_results(open_run_folder(run), guidance) for run in (one, other))
     path = write_pair_report({str(one): first, str(other): second}, criteria.rewards, one / f"report-{other.name}.html")
-    typer.echo(f"report: {path.resolve()}")
+    echo(f"report: {path.resolve()}")
 
 
 def export(
@@ -131,7 +134,7 @@ def _export_table(run: Path, out: Path) -> None:
 
     store = open_run_folder(run)
     count, requested = export_run(store, out), sum(1 for _ in union(store.requests()))
-    typer.echo(f"{out}: {count:,} of the {requested:,} images asked for")
+    echo(f"{out}: {count:,} of the {requested:,} images asked for")
 
 
 def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | None) -> None:
@@ -147,7 +150,7 @@ def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | 
         count = write_study(results, recommend_for(results, criteria), out)
     else:
         count = write_study(search_result.table, search_result.recommendation, out, indices=search_result.sampled_lams)
-    typer.echo(f"{out}: the study {NAME!r} of {count} trial{'s' * (count != 1)}")
+    echo(f"{out}: the study {NAME!r} of {count} trial{'s' * (count != 1)}")
 
 
 def merge(
@@ -158,8 +161,8 @@ def merge(
     from deradiff.runs.merge import merge as merge_runs
 
     merged = merge_runs(runs, out)
-    typer.echo(f"{out}: {merged.images:,} images copied from {len(runs)} run{'s' * (len(runs) != 1)}")
+    echo(f"{out}: {merged.images:,} images copied from {len(runs)} run{'s' * (len(runs) != 1)}")
     for line in merged.contradictions:
-        typer.echo(f"Not taken, as the runs contradict each other: {line}", err=True)
+        echo(f"Not taken, as the runs contradict each other: {line}", err=True)
     if merged.contradictions:
         raise typer.Exit(1)

@@ -11,9 +11,11 @@ def rewards() -> None:
     import inspect
 
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
+    from deradiff.cli.common import plain
+    from deradiff.errors import printable
     from deradiff.rewards import card_of, find_registered, reward_names
 
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
@@ -22,10 +24,10 @@ def rewards() -> None:
         if card := card_of(reward):
             direction = {"higher": "higher is better", "steady": "should stay as it is", "none": "neither is better"}
             facts = [f"{card.range}; {direction[card.direction]}", *_origin(card)]
-            description = "\n".join([escape(card.measures), *(f"[dim]{escape(fact)}[/dim]" for fact in facts)])
+            description = plain(card.measures).append("".join(f"\n{printable(fact)}" for fact in facts), style="dim")
         else:
-            description = escape((inspect.getdoc(reward) or "").partition("\n")[0])
-        table.add_row(f"[bold]{escape(name)}[/bold]", description)
+            description = plain((inspect.getdoc(reward) or "").partition("\n")[0])
+        table.add_row(Text(printable(name), style="bold"), description)
     Console().print(table)
 
 

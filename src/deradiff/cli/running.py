@@ -5,9 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
-from deradiff.cli.common import duration, size
+from deradiff.cli.common import duration, echo, size
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Criteria
@@ -44,20 +42,21 @@ def run_and_report(
             report_run(run.folder, parse_criteria(objective or names[0], guard))
     elif scored := _rewards_of(run):
         if unscored := _unscored(run):
-            typer.echo(f"score what is new with: deradiff score {run.folder} --rewards {','.join(unscored)}")
+            echo(f"score what is new with: deradiff score {run.folder} --rewards {','.join(unscored)}")
         else:
-            typer.echo(f"all is scored: deradiff report {run.folder} --objective {scored[0]}")
+            echo(f"all is scored: deradiff report {run.folder} --objective {scored[0]}")
     else:
         when = "" if shard is None else f", when all {shard[1]} shards are done,"
-        typer.echo(f"score them{when} with: deradiff score {run.folder} --rewards NAME")
-        typer.echo(f"and then: deradiff report {run.folder} --objective NAME")
+        echo(f"score them{when} with: deradiff score {run.folder} --rewards NAME")
+        echo(f"and then: deradiff report {run.folder} --objective NAME")
 
 
 def _check_rewards(run: "Run", requests: "Sequence[Request]", rewards: "Sequence[str]") -> list[str]:
     """Check before sampling that rewards exist and have what they compare; returns the names of their scores."""
-    from deradiff.rewards import load_reward, reward_name  # imports torch
+    from deradiff.rewards import check_distinct, load_reward, reward_name  # imports torch
     from deradiff.runs.scoring import check_group
 
+    check_distinct(rewards)
     for reward in rewards:
         check_group(load_reward(reward), [*run.store.requests(), *requests])
     return [reward_name(reward) for reward in rewards]
@@ -81,21 +80,21 @@ def _sample(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") ->
     whole = (0, 1) if shard is None else shard
     cost = run.cost(requests, whole)
     if not cost.cells:
-        typer.echo("no images for this shard: there are more shards than blocks")
+        echo("no images for this shard: there are more shards than blocks")
         return
     if not cost.missing:
         for request in requests:
             run.store.add_request(request)
-        typer.echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
+        echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
         return
     hush()
     with run.sampler() as sampler:
         if cost.seconds is None:
             cost = run.cost(requests, whole, sampler=sampler)
-        typer.echo(cost_line(cost))
+        echo(cost_line(cost))
         with progress("sampling", cost.missing) as advance:
             run.sample_requests(requests, shard=whole, progress=advance, sampler=sampler)
-    typer.echo(what_it_took(run))
+    echo(what_it_took(run))
 
 
 def cost_line(cost: "Cost") -> str:
@@ -114,11 +113,11 @@ def print_cost(run: "Run", requests: "Sequence[Request]", shard: "Shard | None")
     hush()
     cost = run.cost(requests, shard or (0, 1), timed=True)
     if not cost.missing:
-        typer.echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
+        echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
         return
-    typer.echo(cost_line(cost))
+    echo(cost_line(cost))
     if cost.seconds is None:
-        typer.echo("too few images for a timed estimate")
+        echo("too few images for a timed estimate")
 
 
 def what_it_took(run: "Run") -> str:
@@ -229,4 +228,4 @@ def warn_of_few_prompts(criteria: "Criteria", prompts: int, rewards: Mapping[str
         if prompts < least:
             where = "" if card is not None else f"if {guard.reward} counts (0 or 1 an image), "
             sentence = few_prompts_message(guard.reward, prompts, least, criteria.risk)
-            typer.echo(f"Note: {where}{sentence}", err=True)
+            echo(f"Note: {where}{sentence}", err=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, listed
+from deradiff.cli.common import EMBEDDED, echo, listed
 
 QUESTION = "The question"  # a panel of the help
 
@@ -88,7 +88,7 @@ def search(
 ) -> None:
     """Find the lam to take with as few images as it can: three lams first, then where they decide most."""
     from deradiff.cli.common import hush
-    from deradiff.cli.parsing import parse_criteria
+    from deradiff.cli.parsing import parse_criteria, private_urls
     from deradiff.cli.planning import open_run, search_axes
     from deradiff.cli.recommend import print_search
     from deradiff.cli.running import warn_of_few_prompts
@@ -100,9 +100,8 @@ def search(
     settings = Settings(criteria=criteria, max_lam=max_lam, interval_width=interval_width, max_images=max_images)
     run = open_run(ctx, out)
     axes = search_axes(ctx, run)
+    names = list(dict.fromkeys([*listed(rewards), *private_urls(objective, guard)]))
     warn_of_few_prompts(criteria, len(axes[0]))
-    result = search_run(
-        run, settings, axes[0], axes[1], guidance=axes[2], rewards=listed(rewards), device=device, report=typer.echo
-    )
-    typer.echo(f"stopped: {result.stopped}; all is in {out}")
+    result = search_run(run, settings, axes[0], axes[1], guidance=axes[2], rewards=names, device=device, report=echo)
+    echo(f"stopped: {result.stopped}; all is in {out}")
     print_search(result, out)

@@ -11,6 +11,7 @@ from deradiff.compare.run import Runs
 from deradiff.compare.settings import Comparison
 from deradiff.compare.tables import tables
 from deradiff.io import locked, write_whole
+from deradiff.rewards import reward_name
 from deradiff.runs.run import Progress
 
 
@@ -42,10 +43,10 @@ def compare(
     """
     runs = Runs(folder, comparison)
     runs.sample_and_score(pipe, rewards, locate, progress)
-    outcome = list(tables(runs, rewards))
+    outcome = list(tables(runs, list(map(reward_name, rewards))))
     with locked(folder / ".compare.lock"):
         write_whole(folder / "results.json", (json.dumps(as_json(outcome), indent=1) + "\n").encode())
-        write_whole(folder / "compare.html", render(outcome, _facts(comparison)).encode())
+        write_whole(folder / "compare.html", render(outcome, _facts(comparison)))
     return outcome
 
 

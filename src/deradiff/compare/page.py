@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from deradiff.analysis.statistics import Interval
 from deradiff.compare.optimum import RETRAINED
 from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.statistics import NULL
-from deradiff.report import page as report
 from deradiff.report.figures import ACCENT, BAND, LINE, blank
+from deradiff.report.template import render as fill
 
 NAMES = {
     RETRAINED: "retrained",
@@ -33,26 +30,22 @@ COLOURS = {
 }
 EMULATIONS = (DERADIFF, WEIGHTS, ANCHOR, REFERENCE, NULL)  # what is compared with retrained models
 HEIGHT = 420  # px, with room for the legend
-_TEMPLATES = [Path(__file__).parent, Path(report.__file__).parent]  # for the report's css and macros
 
 
-def render(tables: Sequence[Table], facts: Mapping[str, str]) -> str:
+def render(tables: Sequence[Table], facts: Mapping[str, str]) -> bytes:
     """Render one self-contained html page.
 
     Args:
         tables: at least one; the first one's headline is shown.
         facts: the settings needed to repeat the comparison, name -> value.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     sections = [
         (table, *map(_to_json, (plot_rewards(table), plot_errors(table), plot_optimum_errors(table))))
         for table in tables
     ]
     names = {arm: NAMES[arm] for arm in EMULATIONS}
-    template = environment.get_template("page.html")
-    return template.render(tables=tables, sections=sections, facts=facts, names=names, plotly=Markup(get_plotlyjs()))
+    values = {"tables": tables, "sections": sections, "facts": facts, "names": names}
+    return fill("page.html", values, [Path(__file__).parent])
 
 
 def _to_json(figure: go.Figure | None) -> str | None:

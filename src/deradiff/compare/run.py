@@ -8,8 +8,8 @@ from typing import Any
 
 from deradiff.compare.aligned import check_units
 from deradiff.compare.settings import Arm, Comparison
-from deradiff.errors import ConfigError, RunFolderError
-from deradiff.io import locked, read_object, write_errors, write_whole
+from deradiff.errors import RunFolderError
+from deradiff.io import exists, locked, read_model, write_errors, write_whole
 from deradiff.results import Results
 from deradiff.rewards import load_reward
 from deradiff.runs.models import check_scheduler
@@ -83,7 +83,7 @@ class Runs:
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".compare.lock"):
             self._check_same()  # again, now that no other process can write
-            if not self._settings.exists():
+            if not exists(self._settings, "the comparison"):
                 write_whole(self._settings, self.comparison.model_dump_json(indent=1, by_alias=True).encode())
             for arm in arms:
                 self._run_arm(arm, pipe, rewards, locate, progress)
@@ -98,9 +98,9 @@ class Runs:
         run.score(rewards, progress=lambda count: None)
 
     def _check_same(self) -> None:
-        if not self._settings.exists():
+        if not exists(self._settings, "the comparison"):
             return
-        previous, current = _flatten(_read(self._settings)), _flatten(self.comparison)
+        previous, current = _flatten(read_comparison(self._settings)), _flatten(self.comparison)
         for name, value in current.items():
             if previous[name] != value:
                 shown = f"{name}: {_abbreviate(previous[name])}; now {_abbreviate(value)}"
@@ -118,8 +118,11 @@ def _flatten(comparison: Comparison) -> dict[str, Any]:
     return {**models, **settings, "optimum": comparison.optimum}
 
 
-def _read(path: Path) -> Comparison:
-    try:
-        return Comparison(**read_object(path, "the comparison"))
-    except ConfigError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); restore it, or give another --out") from error
+def read_comparison(path: Path) -> Comparison:
+    """The settings that a comparison began with.
+
+    Raises:
+        RunFolderError: the file is damaged, or a link out of its folder.
+    """
+    remedy = "restore it, or give another --out"
+    return read_model(Comparison, path, "the comparison", remedy, inside=path.parent)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from deradiff.compare.aligned import Aligned
 from deradiff.compare.optimum import RETRAINED, Optimum, compute_optimum
@@ -14,6 +14,7 @@ from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.run import Runs
 from deradiff.compare.statistics import Scores, rows, seed_noise, spread
 from deradiff.errors import ResultsError
+from deradiff.io import decode_image, read_whole
 from deradiff.mixture import lam_from_beta
 from deradiff.results import Results
 
@@ -159,8 +160,6 @@ def rms_distances(files: Mapping[str, Files], pairs: Sequence[tuple[str, str]]) 
 
 
 def _read_pixels(file: str) -> NDArray[np.floating[Any]]:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    except OSError as error:
-        raise ResultsError(f"image {file} can't be read ({error}); run the same deradiff compare again") from error
+    content = read_whole(Path(file), "the image", ResultsError)
+    image = decode_image(content, f"the image {file}", ResultsError)
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
-from deradiff.io import write_whole
+from deradiff.io import decode_image, read_whole, write_whole
 from deradiff.report import figures
+from deradiff.report.template import render
 from deradiff.results import Results, as_results
 
 SMALL = 128  # px: images up to this size are embedded losslessly and shown with crisp pixels
@@ -90,23 +87,23 @@ def write_report(
             raise ResultsError("a table of results has no folder; give the path of the page")
         path = source.folder / "report.html"
     shown = _shown_lams(results, answer)
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("page.html").render(
-        results=results,
-        at=at,
-        answer=answer,
-        messages=messages,
-        alarms=[messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
-        facts=_facts(results),
-        columns=_columns(results, answer, shown),
-        rows=list(_rows(results, shown)),
-        shown=shown,
-        plotly=Markup(get_plotlyjs()),
-        **_figures(results, answer),
+    page = render(
+        "page.html",
+        {
+            "results": results,
+            "at": at,
+            "answer": answer,
+            "messages": messages,
+            "alarms": [messages.alarm_sentence(alarm, answer.prompts) for alarm in answer.raised_alarms],
+            "facts": _facts(results),
+            "columns": _columns(results, answer, shown),
+            "rows": list(_rows(results, shown)),
+            "shown": shown,
+            **_figures(results, answer),
+        },
     )
     path = Path(path)
-    write_whole(path, page.encode(), ResultsError)
+    write_whole(path, page, ResultsError)
     return path
 
 
@@ -179,18 +176,15 @@ def embed_image(results: Results, prompt: int, seed: int, lam: int) -> EmbeddedI
     reward = results.paths.get("implicit_reward")
     if reward is not None and results.lams[lam] < 1:  # at the anchor and beyond it is uninformative
         lines.append(f"implicit reward {reward[index]:.3g} nats")
-    uri, (width, height) = _data_uri(results.image(*index))
+    uri, (width, height) = _data_uri(results.image(*index), results.folder)
     return EmbeddedImage(uri=uri, width=width, height=height, caption="\n".join(lines))
 
 
-def _data_uri(file: Path) -> tuple[str, tuple[int, int]]:
+def _data_uri(file: Path, folder: Path | None) -> tuple[str, tuple[int, int]]:
     """An image as WebP in a data URI, and its size; lossless if small, else reduced."""
-    try:
-        with Image.open(file) as image:
-            small = max(image.size) <= SMALL
-            pixels = image.convert("RGB")
-    except OSError as error:
-        raise ResultsError(f"image {file} can't be read ({error}); keep a sweep's images beside its table") from error
+    content = read_whole(file, "the image", ResultsError, inside=folder)
+    image = decode_image(content, f"the image {file}", ResultsError)
+    small, pixels = max(image.size) <= SMALL, image.convert("RGB")
     pixels.thumbnail((LARGEST, LARGEST))
     buffer = BytesIO()
     pixels.save(buffer, "WEBP", lossless=small, quality=85, method=4)

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from markupsafe import escape
 
 from deradiff.analysis.curves import paired_changes
 from deradiff.analysis.statistics import Interval, intervals
@@ -16,6 +14,7 @@ from deradiff.errors import ResultsError
 from deradiff.io import write_whole
 from deradiff.report import figures
 from deradiff.report.page import MAX_IMAGES, EmbeddedImage, embed_image
+from deradiff.report.template import render
 from deradiff.results import Results
 
 COLOURS = figures.MIXTURE, figures.ACCENT
@@ -36,20 +35,20 @@ def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path:
     names, pair = list(runs), _on_shared_axes(runs)
     _check_scored(runs, rewards)
     first = pair[0]
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("pair.html").render(
-        names=names,
-        lams=first.lams,
-        seeds=first.seeds,
-        prompts=list(_prompts(pair, names)),
-        count=len(first.prompts),
-        details=_details(runs),
-        tables={reward: _differences(pair, reward) for reward in rewards},
-        curves={reward: _curves(pair, names, reward).to_json() for reward in rewards},
-        plotly=Markup(get_plotlyjs()),
+    page = render(
+        "pair.html",
+        {
+            "names": names,
+            "lams": first.lams,
+            "seeds": first.seeds,
+            "prompts": list(_prompts(pair, names)),
+            "count": len(first.prompts),
+            "details": _details(runs),
+            "tables": {reward: _differences(pair, reward) for reward in rewards},
+            "curves": {reward: _curves(pair, names, reward).to_json() for reward in rewards},
+        },
     )
-    write_whole(path, page.encode(), ResultsError)
+    write_whole(path, page, ResultsError)
     return path
 
 
@@ -102,7 +101,7 @@ def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
         figure.add_scatter(
             x=list(results.lams),
             y=means,
-            name=name,
+            name=str(escape(name)),
             mode="lines+markers",
             line={"color": colour, "width": 2},
             marker={"size": 9},

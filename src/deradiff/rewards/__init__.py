@@ -16,7 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few
+from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few, public_url
+from deradiff.io import reason_of
 from deradiff.local_modules import importable
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer
@@ -31,8 +32,27 @@ def reward_names() -> list[str]:
 
 
 def reward_name(text: str) -> str:
-    """The name under which scores are stored: the part before ``=``, or the whole url."""
-    return text if _is_url(text) else text.partition("=")[0]
+    """The name under which scores are stored: the part before ``=``, or a url without what may be secret in it.
+
+    That is its user, password, query and fragment (`deradiff.errors.public_url`): two urls that differ in these alone
+    are one reward.
+    """
+    return public_url(text) if _is_url(text) else text.partition("=")[0]
+
+
+def check_distinct(rewards: Iterable[str]) -> None:
+    """Check that no two of some rewards, as `load_reward` takes them, share the name of their scores.
+
+    Raises:
+        RewardError: two do.
+    """
+    names = dict[str, str]()
+    for reward in dict.fromkeys(rewards):
+        if names.setdefault(reward_name(reward), reward) != reward:
+            raise RewardError(
+                f"two rewards are both called {reward_name(reward)}: files, user, password and query of a url are not "
+                "part of a reward's name; leave one out, or tell them apart by the path of the url"
+            )
 
 
 def find_registered(name: str) -> Any:
@@ -137,19 +157,33 @@ def compute_scores(name: str, reward: Reward, pixels: Tensor, prompts: Sequence[
     count = f"{len(prompts)} image{'s' * (len(prompts) != 1)}"
     try:
         output: Any = reward(pixels, prompts)
-    except Exception as error:  # rewards may raise anything
+    except KeyboardInterrupt:  # Ctrl-C
+        raise
+    except BaseException as error:  # rewards may raise anything, SystemExit included
         error_type = RewardUnavailableError if isinstance(error, RewardUnavailableError) else RewardError
         raise error_type(f"the reward {name!r} failed on {count}: {_describe_error(error)}") from error
     expected = f"{count}; expected a finite number each"
     try:
-        values = torch.as_tensor(output, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RewardError(f"the reward {name!r} returned a {type(output).__name__} for {expected}") from error
+        values = _as_numbers(output)
+    except Exception as error:  # such as of arrays of other libraries
+        raise RewardError(
+            f"the reward {name!r} returned a {type(output).__name__} for {expected} ({reason_of(error)})"
+        ) from error
     if values.shape not in ((len(prompts),), (len(prompts), 1)):
         raise RewardError(f"the reward {name!r} returned numbers of shape {tuple(values.shape)} for {expected}")
     if not values.isfinite().all():
         raise RewardError(f"the reward {name!r} returned {values.flatten().tolist()} for {expected}")
     return values.flatten().tolist()
+
+
+def _as_numbers(output: Any) -> Tensor:
+    """Numbers as float64: of tensors, arrays, or lists of these and of plain numbers; truth values count 0 or 1."""
+    if isinstance(output, list | tuple):
+        output = [value.item() if hasattr(value, "item") else value for value in output]
+    values = torch.as_tensor(output)
+    if values.is_complex() or values.layout != torch.strided:
+        raise TypeError("complex numbers" if values.is_complex() else "a sparse tensor")
+    return values.detach().to("cpu", torch.float64)
 
 
 def _is_url(text: str) -> bool:
@@ -164,11 +198,13 @@ def _import_function(reference: str, module: str, function: str) -> Any:
 def _import(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except Exception as error:  # modules may raise anything
+    except KeyboardInterrupt:  # Ctrl-C
+        raise
+    except BaseException as error:  # modules may raise anything, SystemExit included
         raise RewardError(f"the reward {name!r} can't be imported: {_describe_error(error)}") from error
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_error(error: BaseException) -> str:
     """An error of foreign code, and where it was raised."""
     if isinstance(error, ModuleNotFoundError):  # it was raised inside Python
         return f"{error}; modules are looked for in the working folder and on PYTHONPATH"

@@ -1,6 +1,5 @@
 """Rewards by CLIP, published in the layout of transformers: CLIPScore, PickScore and LAION's aesthetic predictor."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from deradiff.errors import RewardError
+from deradiff.io import read_object
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import (
     normalize_pixels,
@@ -35,7 +36,7 @@ class ClipScorer(Scorer):
         """Read the network, the preprocessor and the tokenizer, as far as they are published."""
         self.model: Any = self._load_network()
         if "preprocessor_config.json" in self.files:
-            self.preprocessor = json.loads(self.files["preprocessor_config.json"].read_text())
+            self.preprocessor = read_object(self.files["preprocessor_config.json"], "the config", RewardError)
         if "tokenizer.json" in self.files:
             length = self.model.config.text_config.max_position_embeddings
             self.tokenize = load_tokenizer(self.files["tokenizer.json"], "<|endoftext|>", length, self.device)
@@ -43,7 +44,7 @@ class ClipScorer(Scorer):
     def _load_network(self) -> "CLIPModel":
         from transformers import CLIPConfig, CLIPModel
 
-        config = CLIPConfig.from_dict(json.loads(self.files["config.json"].read_text()))
+        config = CLIPConfig.from_dict(read_object(self.files["config.json"], "the config", RewardError))
         file = self.files["model.safetensors"]
         return build_network(lambda: CLIPModel(config), read_weights(file), file, self.dtype, self.device)
 

@@ -3,7 +3,6 @@
 The weights are published in ImageReward's layout of BLIP, which is translated to transformers'.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from math import isqrt
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import RewardError
+from deradiff.io import read_object
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import normalize_pixels, resize_and_crop, round_half, to_pil, to_tensor
 from deradiff.rewards.scorer import Scorer
@@ -67,7 +67,8 @@ class ImageReward(Scorer):
         if f"{VISION}pos_embed" not in state:
             raise RewardError(f"the weights {self.weights} have no {VISION}pos_embed; give the published file")
         vision = _infer_vision_config(state)
-        text = _make_text_config(json.loads(self.files["med_config.json"].read_text()), vision.hidden_size)
+        config = read_object(self.files["med_config.json"], "the config", RewardError)
+        text = _make_text_config(config, vision.hidden_size)
         where = (self.weights, self.dtype, self.device)
         self.vision: Any = build_network(lambda: BlipVisionModel(vision), _convert_vision_state(state), *where)
         self.text: Any = build_network(

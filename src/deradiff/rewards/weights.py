@@ -1,5 +1,6 @@
 """Published weights: where their files are, how they are read, and the networks built from them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +30,12 @@ def locate_files(published: Mapping[str, str], source: str | Path | None) -> dic
     if source is None:
         return {name: _download(repo, name) for name, repo in published.items()}
     path = Path(source)
-    folder = path.parent if path.is_file() else path
+    folder = path.parent if os.path.isfile(path) else path
     files = {name: folder / name for name in published}
-    if path.is_file():
+    if os.path.isfile(path):
         files[next(iter(published))] = path
     for name, file in files.items():
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise RewardError(f"{source} lacks the file {name}; copy it there from the hub's {published[name]}")
     return files
 

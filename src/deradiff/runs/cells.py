@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,7 @@ T = TypeVar("T", bound=Hashable)
 Shard = tuple[int, int]  # k of n, from 0
 
 WHOLE: Shard = (0, 1)
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]  # as tables hold it
 
 
 class Cell(NamedTuple):
@@ -80,7 +81,7 @@ class Request(ValidatedModel):
     """
 
     prompts: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     lams: tuple[float, ...] = Field(min_length=1)
     guidances: tuple[float | None, ...] = Field(default=(None,), min_length=1)
 
@@ -110,7 +111,7 @@ class Request(ValidatedModel):
             raise ValueError("the pipeline's default (None) can't be one of several; give it as a number")
         return _unique(tuple(None if g is None else _finite(g, "guidances") for g in guidances), "guidance")
 
-    def __init__(self, **values: Any) -> None:  # any sequence of numbers will do
+    def __init__(self, /, **values: Any) -> None:  # any sequence of numbers will do
         super().__init__(**values)
 
     @property

@@ -11,11 +11,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from deradiff.errors import RunFolderError
-from deradiff.io import replacing
+from deradiff.io import check_replaceable, replacing
 from deradiff.results import Results
 from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.store import Store
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 ROWS = 10_000  # in memory as Python objects at once, and in a row group of parquet
 STATISTICS = ("path_kl_to_anchor", "q", "implicit_reward", "log_weight", "ess", "ancestors")  # empty where unknown
 COLUMNS: dict[str, pa.DataType] = {
@@ -50,8 +51,9 @@ def export(store: Store, path: Path) -> int:
         RunFolderError: another kind of file, one that can't be written, or a reward named like a column.
     """
     kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
-    if path.suffix not in kinds or path.is_dir():
+    if path.suffix not in kinds:
         raise RunFolderError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
+    check_replaceable(path)
     guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda guidance: guidance or 0.0)
     tables = {guidance: load_results(store, guidance, partly=True) for guidance in guidances}
     rewards = list(dict.fromkeys(name for table in tables.values() for name in (*table.scores, *table.unscored)))
@@ -60,11 +62,19 @@ def export(store: Store, path: Path) -> int:
     schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in rewards}})
     rows = (row for guidance, table in tables.items() for row in _rows(store, guidance, table))
     count = 0
+    if path.suffix == ".csv":  # rewards are columns, and their names are other people's as well
+        schema = pa.schema([pa.field(_inert(column.name), column.type) for column in schema])
+        rows = ({_inert(name): _inert(value) for name, value in row.items()} for row in rows)
     with replacing(path) as part, kinds[path.suffix](part, schema) as writer:
         while chunk := list(islice(rows, ROWS)):
             writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
             count += len(chunk)
     return count
+
+
+def _inert(value: Any) -> Any:
+    """A value that no spreadsheet runs as a formula: texts that begin like one get an apostrophe, numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _rows(store: Store, guidance: float | None, table: Results) -> Iterator[dict[str, Any]]:

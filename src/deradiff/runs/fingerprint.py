@@ -7,19 +7,21 @@ cache by path, size and time of change.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from deradiff.anchor.location import Location
 from deradiff.errors import DeradiffError, RunFolderError
-from deradiff.io import parse_object, read_object, write_whole
+from deradiff.io import exists, open_regular, parse_object, read_errors, read_object, write_whole
 from deradiff.runs.model_files import WEIGHTS, find_local, find_single_file_configs, weights_and_configs
 from deradiff.runs.recipe import Recipe
 from deradiff.testbed import resolve_anchor, resolve_model
 
 _BLOCK = 1 << 22
+_HASH = re.compile("[0-9a-f]{32}")
 _CACHE = "hashes-1.json"  # another number for every change of how files are hashed
 _LARGEST_HEADER = 100 << 20  # bytes, safetensors' own limit
 
@@ -113,7 +115,7 @@ class _Known:
         self._path = _cache_file()
         self._hashes: dict[str, Any] = {}
         try:
-            if self._path is not None and self._path.exists():
+            if self._path is not None and exists(self._path, "the cache of hashes"):
                 self._hashes = read_object(self._path, "the cache of hashes")
         except DeradiffError:  # a damaged cache is made anew
             self._hashes = {}
@@ -121,16 +123,15 @@ class _Known:
 
     def of(self, file: Path) -> str:
         """The hash of a file."""
-        try:
+        with read_errors(file, "the model's file"):
             status = file.stat()
             # mtime alone is what archives and containers set; ctime isn't
-            key = f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
-            if not isinstance(self._hashes.get(key), str):
-                self._hashes[key] = _hash_tensors(file) if file.suffix == WEIGHTS else _hash_config(file)
+            key = f"{os.path.realpath(file)}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+            known = self._hashes.get(key)
+            if not isinstance(known, str) or not _HASH.fullmatch(known):
+                known = self._hashes[key] = _hash_tensors(file) if file.suffix == WEIGHTS else _hash_config(file)
                 self._changed = True
-            return self._hashes[key]
-        except OSError as error:
-            raise RunFolderError(f"{file} can't be read ({error.strerror or error})") from error
+            return known
 
     def save(self) -> None:
         """Keep what was hashed; a cache that can't be written costs time alone."""
@@ -143,7 +144,7 @@ class _Known:
 
 def _hash_config(file: Path) -> str:
     """Of a config's content but for the versions and paths that diffusers notes in it."""
-    config = parse_object(file.read_bytes(), str(file))
+    config = read_object(file, "the config")
     settings = {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
     return blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -151,7 +152,7 @@ def _hash_config(file: Path) -> str:
 def _hash_tensors(file: Path) -> str:
     """The sum of the hashes of a safetensors file's tensors, whatever their order and the metadata beside them."""
     total = 0
-    with file.open("rb") as content:
+    with open_regular(file) as content:
         length = int.from_bytes(content.read(8), "little")
         if length > _LARGEST_HEADER:
             raise RunFolderError(f"{file} is no safetensors file; it may be cut short: fetch it again")
@@ -164,7 +165,7 @@ def _hash_tensors(file: Path) -> str:
     return f"{total % (1 << 128):032x}"
 
 
-def _hash_tensor(file: Path, content: BinaryIO, begin: int, name: str, entry: Any) -> int:
+def _hash_tensor(file: Path, content: IO[bytes], begin: int, name: str, entry: Any) -> int:
     digest = blake2b(digest_size=16)
     try:
         start, end = entry["data_offsets"]

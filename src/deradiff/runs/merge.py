@@ -120,7 +120,7 @@ def _take(
                 f"{cell.prompt!r}, seed {cell.seed}, lam {cell.lam:g}: another image in {source.folder}"
             )
         elif file.exists() and (key not in known or not (target.folder / image_name(key)).exists()):
-            content = read_whole(file, "the image")
+            content = read_whole(file, "the image", inside=source.folder)
             if sha256(content).hexdigest() != digest:
                 raise RunFolderError(f"the image {file} isn't the one that was journalled; delete it, then merge again")
             writer.save(target.folder / image_name(key), content)

@@ -4,18 +4,19 @@ import json
 import logging
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from deradiff.errors import RunFolderError
-from deradiff.io import check_inside, read_object
+from deradiff.io import exists, read_model
 from deradiff.runs.store import Writer, setup_lock
-from deradiff.validation import describe_errors
 
 logger = logging.getLogger("deradiff")
 
 _LIBRARIES = ("deradiff", "torch", "diffusers", "transformers", "peft", "numpy", "pillow")
+
+_NAME = "environment.json"
 
 CITATION = """\
 @inproceedings{manujith2026deradiff,
@@ -33,7 +34,7 @@ class Provenance(BaseModel):
     """``environment.json``: versions and machines that sampled parts of a run, the first one first."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    made_on: tuple[dict[str, str], ...] = ()
+    made_on: tuple[dict[str, str], ...]
 
 
 def provenance(pipe: Any) -> dict[str, str]:
@@ -55,9 +56,9 @@ def note_provenance(writer: Writer, here: dict[str, str]) -> None:
     Raises:
         RunFolderError: what is there is damaged, or can't be written.
     """
-    path = writer.folder / "environment.json"
+    path = writer.folder / _NAME
     with setup_lock(writer.folder):
-        before = _read(writer, path)
+        before = read_provenance(writer.folder)
         first = before.made_on[0] if before.made_on else here
         changed = [f"{name} {first.get(name)}, now {here[name]}" for name in here if here[name] != first.get(name)]
         if changed:
@@ -68,13 +69,13 @@ def note_provenance(writer: Writer, here: dict[str, str]) -> None:
             writer.save(path, json.dumps(noted.model_dump(), indent=1).encode())
 
 
-def _read(writer: Writer, path: Any) -> Provenance:
-    if not path.exists():
-        return Provenance()
-    check_inside(writer.folder, path)
-    try:
-        return Provenance.model_validate(read_object(path, "the environment file"))
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{path} is damaged ({describe_errors(error)}); delete it to have it written anew"
-        ) from error
+def read_provenance(folder: Path) -> Provenance:
+    """What a run was made with so far.
+
+    Raises:
+        RunFolderError: the file is damaged, or a link out of the folder.
+    """
+    path, what = folder / _NAME, "the environment file"
+    if not exists(path, what):
+        return Provenance(made_on=())
+    return read_model(Provenance, path, what, "delete it to have it written anew", inside=folder)

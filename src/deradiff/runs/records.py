@@ -1,18 +1,19 @@
 """The lines of a run's journals, one JSON object each."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from deradiff.errors import RunFolderError
-from deradiff.io import parse_object
+from deradiff.io import parse_model, parse_object
 from deradiff.results import RewardInfo
-from deradiff.runs.cells import Cell
-from deradiff.validation import describe_errors
+from deradiff.runs.cells import Cell, Seed
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 R = TypeVar("R", bound=BaseModel)
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Varies = Literal["seed", "lam"]
 
 STATISTICS = ("q", "implicit_reward", "log_weight", "ess", "ancestors")
@@ -49,9 +50,9 @@ class SamplingInfo(BaseModel):
     model_config = _CONFIG
     nfe: int = Field(ge=0)
     nfe_published: int = Field(ge=0)
-    seconds: float = Field(default=0.0, ge=0)
-    lams: tuple[float, ...] = ()
-    tolerance: float | None = None
+    seconds: Finite = Field(default=0.0, ge=0)
+    lams: tuple[Finite, ...] = ()
+    tolerance: Finite | None = None
     spot_checks: tuple[SpotCheck, ...] = ()
 
 
@@ -72,9 +73,9 @@ class CellsRecord(BaseModel):
     kind: Literal["cells"] = "cells"
     keys: tuple[str, ...] = Field(min_length=1)
     prompts: tuple[str, ...]
-    cells: tuple[tuple[int, int, float | None, float], ...]
+    cells: tuple[tuple[int, Seed, Finite | None, Finite], ...]
     sha256: tuple[str, ...]
-    statistics: dict[str, tuple[float | None, ...]] = {}
+    statistics: dict[str, tuple[Finite | None, ...]] = {}
     info: SamplingInfo
     blackened: tuple[int, ...] = ()
 
@@ -106,7 +107,7 @@ class CellsRecord(BaseModel):
             prompts=tuple(prompts),
             cells=tuple((prompts[cell.prompt], *cell[1:]) for cell in cells),
             sha256=tuple(sha256),
-            statistics={name: tuple(values) for name, values in statistics.items()},
+            statistics={name: tuple(map(_finite_or_none, values)) for name, values in statistics.items()},
             info=info,
             blackened=tuple(blackened),
         )
@@ -161,22 +162,17 @@ class ScoreRecord(BaseModel):
         return self
 
 
+def _finite_or_none(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def parse_record(kind: type[R], line: bytes, where: str) -> R:
     """The record in a line.
 
     Raises:
         RunFolderError: it is damaged; says which line, and what to do.
     """
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError:  # read once more, slowly, to say what is wrong
-        fields = parse_object(line, where)
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{where}, is damaged ({describe_errors(error)}); delete that line and run the same command again"
-        ) from error
+    return parse_model(kind, line, f"{where},", "delete that line and run the same command again")
 
 
 def keys_of(line: bytes, where: str) -> list[str]:

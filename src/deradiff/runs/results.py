@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deradiff.errors import RunFolderError
+from deradiff.io import exists, read_whole
 from deradiff.results import Results, RewardInfo
 from deradiff.runs.cells import Cell, image_name, union
 from deradiff.runs.recipe import Recipe
@@ -70,10 +71,10 @@ def journalled_images(store: Store) -> dict[Cell, Image]:
 
 def _on_disk(store: Store, images: list[Image]) -> Image:
     """Which of several versions of an image its file is; the last where it is none or has gone."""
-    try:
-        digest = sha256((store.folder / image_name(images[0].key)).read_bytes()).hexdigest()
-    except OSError:
+    file = store.folder / image_name(images[0].key)
+    if not exists(file, "the image"):
         return images[-1]
+    digest = sha256(read_whole(file, "the image", inside=store.folder)).hexdigest()
     return next((image for image in reversed(images) if image.sha256 == digest), images[-1])
 
 

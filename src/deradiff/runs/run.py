@@ -231,11 +231,14 @@ class Run:
             RewardError: an unknown reward, or one that failed on every image.
             RunFolderError: no image yet, or a damaged one.
         """
+        from deradiff.rewards import check_distinct, reward_name
         from deradiff.runs.scoring import score
 
+        names = [rewards] if isinstance(rewards, str) else list(rewards)
+        check_distinct(names)
         errors = list[PartialScoresError]()
-        for reward in [rewards] if isinstance(rewards, str) else rewards:
-            with _shown(progress, reward, lambda: None) as advance:
+        for reward in names:
+            with _shown(progress, reward_name(reward), lambda: None) as advance:
                 try:
                     score(self.store, reward, advance, device=device or self._device, dtype=dtype)
                 except PartialScoresError as error:  # the other rewards may be fine

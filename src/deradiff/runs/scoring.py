@@ -1,6 +1,5 @@
 """Scoring the images of a run, from their files; scores belong to a cell and the content of its image."""
 
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 
 from deradiff.devices import pick_device
 from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
+from deradiff.io import decode_image, read_whole
 from deradiff.results import RewardInfo
 from deradiff.rewards import Reward, card_of, compute_scores, load_reward, reward_name, unscorable_prompts
 from deradiff.rewards.cache import Image as Scored
@@ -132,20 +131,20 @@ def check_group(reward: Reward, requests: Sequence[Request]) -> None:
         reward.check(sorted({value for request in requests for value in getattr(request, f"{reward.varies}s")}))
 
 
-def read_image(file: Path, digest: str) -> Tensor:
-    """The pixels (3, H, W) in [0, 1] of an image whose file has this sha256.
+def read_image(folder: Path, image: Image) -> Tensor:
+    """The pixels (3, H, W) in [0, 1] of an image of a run folder.
 
     Raises:
-        RunFolderError: it is missing, or has another.
+        RunFolderError: its file is missing, another one than was journalled, or lies outside the folder.
     """
+    file = folder / image_name(image.key)
+    problem, content = "not the file that was journalled", b""
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        problem = error.strerror or str(error)
-    else:
-        if sha256(content).hexdigest() == digest:
-            return to_pixels(PILImage.open(io.BytesIO(content)))
-        problem = "not the file that was journalled"
+        content = read_whole(file, "the image", inside=folder)
+    except RunFolderError as error:
+        problem = str(error)
+    if sha256(content).hexdigest() == image.sha256:
+        return to_pixels(decode_image(content, f"the image {file}", RunFolderError))
     raise RunFolderError(
         f"the image {file} is missing or damaged ({problem}); delete it, run the same deradiff sweep again, then score"
     )
@@ -207,7 +206,7 @@ def _single_records(
     failures |= {image: RewardError(_BLACKENED) for image in images if image.blackened}
     scorable = (image for image in images if image not in failures)
     while batch := list(islice(scorable, _BATCH)):
-        pixels = [read_image(store.folder / image_name(image.key), image.sha256) for image in batch]
+        pixels = [read_image(store.folder, image) for image in batch]
         shown = [Scored(tensor, image.sha256, image.cell.prompt) for tensor, image in zip(pixels, batch, strict=True)]
         try:
             yield _record(name, info, batch, cached_scores(name, reward, shown))
@@ -243,8 +242,7 @@ def _group_records(
         digest = group_hash(image.sha256 for image in group)
         values: list[float] | list[None] = [None] * len(group)
         if metric.unsupported_reason(_values(group, metric)) is None and not any(image.blackened for image in group):
-            files = ((store.folder / image_name(image.key), image.sha256) for image in group)
-            pixels = torch.cat([downsample(read_image(*file)[None], SIDE) for file in files])
+            pixels = torch.cat([downsample(read_image(store.folder, image)[None], SIDE) for image in group])
             values = compute_scores(
                 name,
                 lambda pixels, prompts, group=group: metric.function(pixels, _values(group, metric)),

@@ -18,15 +18,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from deradiff.errors import ConfigError, RunFolderError
+from deradiff.errors import RunFolderError
 from deradiff.io import (
     append_line,
     check_inside,
+    check_replaceable,
     cut_torn_line,
+    exists,
     is_locked,
     locked,
-    parse_object,
+    parse_model,
+    read_errors,
     read_lines,
     read_object,
     regular_files,
@@ -35,6 +39,7 @@ from deradiff.io import (
 from deradiff.runs.cells import WHOLE, Cell, Keys, Request, Shard, blocks, image_name, union, with_news
 from deradiff.runs.recipe import Recipe, check_same_recipe
 from deradiff.runs.records import CellsRecord, ScoreRecord, keys_of, parse_record
+from deradiff.validation import describe_errors
 
 Missing = Callable[[Iterable[Cell]], Iterator[Cell]]
 
@@ -95,7 +100,7 @@ class Store:
     @classmethod
     def exists(cls, folder: Path) -> bool:
         """Whether a folder holds a run."""
-        return (folder / RUN).is_file()
+        return exists(folder / RUN, "the run file")
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
@@ -106,19 +111,19 @@ class Store:
         """
         if not cls.exists(folder):
             raise RunFolderError(f"{folder} is no run folder: it has no {RUN}; make one with deradiff sweep")
-        check_inside(folder, folder / RUN)
-        content = read_object(folder / RUN, "the run file")
+        content = read_object(folder / RUN, "the run file", inside=folder)
         schema, settings = content.get("schema"), content.get("recipe")
         if schema != SCHEMA:
             newer = isinstance(schema, int) and schema > SCHEMA
             remedy = "install a newer deradiff" if newer else "restore it, or give another --out"
             raise RunFolderError(f"{folder / RUN} has schema {schema!r}; this version reads {SCHEMA}: {remedy}")
         try:
-            if not isinstance(settings, dict):
-                raise ConfigError(f"its recipe is {settings!r}; expected an object")
-            return cls(folder, Recipe(**settings))
-        except ConfigError as error:
-            raise RunFolderError(f"{folder / RUN} is damaged ({error}); restore it, or give another --out") from error
+            return cls(folder, Recipe.model_validate(settings))
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{folder / RUN} is damaged ({describe_errors(error, Recipe.model_fields)}); restore it, or give "
+                "another --out"
+            ) from error
 
     @classmethod
     def at(cls, folder: Path, recipe: Recipe) -> "Store":
@@ -155,17 +160,13 @@ class Store:
             RunFolderError: a line is damaged.
         """
         path = self.folder / "requests.jsonl"
-        if not path.exists():
+        if not exists(path, "the requests"):
             return []
         check_inside(self.folder, path)
-        requests = []
-        for number, (_, line) in enumerate(read_lines(path), start=1):
-            where = f"{path}, line {number}"
-            try:
-                requests.append(Request(**parse_object(line, where)))
-            except (ConfigError, TypeError) as error:
-                raise RunFolderError(f"{where}, is damaged ({error}); delete that line") from error
-        return requests
+        return [
+            parse_model(Request, line, f"{path}, line {number},", "delete that line")
+            for number, (_, line) in enumerate(read_lines(path), start=1)
+        ]
 
     def journals(self) -> list[Path]:
         """The journals of cells."""
@@ -206,7 +207,7 @@ class Store:
             RunFolderError: a line is damaged.
         """
         path = self.folder / "rewards.jsonl"
-        if not path.exists():
+        if not exists(path, "the scores"):
             return
         check_inside(self.folder, path)
         for number, (_, line) in enumerate(read_lines(path), start=1):
@@ -219,10 +220,12 @@ class Store:
             RunFolderError: a folder of images is a link out of the run folder.
         """
         home, hashes = self.folder / "images", bytearray()
-        for subfolder in sorted(home.iterdir()) if home.is_dir() else []:
+        with read_errors(home, "the folder"):
+            subfolders = sorted(home.iterdir()) if os.path.isdir(home) else []
+        for subfolder in subfolders:
             check_inside(self.folder, subfolder)
-            if subfolder.is_dir():
-                with os.scandir(subfolder) as entries:
+            if os.path.isdir(subfolder):
+                with read_errors(subfolder, "the folder"), os.scandir(subfolder) as entries:
                     files = [entry for entry in entries if _IMAGE.fullmatch(entry.name)]
                 for entry in files:
                     if entry.is_symlink():
@@ -298,6 +301,7 @@ class Writer:
         """
         with write_errors(self.folder):
             check_inside(self.folder, path.parent)
+            check_replaceable(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = self.parts / path.name
             with part.open("wb") as file:
@@ -347,8 +351,9 @@ def setup_lock(folder: Path) -> Iterator[None]:
 
 def check_folder(folder: Path) -> None:
     """Raise RunFolderError where a folder can't be, because a file is in its way."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
+    with read_errors(folder, "the folder"):
+        existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(existing):
         raise RunFolderError(f"{existing} is a file, so {folder} can't be a run folder; give another --out")
 
 

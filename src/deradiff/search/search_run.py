@@ -8,7 +8,7 @@ import numpy as np
 from deradiff.analysis.criteria import Criteria
 from deradiff.errors import ConfigError, PartialScoresError, first_few
 from deradiff.results import Results
-from deradiff.rewards import check_prompts, load_reward, reward_name, unscorable_prompts
+from deradiff.rewards import check_distinct, check_prompts, load_reward, reward_name, unscorable_prompts
 from deradiff.rewards.group_metrics import GroupMetric
 from deradiff.runs.cells import Request
 from deradiff.runs.results import load_results
@@ -112,6 +112,7 @@ def rewards_to_score(criteria: Criteria, more: Sequence[str] = ()) -> list[str]:
         ConfigError: one that compares images with each other.
         RewardError: an unknown one.
     """
+    check_distinct(more)
     names = [*more, *(name for name in criteria.rewards if name not in map(reward_name, more))]
     for name in names:
         if isinstance(load_reward(name), GroupMetric):

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from deradiff.analysis.criteria import Criteria
-from deradiff.errors import ConfigError, RunFolderError
-from deradiff.io import check_inside, read_object, write_whole
+from deradiff.errors import RunFolderError
+from deradiff.io import exists, read_model, write_whole
 from deradiff.results import Results
+from deradiff.runs.cells import Seed
 from deradiff.search.search import SearchResult, estimate_lam, search_result
 from deradiff.search.settings import make_grid
 from deradiff.validation import ValidatedModel
@@ -29,9 +31,9 @@ class SearchState(ValidatedModel):
     """
 
     schema_version: int = SCHEMA
-    max_lam: float
+    max_lam: float = Field(gt=0, allow_inf_nan=False)
     prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
 
 
 def read_state(folder: Path) -> SearchState | None:
@@ -41,14 +43,9 @@ def read_state(folder: Path) -> SearchState | None:
         RunFolderError: the file is damaged, or of a newer version.
     """
     path = folder / NAME
-    if not path.exists():
+    if not exists(path, "the search file"):
         return None
-    check_inside(folder, path)
-    fields = read_object(path, "the search file")
-    try:
-        state = SearchState(**fields)
-    except ConfigError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); delete it, and search again") from error
+    state = read_model(SearchState, path, "the search file", "delete it, and search again", inside=folder)
     if state.schema_version != SCHEMA:
         raise RunFolderError(
             f"{path} has schema {state.schema_version}; this version reads {SCHEMA}: install a newer deradiff"

@@ -1,0 +1,36 @@
+"""How pages are made of templates: every text in them is made `printable` and escaped, whoever wrote it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from deradiff.errors import printable
+
+_FOLDER = Path(__file__).parent
+
+
+def render(name: str, values: Mapping[str, Any], folders: Sequence[Path] = ()) -> bytes:
+    """A page, self-contained with plotly.
+
+    Args:
+        name: of the template.
+        values: of its variables.
+        folders: to look in before the report's own.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([*folders, _FOLDER]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_printable,
+    )
+    return environment.get_template(name).render(**values, plotly=Markup(get_plotlyjs())).encode()
+
+
+def _printable(value: Any) -> Any:
+    is_text = isinstance(value, str) and not isinstance(value, Markup) and not value.startswith("data:")
+    return printable(value) if is_text else value
