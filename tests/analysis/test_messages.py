@@ -302,7 +302,7 @@ def test_several_guards_hold_and_several_objectives_are_hacked() -> None:
 def test_the_best_estimate_is_no_nearer_than_the_lam_whose_gain_is_told() -> None:
     """Whatever the text names as the lam to settle is also the lam that is likelier than not."""
     named = 0
-    for seed in range(40):
+    for seed in range(12):
         run = sweep({"proxy": 0.05 * RISE, "gold": FLAT}, noise=0.15, rng_seed=seed, rewards=NONE)
         answer = choose(run, GOLD)
         best = answer.lams_by_risk[0.5]
@@ -310,7 +310,7 @@ def test_the_best_estimate_is_no_nearer_than_the_lam_whose_gain_is_told() -> Non
         if answer.settled_by is not None:
             assert answer.lam < answer.settled_by[0] <= best
         named += answer.candidate > answer.lam == 0
-    assert named > 5  # of these the text told a gain, and a best estimate of 0 beside it
+    assert named > 2  # of these the text told a gain, and a best estimate of 0 beside it
 
 
 def test_at_the_risk_of_the_best_estimate_nothing_is_called_shown() -> None:

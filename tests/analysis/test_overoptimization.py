@@ -37,10 +37,10 @@ def most(share: float, runs: int) -> float:
 
 
 @pytest.mark.parametrize("kind", ["normal", "exponential"])
-@pytest.mark.parametrize("prompts", [10, 16, 24])
+@pytest.mark.parametrize("prompts", [10, 24])
 def test_false_alarms_are_as_rare_as_claimed(kind: str, prompts: int) -> None:
     """One held-out reward changes by a factor a prompt, 0 on average, times lam; the objective rises for sure."""
-    runs, rng, lams = 150, np.random.default_rng([prompts, 1]), np.array([0, 0.5, 1.0])
+    runs, rng, lams = 80, np.random.default_rng([prompts, 1]), np.array([0, 0.5, 1.0])
     false = 0
     for _ in range(runs):
         gold = noise(kind, rng, (prompts, 1, 1)) * lams + 0.3 * rng.normal(size=(prompts, 1, 3))

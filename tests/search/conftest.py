@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from tests.runs.subject import save_models
 
-from deradiff.search import search, state, surrogate
+from deradiff.search import kernels, search, state, surrogate
 from deradiff.search.search import estimate_lam
 
 DRAWS = 12
@@ -19,6 +19,8 @@ def quick() -> Iterator[int]:
         for module in (search, state):
             patched.setattr(module, "estimate_lam", partial(estimate_lam, n_samples=DRAWS))
         patched.setattr(surrogate, "FIT", 30)
+        patched.setattr(kernels, "SIZES", "fixed")
+        patched.setattr(kernels, "LENGTHS", "fixed")
         yield DRAWS
 
 
