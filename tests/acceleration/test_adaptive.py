@@ -35,7 +35,7 @@ def held(it: Subject) -> None:
         assert error(tight, exact).max() < 1e-3
         near, fewer = through(handle, Adaptive(0.05), lambda: run(it), lams=len(LAMS))
         assert error(near, exact).mean() < 0.2  # networks of random weights are rough
-        assert fewer.calls < 0.85 * budget.calls
+        assert fewer.nfe < 0.85 * budget.nfe
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -36,7 +36,7 @@ def test_the_ends_stay_exact_and_the_middle_near(name: str) -> None:
             for end in (0, 2):
                 assert near(got[end::3], plain[end::3])
             errors.append(error(got, plain)[1::3].mean())
-            counts.append(budget.calls)
+            counts.append(budget.nfe)
         assert errors[0] < 1e-4 < errors[1] < 0.05
         assert 1e-4 < errors[2] < 0.2
         # the first two steps, then every refresh-th and the last
