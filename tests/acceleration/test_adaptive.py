@@ -3,12 +3,12 @@
 import diffusers
 import pytest
 import torch
-from tests.realignment.subject import Subject, known, subject
+from tests.realignment.pipelines import Subject, known, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive
 
-from .subject import attach, error, sweep, through
+from .sweeps import attach, error, sweep, through
 
 LAMS = (0.0, 0.5, 1.0, 1.5)
 STEPS = 10

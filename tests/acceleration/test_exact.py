@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 from tests.realignment import loras
-from tests.realignment.subject import known, near, replaced, subject
+from tests.realignment.pipelines import known, near, replaced, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive, Budget, Exact, Reuse
 from deradiff.errors import RealignError
 from deradiff.realignment import sweeping
 
-from .subject import IMAGES, LAMS, attach, sweep, through
+from .sweeps import IMAGES, LAMS, attach, sweep, through
 
 # By how many calls a step makes of the denoiser.
 STACKED = ("sd", "sdxl", "instruct_pix2pix", "sd_controlnet", "sd_ip_adapter", "sd_pag", "dit", "pixart_alpha")
@@ -87,7 +87,7 @@ def test_lora_anchors_go_through_it_too(ensemble: Any) -> None:
         assert budget.nfe == IMAGES * (2 + 4 * (len(it.pipe.scheduler.timesteps) - 1))
 
 
-def test_lams_of_any_number_and_place() -> None:
+def test_lams_of_any_number_and_index() -> None:
     it = known("sd")
     for lams in ((0.0,), (1.0,), (2.0,), (0.3, 1.5), (-0.5, 0.0, 0.2, 0.9, 1.0, 1.3)):
         with attach(it, lams) as handle:

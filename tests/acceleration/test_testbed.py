@@ -14,7 +14,7 @@ from deradiff import testbed
 from deradiff.acceleration import Adaptive, Exact, Policy, Reuse
 from deradiff.realignment import Handle
 
-from .subject import error, through
+from .sweeps import error, through
 
 LAMS = (0.0, 0.25, 0.5, 1.0, 1.5)
 STEPS = 20

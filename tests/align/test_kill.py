@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests import processes
 from tests.zoo import ZOO
 
-from .subject import preferences
+from .trainings import preferences
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 STEPS = 24

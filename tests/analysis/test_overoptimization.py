@@ -189,7 +189,7 @@ def test_what_happens_below_the_reference_is_no_hacking() -> None:
     assert not raised(run)
 
 
-def test_several_objectives_are_told_apart() -> None:
+def test_several_objectives_are_distinguished() -> None:
     run = sweep({"proxy": RISE, "other": -RISE, "gold": COLLAPSE})
     assert {alarm.objective for alarm in raised(run, ["proxy", "other"])} == {"proxy"}
 
@@ -222,7 +222,7 @@ def test_prompts_without_all_lams_are_left_out_and_lams_that_few_prompts_have() 
     assert listed(table(gaps, LAMS)) == []  # no prompt has all lams
 
 
-def test_counts_of_which_all_agree_are_no_surer_than_prompts_can_tell() -> None:
+def test_counts_of_which_all_agree_are_no_surer_than_prompts_can_show() -> None:
     """All ten prompts fall by one level of five: another kind of prompt may rise."""
     steps = np.repeat(np.arange(3, 5.0), 5)[:, None, None] - np.array([0, 0, 1.0])
     run = table({"proxy": np.arange(10.0)[:, None, None] ** 0.5 + [0, 1, 2.2], "gold": steps}, (0.0, 1.0, 2.0))

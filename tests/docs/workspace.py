@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs.subject import save_models
+from tests.runs.small_runs import save_models
 from torch import Tensor
 
 import deradiff

@@ -20,7 +20,7 @@ from deradiff.errors import AnchorError
 from . import loras
 from .hub import serving
 from .original_names import original_weights
-from .subject import Subject, known, replaced
+from .pipelines import Subject, known, replaced
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_named(location: dict[str, Any], words: str, tmp_pa
         deradiff.realign(known("sd").pipe, tmp_path, **location)
 
 
-def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> None:
+def test_several_loras_in_a_folder_are_distinguished_by_name(tmp_path: Path) -> None:
     it = known("sd")
     for name in ("one", "two"):
         file = loras.save(it.pipe, "unet", tmp_path / name) / "pytorch_lora_weights.safetensors"
@@ -107,7 +107,7 @@ def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> Non
 SCRIPT = """
 import json, sys, deradiff
 from deradiff.runs.fingerprint import fingerprint
-from tests.realignment.subject import known
+from tests.realignment.pipelines import known
 it = known("sd")
 for name, location in json.loads(sys.argv[1]):
     try:
