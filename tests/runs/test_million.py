@@ -120,7 +120,7 @@ def test_many_images_in_bounded_memory(tmp_path: Path) -> None:
     assert told["largest shard"] <= CELLS / SHARDS + 2 * SIZE
     assert told["to do"] == CELLS - HALF
     assert told["complete"] is False
-    assert told["MB"] <= 75
+    assert told["MB"] <= 56
 
 
 if __name__ == "__main__":
