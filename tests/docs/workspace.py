@@ -47,7 +47,7 @@ def furnish(folder: Path) -> None:
 def rewards_at_hand() -> Iterator[None]:
     """Inside the block the published rewards are statistics of pixels."""
 
-    def entries(group: str, **named: str) -> Any:
+    def entries(group: str, **named: Any) -> Any:
         if named.get("name") in PUBLISHED:
             return [EntryPoint(named["name"], f"{__name__}:brightness", group)]
         return entry_points(group=group, **named)

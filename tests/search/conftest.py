@@ -15,14 +15,19 @@ DRAWS = 12
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[int]:
-    """Fewer draws, a kernel that isn't fitted, and no advice on prompts; how many draws."""
+    """Fewer draws, and a kernel that isn't fitted; how many draws."""
     with pytest.MonkeyPatch.context() as patched:
         for module in (search, state):
             patched.setattr(module, "estimate_lam", partial(estimate_lam, n_samples=DRAWS))
-        patched.setattr(recommend, "prompts_to_show", lambda tests: None)
         patched.setattr(kernels, "SIZES", "fixed")
         patched.setattr(kernels, "LENGTHS", "fixed")
         yield DRAWS
+
+
+@pytest.fixture
+def no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many prompts would settle a lam isn't worked out: it takes as long as the search."""
+    monkeypatch.setattr(recommend, "prompts_to_show", lambda tests: None)
 
 
 @pytest.fixture(scope="session")

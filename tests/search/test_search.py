@@ -25,7 +25,7 @@ from deradiff.search.settings import make_grid
 
 POINTS = len(GRID)
 WIDE = Guard("gold", margin=5.0)
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "no_advice")
 
 
 def gaps(found: SearchResult) -> np.ndarray:

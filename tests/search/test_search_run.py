@@ -31,7 +31,7 @@ from deradiff.search.search_run import rewards_to_score, search_run
 from deradiff.search.state import answer_searched, read_state
 
 Models = tuple[str, str]
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "no_advice")
 
 
 class Whole(NamedTuple):
