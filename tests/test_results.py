@@ -113,7 +113,7 @@ def test_axes_that_are_none_are_refused(axes: dict[str, Any], told: str) -> None
         Results(**{"prompts": ["a"], "seeds": [0], "lams": [0, 1], "scores": {}, **axes})
 
 
-def test_an_image_that_is_not_there_is_told() -> None:
+def test_an_image_that_is_not_there_is_reported() -> None:
     images = table().images.copy()
     images[1, 0, 2] = ""
     gap = table(images=images)

@@ -92,7 +92,7 @@ def test_an_alarm_is_among_what_it_keeps_to(tmp_path: Path) -> None:
     assert answer.lam == answer.raised_alarms[0].onset < 2
 
 
-def test_each_trial_tells_all_that_is_known_of_its_lam(tmp_path: Path) -> None:
+def test_each_trial_shows_all_that_is_known_of_its_lam(tmp_path: Path) -> None:
     results = run(images=np.full((8, 4, 5), "x.png", dtype=object))
     write(results, RISES, tmp_path / "s.db")
     for index, trial in enumerate(loaded(tmp_path / "s.db").trials):
@@ -153,7 +153,7 @@ def test_a_study_is_of_an_answer_for_the_same_lams(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("s.csv", "s", "."):
         with pytest.raises(ConfigError, match=r"ends in \.db"):
             write(run(), RISES, tmp_path / name)

@@ -49,7 +49,7 @@ def test_a_handle_takes_no_misspelled_attribute_and_is_found_again() -> None:
         deradiff.handle_of(pipe)
     with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5) as handle:
         assert deradiff.handle_of(pipe) is handle
-        with pytest.raises(AttributeError, match="lams"):
+        with pytest.raises(AttributeError, match=r"no attribute .lams.; did you mean lam\?"):
             handle.lams = 0.5  # pyright: ignore[reportAttributeAccessIssue]
         assert handle.lam == 0.5
         assert handle.policy == deradiff.Exact()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.laws import schedules
 from tests.realignment import loras
-from tests.realignment.subject import subject
+from tests.realignment.pipelines import subject
 from tests.zoo import ZOO, anchor_of
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def at_random(pixels: Tensor, prompts: Any) -> Tensor:
     ("reward", "broken"),
     [(in_place, "changed its pixels"), (of_the_batch, "alone and"), (at_random, "the second time")],
 )
-def test_a_reward_that_breaks_a_law_is_told(reward: Callable[..., Tensor], broken: str) -> None:
+def test_a_reward_that_breaks_a_law_is_reported(reward: Callable[..., Tensor], broken: str) -> None:
     with pytest.raises(AssertionError, match=broken):
         check_reward(reward)
 
@@ -61,7 +61,7 @@ def test_schedulers_of_diffusers_pass(name: str) -> None:
     check_scheduler(schedules.fresh(name))
 
 
-def test_a_scheduler_that_is_said_to_draw_no_noise_is_told() -> None:
+def test_a_scheduler_that_is_said_to_draw_no_noise_is_reported() -> None:
     kind = type("Quiet", (schedules.fresh("DDPM").__class__,), {})
     deradiff.register_scheduler(kind)
     with pytest.raises(AssertionError, match="do not draw noise"):
@@ -88,7 +88,7 @@ class Lazy:
         return step
 
 
-def test_a_policy_that_errs_is_told() -> None:
+def test_a_policy_that_errs_is_reported() -> None:
     with pytest.raises(AssertionError, match="mean relative error"):
         check_policy(Lazy(), DDIM())
 
@@ -110,7 +110,7 @@ def call_of(unet: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (sample, torch.tensor(10)), {"encoder_hidden_states": states, "return_dict": False}
 
 
-def test_the_ensemble_of_a_full_anchor_passes_and_one_of_the_wrong_model_is_told() -> None:
+def test_the_ensemble_of_a_full_anchor_passes_and_one_of_the_wrong_model_is_reported() -> None:
     pipe: Any = ZOO["sd"].build()
     anchor = anchor_of(pipe.unet)
     built = build_ensemble("unet", pipe.unet, [Anchor(name="full", module=anchor, undo=lambda: None)], "separate")
@@ -121,7 +121,7 @@ def test_the_ensemble_of_a_full_anchor_passes_and_one_of_the_wrong_model_is_told
         check_ensemble(wrong, [pipe.unet, anchor], *call_of(pipe.unet))
 
 
-def test_the_acquisition_of_a_search_passes_and_one_that_repeats_is_told() -> None:
+def test_the_acquisition_of_a_search_passes_and_one_that_repeats_is_reported() -> None:
     check_acquisition(next_block)
 
     def repeating(known: np.ndarray, *others: Any) -> SampleBlock:

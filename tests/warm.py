@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 
 import torch
-from tests.align.subject import pipeline, preferences, settings
-from tests.runs.subject import AXES, recipe_of, save_models, sweep
+from tests.align.trainings import pipeline, preferences, settings
+from tests.runs.small_runs import AXES, recipe_of, save_models, sweep
 from tqdm import tqdm
 
 from deradiff.align import align

@@ -131,7 +131,7 @@ def _sampled(pipe: Any, anchor: Any, policy: Policy) -> tuple[Tensor, int]:
     anchor.scheduler = pipe.scheduler
     with realign(pipe, anchor, lams) as handle, sweeping(handle, len(_LAMS), policy, budget):
         points = pipe(len(lams), num_inference_steps=_STEPS, generator=generators).images
-    return points, budget.calls
+    return points, budget.nfe
 
 
 def check_ensemble(

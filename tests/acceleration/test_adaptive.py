@@ -3,12 +3,12 @@
 import diffusers
 import pytest
 import torch
-from tests.realignment.subject import Subject, known, subject
+from tests.realignment.pipelines import Subject, known, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive
 
-from .subject import attach, error, sweep, through
+from .sweeps import attach, error, sweep, through
 
 LAMS = (0.0, 0.5, 1.0, 1.5)
 STEPS = 10
@@ -35,7 +35,7 @@ def held(it: Subject) -> None:
         assert error(tight, exact).max() < 1e-3
         near, fewer = through(handle, Adaptive(0.05), lambda: run(it), lams=len(LAMS))
         assert error(near, exact).mean() < 0.2  # networks of random weights are rough
-        assert fewer.calls < 0.85 * budget.calls
+        assert fewer.nfe < 0.85 * budget.nfe
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 from tests.realignment import loras
-from tests.realignment.subject import known, near, replaced, subject
+from tests.realignment.pipelines import known, near, replaced, subject
 
 import deradiff
 from deradiff.acceleration import Adaptive, Budget, Exact, Reuse
 from deradiff.errors import RealignError
 from deradiff.realignment import sweeping
 
-from .subject import IMAGES, LAMS, attach, sweep, through
+from .sweeps import IMAGES, LAMS, attach, sweep, through
 
 # By how many calls a step makes of the denoiser.
 STACKED = ("sd", "sdxl", "instruct_pix2pix", "sd_controlnet", "sd_ip_adapter", "sd_pag", "dit", "pixart_alpha")
@@ -41,7 +41,7 @@ def test_it_equals_the_plain_hook_and_counts_what_has_weight(name: str, first: i
         got, budget = through(handle, Exact(), lambda: sweep(it))
         assert near(got, plain)
         # the first step once for all lams, then lam = 0 and 1 through one network and 0.5 through two
-        assert budget.calls == IMAGES * (2 * first + 4 * (calls - first))
+        assert budget.nfe == IMAGES * (2 * first + 4 * (calls - first))
         again, _ = through(handle, Reuse(1), lambda: sweep(it))
         assert near(again, plain)
     reference = sweep(it)
@@ -61,7 +61,7 @@ def test_calls_that_cannot_be_taken_apart_run_whole_or_are_refused(name: str) ->
         plain = sweep(it)
         got, budget = through(handle, Exact(), lambda: sweep(it))
         assert torch.equal(got, plain)
-        assert budget.calls == 2 * IMAGES * len(LAMS) * calls
+        assert budget.nfe == 2 * IMAGES * len(LAMS) * calls
         for policy in (Reuse(2), Adaptive(0.1)):
             with pytest.raises(RealignError, match=f"{WHOLE[name]}.*use policy=Exact"):
                 through(handle, policy, lambda: sweep(it))
@@ -84,10 +84,10 @@ def test_lora_anchors_go_through_it_too(ensemble: Any) -> None:
         got, budget = through(handle, Exact(), lambda: sweep(it))
         assert near(got, plain)
         assert not near(got[1], got[0])
-        assert budget.calls == IMAGES * (2 + 4 * (len(it.pipe.scheduler.timesteps) - 1))
+        assert budget.nfe == IMAGES * (2 + 4 * (len(it.pipe.scheduler.timesteps) - 1))
 
 
-def test_lams_of_any_number_and_place() -> None:
+def test_lams_of_any_number_and_index() -> None:
     it = known("sd")
     for lams in ((0.0,), (1.0,), (2.0,), (0.3, 1.5), (-0.5, 0.0, 0.2, 0.9, 1.0, 1.3)):
         with attach(it, lams) as handle:
@@ -118,7 +118,7 @@ def test_out_of_memory_halves_what_runs_at_once_and_goes_on(policy: Any, caplog:
         got, budget = through(handle, policy, lambda: sweep(it), limit=6)
         small.hook.remove()
         assert near(got, roomy)
-        assert budget.calls == asked.calls
+        assert budget.nfe == asked.nfe
         assert budget.limit < 3
         assert max(small.seen) <= 2 * 6
         assert max(small.seen[small.seen.index(max(small.seen)) + 4 :]) <= 4
@@ -152,7 +152,7 @@ def test_a_sweep_gives_back_the_policy_and_the_budget_that_were_there() -> None:
         budget = Budget()
         with sweeping(handle, 3, Exact(), budget), sweeping(handle, 3, Reuse(3), Budget()):
             sweep(it)
-        assert budget.calls == 0
+        assert budget.nfe == 0
 
 
 def test_only_the_exact_policy_takes_several_anchors_and_none_mixed_weights() -> None:

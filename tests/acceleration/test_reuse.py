@@ -7,14 +7,14 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.realignment.subject import Subject, known, near, subject
+from tests.realignment.pipelines import Subject, known, near, subject
 from torch import Tensor
 
 import deradiff
 from deradiff.acceleration import Adaptive, Exact, Policy, Reuse
 from deradiff.errors import RealignError
 
-from .subject import IMAGES, attach, error, sweep, through
+from .sweeps import IMAGES, attach, error, sweep, through
 
 STEPS = 12
 POLICIES = [Reuse(3), Adaptive(0.02)]
@@ -36,7 +36,7 @@ def test_the_ends_stay_exact_and_the_middle_near(name: str) -> None:
             for end in (0, 2):
                 assert near(got[end::3], plain[end::3])
             errors.append(error(got, plain)[1::3].mean())
-            counts.append(budget.calls)
+            counts.append(budget.nfe)
         assert errors[0] < 1e-4 < errors[1] < 0.05
         assert 1e-4 < errors[2] < 0.2
         # the first two steps, then every refresh-th and the last
@@ -177,7 +177,7 @@ def test_tolerance_is_a_share(given: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", ["adaptive", 0.01, Adaptive, Reuse])
-def test_what_is_no_policy_is_told_and_nothing_stays_attached(policy: Any) -> None:
+def test_what_is_no_policy_is_reported_and_nothing_stays_attached(policy: Any) -> None:
     it = known("sd")
     with pytest.raises(RealignError, match=r"expected Exact\(\), Reuse\(3\) or Adaptive\(0.01\)"):
         deradiff.realign(it.pipe, it.anchors, policy=policy)

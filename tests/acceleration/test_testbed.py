@@ -14,7 +14,7 @@ from deradiff import testbed
 from deradiff.acceleration import Adaptive, Exact, Policy, Reuse
 from deradiff.realignment import Handle
 
-from .subject import error, through
+from .sweeps import error, through
 
 LAMS = (0.0, 0.25, 0.5, 1.0, 1.5)
 STEPS = 20
@@ -34,7 +34,7 @@ class Bed:
         with self.handle.recording() if watched else nullcontext():
             latents, budget = through(self.handle, policy, lambda: self._call(images), lams=len(LAMS))
         path_kl = self.handle.paths.path_kl if watched and self.handle.paths else None
-        return latents, budget.calls, torch.zeros(len(latents)) if path_kl is None else path_kl
+        return latents, budget.nfe, torch.zeros(len(latents)) if path_kl is None else path_kl
 
     def _call(self, images: Sequence[int]) -> Tensor:
         settings = {"num_inference_steps": STEPS, "guidance_scale": 1.0, "output_type": "latent", "return_dict": False}

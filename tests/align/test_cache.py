@@ -12,7 +12,7 @@ from deradiff.align.cache import Cache, encode_image
 from deradiff.errors import AlignError
 from deradiff.sampling import to_pixels
 
-from .subject import PROMPTS, SIDE, pipeline, preferences, settings
+from .trainings import PROMPTS, SIDE, pipeline, preferences, settings
 
 
 def filled(tmp_path: Path, pipe: Any) -> Cache:

@@ -27,7 +27,7 @@ def test_a_converted_beta_trains_the_same_model() -> None:
         assert convert_beta(beta, kl, source, ELEMENTS) == pytest.approx(2000)
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_reported() -> None:
     with pytest.raises(AlignError, match="called 'kto'; choose from kl, sdxl-script, sd15-script"):
         get_convention("kto", DDPMScheduler())
 

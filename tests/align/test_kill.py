@@ -16,7 +16,7 @@ from tests.zoo import ZOO
 
 from deradiff.align.processes import launcher_note
 
-from .subject import preferences
+from .trainings import preferences
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 STEPS = 24

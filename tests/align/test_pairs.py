@@ -208,7 +208,7 @@ def test_nothing_to_learn_from_is_refused_with_counts(folder: Path) -> None:
         read_pairs(folder)
 
 
-def test_missing_columns_are_told(folder: Path) -> None:
+def test_missing_columns_are_reported(folder: Path) -> None:
     file = write_table(folder / "pairs.csv", [("x", "10.png")], ("prompt", "winner"))
     with pytest.raises(
         AlignError, match=rf"{re.escape(str(file))} has .*'winner'\]; expected prompt, chosen, rejected"
@@ -226,7 +226,7 @@ def test_images_are_read_when_asked_for_and_known_by_their_bytes(folder: Path) -
             data.image(data.pairs[0].chosen)
 
 
-def test_an_image_in_a_table_that_was_changed_is_told(tmp_path: Path) -> None:
+def test_an_image_in_a_table_that_was_changed_is_reported(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(picked(0, 3)), tmp_path / "p.parquet")
     data = read_pairs(tmp_path)
     for rows in (picked(1, 3), picked(0, 1)):

@@ -23,7 +23,7 @@ from deradiff.align.trainer import check_training
 from deradiff.anchor.source import card_of
 from deradiff.errors import AlignError, DeradiffError
 
-from .subject import PROMPTS, pipeline, preferences, settings
+from .trainings import PROMPTS, pipeline, preferences, settings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -170,7 +170,7 @@ def test_another_beta_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         ({"learning_rate": 1e30}, "not a number|the loss is nan|the loss is inf"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_settings_that_cannot_work_are_reported(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(DeradiffError, match=told):
         trained(tmp_path / "anchor", **changes)
     assert not (tmp_path / "anchor" / WEIGHTS).exists()
@@ -185,7 +185,7 @@ def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tracker", "told"), [("nonsense", "nonsense"), ("comet_ml", "pip install comet_ml")])
-def test_trackers_that_cannot_be_had_are_told(tmp_path: Path, tracker: str, told: str) -> None:
+def test_trackers_that_cannot_be_had_are_reported(tmp_path: Path, tracker: str, told: str) -> None:
     pairs = preferences(tmp_path / "pairs")
     with pytest.raises(AlignError, match=told):
         align(pipeline(), pairs, tmp_path / "anchor", settings(), card={}, tracker=tracker)
@@ -207,7 +207,7 @@ def train_on_full_disk(folder: Path) -> str:
     return str(error.value)
 
 
-def test_a_disk_that_refuses_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_is_reported_and_nothing_is_lost(tmp_path: Path) -> None:
     """The largest file that may be written shrinks: too small for the checkpoint, then for the anchor."""
     trained(tmp_path / "whole")
     error = processes.call(train_on_full_disk, tmp_path / "cut")
@@ -229,7 +229,7 @@ def test_what_is_in_the_way_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "model/writing").exists()
 
 
-def test_a_damaged_checkpoint_is_told_and_a_lost_log_hinders_nothing(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_a_lost_log_hinders_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "anchor", stop=4)
     (tmp_path / "anchor/log.jsonl").unlink()
@@ -254,7 +254,7 @@ def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
         ({"component": "nope"}, "nope"),
     ],
 )
-def test_what_training_would_refuse_is_told_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_what_training_would_refuse_is_reported_before(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     trained(tmp_path / "anchor")
     card = {"reference": "sd"}
     check_training(pipeline(), tmp_path / "anchor", settings(), card=card)

@@ -100,7 +100,7 @@ def test_a_share_is_of_the_size_of_the_reference(level: float) -> None:
     assert margin.share == 0.1
 
 
-def test_where_no_margin_can_be_told_one_is_asked_for() -> None:
+def test_where_no_margin_can_be_inferred_one_is_asked_for() -> None:
     flat = table({"r": np.zeros((4, 2, 2))}, (0.0, 1.0))
     with pytest.raises(ResultsError, match="say what it may lose, such as r:-1%"):
         resolve_margin(flat, Guard("r"))

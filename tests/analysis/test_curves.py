@@ -193,7 +193,7 @@ def test_the_lowest_and_highest_score_are_known_of_counts_or_declared() -> None:
     ],
     ids=["counts", "levels", "measures", "same-images", "ties"],
 )
-def test_counts_are_told_from_measures(scores: Floats, discrete: bool) -> None:
+def test_counts_are_distinguished_from_measures(scores: Floats, discrete: bool) -> None:
     assert is_discrete(np.asarray(scores, dtype=float), 0) == discrete
 
 

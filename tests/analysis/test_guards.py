@@ -246,7 +246,7 @@ def test_identical_images_are_shown_to_hold_only_as_far_as_prompts_go() -> None:
     assert shown(table({"gold": same}, (0.0, 0.5, 1.0)), guard) == [0, 0.5, 1]
 
 
-def test_what_each_guard_may_lose_is_told() -> None:
+def test_what_each_guard_may_lose_is_reported() -> None:
     run = sweep({"gold": COLLAPSE + 5, "silver": COLLAPSE + 5})
     guards = Guard("gold", margin=0.01, relative=True), Guard("silver", margin=0.25, both=True)
     texts = [own.text for own in make_constraints(run, make_criteria("proxy", guards))]

@@ -135,7 +135,7 @@ def test_a_gap_is_as_if_the_image_had_not_been_drawn() -> None:
 
 
 @pytest.mark.parametrize("prompts", [0, 1])
-def test_fewer_than_two_prompts_tell_nothing(prompts: int) -> None:
+def test_fewer_than_two_prompts_show_nothing(prompts: int) -> None:
     values = np.full((4, 1, 1), np.nan)
     values[:prompts] = 3.0
     sample = prompt_means(values)

@@ -25,7 +25,7 @@ def choose(run: Results, *guards: Guard, **asked: Any) -> Recommendation:
     return recommend(run, "proxy", list(guards), **asked)
 
 
-def test_a_settled_lam_is_told_with_its_beta_what_holds_and_the_risk() -> None:
+def test_a_settled_lam_is_reported_with_its_beta_what_holds_and_the_risk() -> None:
     answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}, rewards=NONE), GOLD, risk=0.1)
     assert messages.headline(answer) == "lam: 1 (beta 0.1): gold loses at most 0.3, shown at 10% risk"
     assert messages.headline(answer, "guidance 7").startswith("lam at guidance 7: 1 (beta 0.1): ")
@@ -49,7 +49,7 @@ def test_reasons_give_the_figures_of_the_candidate() -> None:
     assert "above the anchor's in" in " ".join(messages.reasons(best))
 
 
-def test_several_objectives_are_told_each_with_the_pareto_set() -> None:
+def test_several_objectives_are_reported_each_with_the_pareto_set() -> None:
     lams = np.array(LAMS)
     run = sweep({"a": -((lams - 0.5) ** 2), "b": -((lams - 1.5) ** 2)}, noise=0.001)
     told = " ".join(messages.reasons(recommend(run, ["a", "b"])))
@@ -102,7 +102,7 @@ def test_other_risks_stand_side_by_side_with_the_interval_of_lam() -> None:
     assert f"the best of these lams is {low:g} (95 % confidence)." in messages.by_risk(alone)
 
 
-def test_what_would_settle_it_is_told_where_something_is_open() -> None:
+def test_what_would_settle_it_is_reported_where_something_is_open() -> None:
     """Six prompts leave open what the guard loses; many that are clean leave nothing."""
     curves = {"proxy": RISE, "gold": FLAT}
     few = choose(sweep(curves, prompts=6, noise=0.4, rewards=NONE), Guard("gold", margin=0.6), prefer="best")
@@ -119,7 +119,7 @@ def test_what_would_settle_it_is_told_where_something_is_open() -> None:
     assert "These 6 prompts can't say how many" in str(messages.to_settle(unknown))
 
 
-def test_an_alarm_is_told_with_its_figures_and_what_it_assumes() -> None:
+def test_an_alarm_is_reported_with_its_figures_and_what_it_assumes() -> None:
     answer = choose(sweep({"proxy": RISE, "gold": COLLAPSE}))
     (alarm,) = answer.raised_alarms
     told = messages.alarm_sentence(alarm, 12)
@@ -132,7 +132,7 @@ def test_an_alarm_is_told_with_its_figures_and_what_it_assumes() -> None:
     assert "p = 0.012" in messages.alarm_sentence(dataclasses.replace(alarm, p_value=0.0123), 29)
 
 
-def test_a_drift_is_told_as_one() -> None:
+def test_a_drift_is_reported_as_one() -> None:
     run = sweep({"proxy": RISE, "edges": 4 + np.array(LAMS)}, noise=0.02, level=0.1, rewards=STEADY)
     answer = choose(run)
     (alarm,) = answer.raised_alarms
@@ -141,7 +141,7 @@ def test_a_drift_is_told_as_one() -> None:
     assert f"(it changes by {alarm.change}; p < 0.001) while proxy rises by {alarm.rise}." in told
 
 
-def test_a_silent_alarm_tells_how_near_it_was() -> None:
+def test_a_silent_alarm_shows_how_near_it_was() -> None:
     """Each drops by 0.2 from lam = 1 on; what differs is the noise, so how near it is."""
     step = np.where(np.array(LAMS) > 1, -0.2, 0)
     run = sweep({"proxy": RISE, "near": step, "far": step}, prompts=10, seeds=1, noise=0.25, rng_seed=2)
@@ -165,7 +165,7 @@ def test_a_silent_alarm_tells_how_near_it_was() -> None:
         (sweep({"proxy": FLAT[:2], "gold": FLAT[:2]}, lams=(-1.0, 0.0)), "needs a lam above 0"),
     ],
 )
-def test_where_no_alarm_could_be_raised_that_is_told_and_nothing_of_silence(run: Results, words: str) -> None:
+def test_where_no_alarm_could_be_raised_that_is_reported_and_nothing_of_silence(run: Results, words: str) -> None:
     answer = choose(run)
     assert (answer.alarms, messages.no_alarm_message(answer)) == ((), None)
     assert any(words in warning for warning in messages.warnings(answer))
@@ -233,14 +233,14 @@ def test_warnings(curves: Mapping[str, Floats], made: dict[str, Any], guards: tu
     assert any(re.search(words, warning) for warning in told), told
 
 
-def test_an_objective_that_is_the_same_at_every_lam_is_told() -> None:
+def test_an_objective_that_is_the_same_at_every_lam_is_reported() -> None:
     run = sweep({"proxy": RISE, "gold": FLAT})
     answer = choose(dataclasses.replace(run, scores={**run.scores, "proxy": np.ones(run.shape)}), GOLD)
     assert answer.lam == 0
     assert "proxy is the same at every lam: these scores can't choose a lam." in messages.warnings(answer)
 
 
-def test_a_counted_guard_with_too_few_prompts_is_told_how_many_it_takes() -> None:
+def test_a_counted_guard_with_too_few_prompts_is_reported_how_many_it_takes() -> None:
     run = table(
         {"proxy": np.random.default_rng(0).normal(size=(10, 1, 3)) + 2 * np.arange(3.0), "gold": np.ones((10, 1, 3))},
         (0.0, 0.5, 1.0),
@@ -261,7 +261,7 @@ def test_what_was_shown_is_not_said_to_be_impossible() -> None:
     assert not any("can't be shown" in warning for warning in messages.warnings(answer))
 
 
-def test_a_reward_that_is_left_out_is_told() -> None:
+def test_a_reward_that_is_left_out_is_reported() -> None:
     run = dataclasses.replace(sweep({"proxy": RISE, "gold": FLAT}), unscored={"hps": 5})
     told = messages.warnings(choose(run))
     assert any(warning.startswith("Left out: 5 of 336 images have no score of hps") for warning in told)
@@ -299,10 +299,10 @@ def test_several_guards_hold_and_several_objectives_are_hacked() -> None:
     assert "that a and b are hacked" in told
 
 
-def test_the_best_estimate_is_no_nearer_than_the_lam_whose_gain_is_told() -> None:
+def test_the_best_estimate_is_no_nearer_than_the_lam_whose_gain_is_reported() -> None:
     """Whatever the text names as the lam to settle is also the lam that is likelier than not."""
     named = 0
-    for seed in range(40):
+    for seed in range(12):
         run = sweep({"proxy": 0.05 * RISE, "gold": FLAT}, noise=0.15, rng_seed=seed, rewards=NONE)
         answer = choose(run, GOLD)
         best = answer.lams_by_risk[0.5]
@@ -310,7 +310,7 @@ def test_the_best_estimate_is_no_nearer_than_the_lam_whose_gain_is_told() -> Non
         if answer.settled_by is not None:
             assert answer.lam < answer.settled_by[0] <= best
         named += answer.candidate > answer.lam == 0
-    assert named > 5  # of these the text told a gain, and a best estimate of 0 beside it
+    assert named > 2  # of these the text told a gain, and a best estimate of 0 beside it
 
 
 def test_at_the_risk_of_the_best_estimate_nothing_is_called_shown() -> None:
@@ -333,7 +333,7 @@ def test_wins_by_little_are_no_gain() -> None:
 
 
 @pytest.mark.parametrize("guard", [Guard("gold", margin=10.0, relative=True), Guard("gold", margin=1.0, relative=True)])
-def test_a_guard_that_cannot_fail_is_told(guard: Guard) -> None:
+def test_a_guard_that_cannot_fail_is_reported(guard: Guard) -> None:
     run = sweep({"proxy": RISE, "gold": 9 + np.array(LAMS)}, level=0.1, prompts=30)
     told = messages.warnings(choose(run, guard))
     assert "The guard gold can't fail: its margin is all that gold can lose, or more. Give a smaller one." in told

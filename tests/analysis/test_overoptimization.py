@@ -37,10 +37,10 @@ def most(share: float, runs: int) -> float:
 
 
 @pytest.mark.parametrize("kind", ["normal", "exponential"])
-@pytest.mark.parametrize("prompts", [10, 16, 24])
+@pytest.mark.parametrize("prompts", [10, 24])
 def test_false_alarms_are_as_rare_as_claimed(kind: str, prompts: int) -> None:
     """One held-out reward changes by a factor a prompt, 0 on average, times lam; the objective rises for sure."""
-    runs, rng, lams = 150, np.random.default_rng([prompts, 1]), np.array([0, 0.5, 1.0])
+    runs, rng, lams = 80, np.random.default_rng([prompts, 1]), np.array([0, 0.5, 1.0])
     false = 0
     for _ in range(runs):
         gold = noise(kind, rng, (prompts, 1, 1)) * lams + 0.3 * rng.normal(size=(prompts, 1, 3))
@@ -189,7 +189,7 @@ def test_what_happens_below_the_reference_is_no_hacking() -> None:
     assert not raised(run)
 
 
-def test_several_objectives_are_told_apart() -> None:
+def test_several_objectives_are_distinguished() -> None:
     run = sweep({"proxy": RISE, "other": -RISE, "gold": COLLAPSE})
     assert {alarm.objective for alarm in raised(run, ["proxy", "other"])} == {"proxy"}
 
@@ -222,7 +222,7 @@ def test_prompts_without_all_lams_are_left_out_and_lams_that_few_prompts_have() 
     assert listed(table(gaps, LAMS)) == []  # no prompt has all lams
 
 
-def test_counts_of_which_all_agree_are_no_surer_than_prompts_can_tell() -> None:
+def test_counts_of_which_all_agree_are_no_surer_than_prompts_can_show() -> None:
     """All ten prompts fall by one level of five: another kind of prompt may rise."""
     steps = np.repeat(np.arange(3, 5.0), 5)[:, None, None] - np.array([0, 0, 1.0])
     run = table({"proxy": np.arange(10.0)[:, None, None] ** 0.5 + [0, 1, 2.2], "gold": steps}, (0.0, 1.0, 2.0))

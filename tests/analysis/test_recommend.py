@@ -96,14 +96,14 @@ def test_a_gain_that_is_not_shown_is_not_taken() -> None:
 def test_the_gain_is_settled_by_the_limit_that_is_printed() -> None:
     """Runs whose gain is about as large as its noise."""
     settled = []
-    for seed in range(60):
+    for seed in range(30):
         run = sweep({"proxy": 0.4 * RISE}, noise=0.1, prompts=8, seeds=2, rng_seed=seed)
         found = decide(run, make_criteria("proxy"))
         assert (found.gain is None) == (found.choice.candidate == 0)
         if found.gain is not None:
             assert (found.choice.recommended > 0) == (found.gain.low > 0), seed
             settled.append(found.gain.low > 0)
-    assert 10 < sum(settled) < len(settled) - 10
+    assert 5 < sum(settled) < len(settled) - 5
 
 
 @pytest.mark.parametrize("prompts", [2, 10, 40])
@@ -174,7 +174,7 @@ def test_the_true_loss_at_the_recommended_lam_exceeds_the_margin_as_seldom_as_th
 
 def test_more_risk_never_gives_a_smaller_lam() -> None:
     different = 0
-    for seed in range(40):
+    for seed in range(16):
         run = sweep({"proxy": RISE, "gold": 0.3 * COLLAPSE}, noise=0.3, prompts=8, rng_seed=seed)
         found = [decide(run, make_criteria("proxy", [GOLD], risk=risk)) for risk in (0.01, 0.05, 0.2, 0.5)]
         lams = [run.lams[own.choice.recommended] for own in found]
@@ -183,8 +183,8 @@ def test_more_risk_never_gives_a_smaller_lam() -> None:
             assert indices == sorted(indices)
         assert lams == sorted(lams)
         different += len(set(lams)) > 1
-    assert different > 10
-    run = sweep({"proxy": RISE, "gold": 0.3 * COLLAPSE}, noise=0.3, prompts=8, rng_seed=39)
+    assert different > 4
+    run = sweep({"proxy": RISE, "gold": 0.3 * COLLAPSE}, noise=0.3, prompts=8, rng_seed=15)
     choice = choose(quiet(run), risk=0.1)
     assert list(choice.lams_by_risk) == [0.05, 0.1, 0.2, 0.5]
     assert choice.lams_by_risk[0.05] == taken(run, GOLD, risk=0.05)

@@ -27,7 +27,7 @@ def test_the_curve_is_that_of_the_mixture(sampled: Sequence[float]) -> None:
     assert curve.sampled == tuple(sampled)
 
 
-def test_images_at_the_reference_alone_tell_of_it_what_they_are() -> None:
+def test_images_at_the_reference_alone_show_of_it_what_they_are() -> None:
     table = gaussian((0.0, 1.0))
     curve = reweight(table, "r", [0.0], sampled=[0.0])
     assert curve.score[0].mean == pytest.approx(paired_curve(table, "r").score[0])
@@ -74,7 +74,7 @@ def test_lams_that_paths_say_nothing_of_are_left_out() -> None:
         reweight(moved, "r", GRID, sampled=[0.0, 1.0])
 
 
-def test_what_can_not_be_told_is_refused() -> None:
+def test_what_can_not_be_answered_is_refused() -> None:
     table = gaussian((0.0, 1.0, 2.0))
     with pytest.raises(ResultsError, match="9 of 6000 images have no score of r"):
         reweight(dataclasses.replace(table, scores={}, unscored={"r": 9}), "r", GRID)

@@ -28,7 +28,7 @@ from deradiff.analysis.statistics import (
         ((-np.inf, 0.5, np.inf), "+0.500 (95 % interval -inf to +inf)"),
     ],
 )
-def test_an_interval_is_told_in_digits_that_its_width_supports(limits: tuple[float, ...], words: str) -> None:
+def test_an_interval_is_reported_in_digits_that_its_width_supports(limits: tuple[float, ...], words: str) -> None:
     low, mean, high = limits
     assert str(Interval(mean=mean, low=low, high=high)) == words
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.cli.shell import as_typed, here
 from tests.runs.painted import painted
-from tests.runs.subject import images, stamps
+from tests.runs.small_runs import images, stamps
 
 from deradiff.analysis.criteria import Guard
 from deradiff.cli.advice import format_guard

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from tests.align.subject import preferences
+from tests.align.trainings import preferences
 from typer.testing import CliRunner
 
 from deradiff import testbed
@@ -84,7 +84,7 @@ def test_given_preferences_and_what_was_skipped(tmp_path: Path) -> None:
         (("--self-label", ":f"), "can't read the reward ':f': expected module:function"),
     ],
 )
-def test_what_cannot_be_done_is_told(tmp_path: Path, given: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_done_is_reported(tmp_path: Path, given: tuple[str, ...], told: str) -> None:
     failed = CliRunner().invoke(app, ["align", "--beta", "0.1", *given, "--out", str(tmp_path / "anchor")])
     assert isinstance(failed.exception, DeradiffError)
     assert told in str(failed.exception)

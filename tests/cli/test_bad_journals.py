@@ -167,7 +167,7 @@ CASES: list[tuple[dict[str, Any], Harm, tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(("axes", "harm", "asked", "told"), CASES)
-def test_a_run_that_cannot_answer_is_told_in_one_line(
+def test_a_run_that_cannot_answer_is_reported_in_one_line(
     tmp_path: Path, axes: dict[str, Any], harm: Harm, asked: tuple[str, ...], told: str
 ) -> None:
     harm(scored(tmp_path / "run", **axes))
@@ -186,7 +186,7 @@ def test_a_line_that_a_crash_tore_is_no_damage(tmp_path: Path) -> None:
     assert here(*words).stdout == whole
 
 
-def test_what_was_not_sampled_yet_is_told_with_what_brings_it(tmp_path: Path) -> None:
+def test_what_was_not_sampled_yet_is_reported_with_what_brings_it(tmp_path: Path) -> None:
     """A gap in the table is no mistake: what is there answers."""
     store = scored(tmp_path / "run")
     path = store.folder / "cells.jsonl"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tests.cli.shell import deradiff, here, mistaken
-from tests.runs.subject import contents
+from tests.runs.small_runs import contents
 
 from deradiff.cli import common, main
 

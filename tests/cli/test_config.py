@@ -71,7 +71,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         (None, "can't be read"),
     ],
 )
-def test_what_is_no_set_of_options_is_told(tmp_path: Path, content: str | None, told: str) -> None:
+def test_what_is_no_set_of_options_is_reported(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(ConfigError) as failed:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.cli.shell import DERADIFF, here
-from tests.runs.subject import assert_same, contents, images
+from tests.runs.small_runs import assert_same, contents, images
 
 from deradiff.cli.running import what_it_took
 from deradiff.runs.cells import Request

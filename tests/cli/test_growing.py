@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.cli.shell import here
 from tests.runs.painted import cells_of, paint, painted
-from tests.runs.subject import REWARD, assert_same, contents, images, save_models, stamps
-from tests.search.subject import stopping_after
+from tests.runs.small_runs import REWARD, assert_same, contents, images, save_models, stamps
+from tests.search.searches import stopping_after
 
 from deradiff.runs import models
 from deradiff.runs.results import load_results
@@ -118,7 +118,7 @@ def test_a_folder_alone_goes_on_where_it_was_stopped(begun: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_model")
-def test_what_is_complete_is_told_without_loading_a_model(run: Path) -> None:
+def test_what_is_complete_is_reported_without_loading_a_model(run: Path) -> None:
     here("score", str(run), "--rewards", "warmth,faithfulness")
     before = contents(run)
     for words in (COMMAND[1:], [], ["--lams", "0,1"], ["--seeds", "1", "--prompt", TWO], ["--shard", "1/2"]):
@@ -135,7 +135,7 @@ def test_what_is_complete_is_told_without_loading_a_model(run: Path) -> None:
     assert {name for name in after if after[name] != before.get(name)} == {"requests.jsonl"}
 
 
-def test_a_dry_run_tells_what_it_would_cost_and_changes_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_it_would_cost_and_changes_nothing(run: Path, tmp_path: Path) -> None:
     before = contents(run)
     told = here("sweep", "--out", str(run), "--lams", "0.5", "--seeds", "3", "--dry-run").stdout
     asked = "6 images to sample: 12 NFE"
@@ -192,7 +192,7 @@ def test_runs_of_one_recipe_are_merged(begun: Path, tmp_path: Path) -> None:
     assert contents(out) == whole
 
 
-def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_merged_is_reported(tmp_path: Path) -> None:
     one, other, third = (painted(tmp_path / name) for name in ("one", "other", "third"))
     out, folders = str(tmp_path / "out"), [str(one.folder), str(other.folder)]
     painted(tmp_path / "apart", recipe={"steps": 3})

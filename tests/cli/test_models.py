@@ -17,7 +17,7 @@ from tests.cli.shell import here
 from tests.realignment import loras
 from tests.realignment.hub import serving
 from tests.realignment.original_names import original_pipeline
-from tests.runs.subject import stamps
+from tests.runs.small_runs import stamps
 from tests.zoo import ZOO
 
 from deradiff.errors import RunFolderError
@@ -127,7 +127,7 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
 COMMANDS = """
 import json, sys
 from typer.testing import CliRunner
-from deradiff.cli import app
+from deradiff.cli.commands import app
 
 for words in json.loads(sys.argv[1]):
     done = CliRunner().invoke(app, words)

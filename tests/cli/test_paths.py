@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_the_ends_tell_the_curve(run: Path) -> None:
+def test_the_ends_show_the_curve(run: Path) -> None:
     printed = here("reweight", str(run), "--objective", "warmth", "--lams", "0,0.25,1").stdout
     assert "from images at lam = 0, 1" in printed
     assert re.findall(r"^│ (\S+) +│", printed, re.MULTILINE) == ["0", "0.25", "1"]
@@ -36,7 +36,7 @@ def test_the_ends_tell_the_curve(run: Path) -> None:
     mistaken("reweight", str(run), "--objective", "warmth", "--from", "0.5", expected="can't be reweighted")
 
 
-def test_a_calibration_is_told_and_written_into_the_card_where_asked(run: Path) -> None:
+def test_a_calibration_is_reported_and_written_into_the_card_where_asked(run: Path) -> None:
     words = ["calibrate", str(run), "--objective", "warmth"]
     printed = here(*words).stdout
     assert "L rises by" in printed

@@ -9,8 +9,8 @@ import optuna
 import pyarrow.csv as pacsv
 import pytest
 from tests.cli.shell import as_typed, here
-from tests.runs.subject import contents, images, stamps
-from tests.search.subject import stopping_after
+from tests.runs.small_runs import contents, images, stamps
+from tests.search.searches import stopping_after
 
 from deradiff import testbed
 from deradiff.runs.results import load_results
@@ -46,7 +46,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return pacsv.read_csv(path).to_pylist()
 
 
-def test_it_tells_each_block_and_the_lam_last(whole: tuple[Path, str]) -> None:
+def test_it_reports_each_block_and_the_lam_last(whole: tuple[Path, str]) -> None:
     run, printed = whole
     first, *others = printed.splitlines()
     assert first == "lam 0, 0.5, 1, 6 prompts x 1 seed: 18 images to sample"
@@ -180,7 +180,7 @@ def test_what_a_search_advises_costs_what_it_says(whole: tuple[Path, str]) -> No
         (["--objective", "warmth", "--rewards", "nothing"], "no reward is called"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sampled(words: list[str], expected: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_anything_is_sampled(words: list[str], expected: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     given = ["--prompt", "a blue square", "--prompt", "a green circle", "--out", str(out)]
     assert expected in here("search", *words, *given, code=2).stderr

@@ -75,7 +75,7 @@ def test_a_run_that_grew_at_some_seeds_becomes_a_study_of_what_is_there(run: Sto
     assert [trial.user_attrs.get("images") for trial in found] == [18, 18, 12, 12]
 
 
-def test_a_mistake_is_told_in_one_line(run: Store, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(run: Store, tmp_path: Path) -> None:
     asked = (str(run.folder), "--guidance", "7", "--objective", "proxy")
     unknown = here(*STUDY, *asked, "--guard", "fame", "--out", str(tmp_path / "s.db"), code=2).stderr
     assert unknown.startswith("Error: no reward 'fame' here; expected one of: proxy, gold")

@@ -44,7 +44,7 @@ def test_the_headline_is_the_first_tables(page: Page) -> None:
     assert "Steps\t20" in page.locator(".facts").inner_text()
 
 
-def test_every_arm_is_drawn_and_told(page: Page) -> None:
+def test_every_arm_is_drawn_and_reported(page: Page) -> None:
     assert page.locator(".figure").count() == 4
     for place, lines in enumerate([7, 5]):  # retrained models, their training seeds, and five arms
         assert page.locator(".figure").nth(place).locator(".scatterlayer .trace").count() == lines

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.compare.subject import ANCHOR, SISTER, WEAKER, aligned, comparison
+from tests.compare.comparisons import ANCHOR, SISTER, WEAKER, aligned, comparison
 
 from deradiff.compare import Aligned, Comparison
 from deradiff.errors import AnchorError, ConfigError
@@ -107,7 +107,7 @@ def test_a_card_must_say_beta_and_seed(tmp_path: Path) -> None:
         ("[1]", r"holds \[1\]; expected an object"),
     ],
 )
-def test_a_card_that_cannot_be_used_is_told(tmp_path: Path, card: str, told: str) -> None:
+def test_a_card_that_cannot_be_used_is_reported(tmp_path: Path, card: str, told: str) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet/config.json").write_text("{}")
     (tmp_path / "deradiff.json").write_text(card)

@@ -103,7 +103,7 @@ def test_a_run_that_begins_half_way_stands_at_its_first_step() -> None:
     torch.testing.assert_close(level.sigma, noise_levels(scheduler).sigma[3])
 
 
-def test_repeated_timesteps_are_told_apart_by_the_step_at_which_the_scheduler_stands() -> None:
+def test_repeated_timesteps_are_distinguished_by_the_step_at_which_the_scheduler_stands() -> None:
     scheduler = build("DPMSolverMultistepScheduler", **schedules.STABLE_DIFFUSION, use_karras_sigmas=True)
     scheduler.set_timesteps(60)
     timesteps, levels, sample = scheduler.timesteps, noise_levels(scheduler), randn(1, 4, 4, 4)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.zoo import anchor_of, parts
 
 from . import loras
-from .subject import known, replaced
+from .pipelines import known, replaced
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -13,7 +13,7 @@ import deradiff
 from deradiff.errors import RealignError
 
 from . import loras
-from .subject import subject
+from .pipelines import subject
 from .trace import difference, snapshot
 
 

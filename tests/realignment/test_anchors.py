@@ -15,7 +15,7 @@ import deradiff
 from deradiff.errors import AnchorError, LamError
 
 from . import loras
-from .subject import Subject, anchor, by_hand, known, near, replaced, subject
+from .pipelines import Subject, anchor, by_hand, known, near, replaced, subject
 from .trace import difference, snapshot
 
 

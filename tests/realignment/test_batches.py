@@ -10,7 +10,7 @@ import torch
 import deradiff
 from deradiff.realignment.batch import PipelineCall, infer_batch
 
-from .subject import known, near
+from .pipelines import known, near
 
 LAMS = [0.0, 1.0, 0.5, 2.0]
 

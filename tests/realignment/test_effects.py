@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler
 import deradiff
 from deradiff.realignment import observing
 
-from .subject import known, subject, way_of
+from .pipelines import known, subject, way_of
 from .trace import difference, snapshot
 
 
@@ -47,7 +47,7 @@ def test_gradients_flow_to_the_input_and_to_both_models() -> None:
         assert network.conv_in.weight.grad is not None
 
 
-def test_the_anchor_given_is_left_as_it_was() -> None:
+def test_the_anchor_is_left_as_it_was() -> None:
     it = subject("sd")
     aligned: Any = it.anchors["unet"]
     aligned.train()

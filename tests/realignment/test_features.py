@@ -17,7 +17,7 @@ from deradiff.anchor.ensembles import SwappedWeights
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import RealignError
 
-from .subject import known, near, sample, subject
+from .pipelines import known, near, sample, subject
 from .trace import difference, snapshot
 
 NONE: dict[str, Any] = {"image_encoder": None, "safety_checker": None, "feature_extractor": None}

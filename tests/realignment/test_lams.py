@@ -13,7 +13,7 @@ from tests.zoo import ZOO, anchor_of
 import deradiff
 from deradiff.errors import LamError
 
-from .subject import known, subject
+from .pipelines import known, subject
 from .test_anchors import count_calls
 from .trace import difference, snapshot
 

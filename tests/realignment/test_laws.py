@@ -13,7 +13,7 @@ from tests.zoo import ZOO
 import deradiff
 from deradiff.errors import LamError
 
-from .subject import by_hand, known, near, replaced, subject
+from .pipelines import by_hand, known, near, replaced, subject
 from .trace import difference, snapshot
 
 every = pytest.mark.parametrize("name", list(ZOO))

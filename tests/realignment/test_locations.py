@@ -20,7 +20,7 @@ from deradiff.errors import AnchorError, DeradiffError
 from . import loras
 from .hub import serving
 from .original_names import original_weights
-from .subject import Subject, known, replaced
+from .pipelines import Subject, known, replaced
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -97,20 +97,21 @@ def test_a_location_that_an_anchor_does_not_have_is_an_error(tmp_path: Path) -> 
     it = known("sd")
     lora = loras.save(it.pipe, "unet", tmp_path / "lora")
     file = lora / "pytorch_lora_weights.safetensors"
-    for anchor, location, words in (
+    cases: tuple[tuple[Any, dict[str, Any], str], ...] = (
         (it.anchors["unet"], {"subfolder": "unet"}, "subfolder unet: expected an anchor in a folder or on the hub"),
         (lora, {"revision": "v2"}, "is on this machine and has no revision 'v2'"),
         (lora, {"variant": "fp16"}, "has no variants; leave 'fp16' out"),
         (file, {"weight_name": file.name}, "is a file, in which there is no weight_name"),
         (lora, {"subfolder": "../lora"}, "subfolder is '../lora': expected a path inside the folder"),
         (lora, {"variant": "fp16", "weight_name": file.name}, "leave one out"),
-    ):
+    )
+    for anchor, location, words in cases:
         with pytest.raises(DeradiffError, match=words):
             deradiff.realign(it.pipe, anchor, **location)
     assert torch.equal(it.run(), it.plain)
 
 
-def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> None:
+def test_several_loras_in_a_folder_are_distinguished_by_name(tmp_path: Path) -> None:
     it = known("sd")
     for name in ("one", "two"):
         file = loras.save(it.pipe, "unet", tmp_path / name) / "pytorch_lora_weights.safetensors"
@@ -124,7 +125,7 @@ def test_several_loras_in_a_folder_are_told_apart_by_name(tmp_path: Path) -> Non
 SCRIPT = """
 import json, sys, deradiff
 from deradiff.runs.fingerprint import fingerprint
-from tests.realignment.subject import known
+from tests.realignment.pipelines import known
 it = known("sd")
 for name, location in json.loads(sys.argv[1]):
     try:

@@ -15,7 +15,7 @@ import deradiff
 from deradiff.errors import RealignError
 
 from . import loras
-from .subject import known, near, subject, way_of
+from .pipelines import known, near, subject, way_of
 from .trace import difference, snapshot
 
 FAMILIES = {"sd": "unet", "sdxl": "unet", "flux": "transformer", "sd3": "transformer"}

@@ -17,7 +17,7 @@ from torch import Tensor
 import deradiff
 from deradiff.errors import AnchorError
 
-from .subject import Subject, replaced, subject
+from .pipelines import Subject, replaced, subject
 from .trace import difference, snapshot
 
 Weights = dict[str, Tensor]

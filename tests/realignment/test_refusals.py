@@ -16,7 +16,7 @@ import deradiff
 from deradiff.errors import AnchorError, RealignError
 
 from . import loras
-from .subject import anchor, known, subject
+from .pipelines import anchor, known, subject
 from .trace import difference, snapshot
 
 

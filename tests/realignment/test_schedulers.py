@@ -9,7 +9,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 
 import deradiff
 
-from .subject import by_hand, near, replaced, sample, subject
+from .pipelines import by_hand, near, replaced, sample, subject
 
 UNUSABLE = {"DPMSolverSDEScheduler"}  # needs torchsde
 

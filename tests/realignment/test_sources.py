@@ -14,7 +14,7 @@ import deradiff
 from deradiff.errors import AnchorError
 
 from . import checkpoints, loras
-from .subject import known, replaced, subject
+from .pipelines import known, replaced, subject
 from .trace import difference, snapshot
 
 

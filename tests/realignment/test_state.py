@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import deradiff
 
-from .subject import anchor, near
+from .pipelines import anchor, near
 
 
 class Cache:

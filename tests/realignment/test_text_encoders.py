@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 import deradiff
 from deradiff.errors import AnchorError, RealignError
 
-from .subject import subject
+from .pipelines import subject
 from .trace import difference, snapshot
 
 

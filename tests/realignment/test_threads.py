@@ -11,7 +11,7 @@ import torch
 import deradiff
 
 from . import loras
-from .subject import subject
+from .pipelines import subject
 from .trace import difference, snapshot
 
 THREADS = 8

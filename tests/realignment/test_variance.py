@@ -12,7 +12,7 @@ from tests.zoo import ZOO
 import deradiff
 from deradiff.errors import LamError
 
-from .subject import by_hand, known, near, subject
+from .pipelines import by_hand, known, near, subject
 
 LEARNED = [name for name in ("deepfloyd", "kandinsky") if name in ZOO]
 

@@ -158,7 +158,7 @@ def test_the_lams_of_other_risks_stand_side_by_side(answer: Recommendation, page
     assert rows.nth(1).locator("td").all_inner_texts() == [f"{lam:g}" for lam in answer.lams_by_risk.values()]
 
 
-def test_what_else_is_told_of_the_answer_is_on_the_page(answer: Recommendation, page: Page) -> None:
+def test_what_else_is_reported_of_the_answer_is_on_the_page(answer: Recommendation, page: Page) -> None:
     header = text_of(page, "header")
     for sentence in (*messages.reasons(answer), *messages.warnings(answer)):
         assert sentence in header
@@ -196,7 +196,7 @@ def test_the_seed_control_swaps_every_image(page: Page) -> None:
 
 
 @pytest.mark.parametrize("gesture", ["hover", "focus"])
-def test_an_image_tells_its_scores(results: Results, page: Page, gesture: str) -> None:
+def test_an_image_shows_its_scores(results: Results, page: Page, gesture: str) -> None:
     assert page.locator("#tip").is_hidden()
     image = page.locator(SHOWN).nth(5 * len(LAMS) + 6)
     getattr(image, gesture)()
@@ -313,7 +313,7 @@ def test_the_page_of_a_run_lies_in_its_folder(results: Results, answer: Recommen
         write_report(results, answer)
 
 
-def test_a_silent_alarm_tells_how_near_it_was(
+def test_a_silent_alarm_shows_how_near_it_was(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:
     calm = dataclasses.replace(results, scores={name: results.scores[name] for name in ("warmth", "sharpness")})
@@ -341,7 +341,7 @@ def test_the_first_prompts_are_shown_where_there_are_many(
     assert f"The first 3 of {len(PROMPTS)} prompts" in page.locator("#images").inner_text()
 
 
-def test_the_headline_tells_the_pages_of_one_run_apart(
+def test_the_headline_distinguishes_the_pages_of_one_run(
     results: Results, tmp_path: Path, open_page: Callable[..., Opened]
 ) -> None:
     page = open_page(written(results, tmp_path, at="guidance 7.5")).page

@@ -71,7 +71,7 @@ def test_runs_that_share_nothing_are_an_error(results: Results, tmp_path: Path) 
     assert not (tmp_path / "pair.html").exists()
 
 
-def test_a_reward_that_one_has_no_scores_of_is_told_with_its_run(results: Results, tmp_path: Path) -> None:
+def test_a_reward_that_one_has_no_scores_of_is_reported_with_its_run(results: Results, tmp_path: Path) -> None:
     scores = {"faithfulness": results.scores["faithfulness"]}
     partly = dataclasses.replace(results, scores=scores, unscored={"warmth": 3})
     with pytest.raises(ResultsError, match=r"two: 3 of .* images have no score of warmth"):

@@ -96,7 +96,7 @@ def test_a_process_waits_for_another_that_writes(folder: Path) -> None:
     other.close()
 
 
-def test_a_cache_that_cannot_be_used_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_used_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked(Counting(), image(0.5))
     (folder / "scores.sqlite").write_bytes(b"nothing of a database" * 100)
     with pytest.raises(RewardError, match=r"scores\.sqlite can't be used \(file is not a database\); .* delete it"):
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_used_is_told(folder: Path, monkeypatch: pytest.M
         asked(Counting(), image(0.5))
 
 
-def test_it_lies_in_the_home_folder_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_lies_in_the_home_folder_unless_set_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DERADIFF_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     asked(Counting(), image(0.5))

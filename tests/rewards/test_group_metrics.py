@@ -54,7 +54,7 @@ def test_permuting_seeds_permutes_diversity() -> None:
     torch.testing.assert_close(asked(diversity, pixels[:, order]), asked(diversity, pixels)[:, order])
 
 
-def test_lams_of_a_group_are_told_of_alone() -> None:
+def test_lams_of_a_group_are_reported_alone() -> None:
     """The distance of one picture doesn't depend on what else was sampled between it and the reference."""
     pixels = noise(2, 3, 4)
     values = asked(reference_distance, pixels)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.rewards.published import NAMES, loaded
-from tests.runs.subject import REWARD, finished, recipe_of, save_models
+from tests.runs.small_runs import REWARD, finished, recipe_of, save_models
 from typer.testing import CliRunner
 
 from deradiff.cli.commands import app

@@ -209,7 +209,7 @@ def test_tried_again_while_the_server_is_busy(server: Server) -> None:
     assert time.monotonic() - begun >= 0.2  # the second retry waits
 
 
-def test_the_last_answer_is_told(server: Server) -> None:
+def test_the_last_answer_is_reported(server: Server) -> None:
     server.answers = [always(503, b"starting")]
     with pytest.raises(RewardError, match=r"answered with status 503: 'starting'") as told:
         Remote(server.url, retries=2, backoff=0)(PIXELS, PROMPTS)
@@ -248,7 +248,7 @@ def test_nobody_there(server: Server) -> None:
         ((200, b'{"scores": "\\ud800"}'), r"status 200 and no JSON object"),
     ],
 )
-def test_what_is_no_answer_is_told(answer: Answer, told: str, server: Server) -> None:
+def test_what_is_no_answer_is_reported(answer: Answer, told: str, server: Server) -> None:
     server.answers = [always(*answer)]
     with pytest.raises(RewardError, match=told) as error:
         Remote(server.url)(PIXELS, PROMPTS)
@@ -256,7 +256,7 @@ def test_what_is_no_answer_is_told(answer: Answer, told: str, server: Server) ->
     assert len(server.asked) == 1  # nothing of it is worth another try
 
 
-def test_a_number_that_is_none_is_told_as_of_any_reward(server: Server) -> None:
+def test_a_number_that_is_none_is_reported_as_of_any_reward(server: Server) -> None:
     server.answers = [always(200, b'{"scores": [1, 2, 3, 4, NaN]}')]
     with pytest.raises(RewardError, match="expected a finite number each"):
         compute_scores(server.url, load_reward(server.url), PIXELS, PROMPTS)

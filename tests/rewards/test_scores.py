@@ -79,12 +79,12 @@ def raising(pixels: Any, prompts: Any) -> Any:
         (lambda pixels, prompts: torch.ones(3).to_sparse(), "a sparse tensor"),
     ],
 )
-def test_what_is_no_score_is_told(reward: Any, told: str) -> None:
+def test_what_is_no_score_is_reported(reward: Any, told: str) -> None:
     with pytest.raises(RewardError, match=told):
         compute_scores("mine", reward, PIXELS, PROMPTS)
 
 
-def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_cannot_be_imported_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "torn.py").write_text("def f(:\n")
     (tmp_path / "wrong.py").write_text("undefined\n")

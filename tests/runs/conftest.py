@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from tests.runs.painted import painted
-from tests.runs.subject import REWARD, recipe_of, save_models
+from tests.runs.small_runs import REWARD, recipe_of, save_models
 
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.scoring import score

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs.subject import PROMPTS, REWARD, finished, quiet, recipe_of
+from tests.runs.small_runs import PROMPTS, REWARD, finished, quiet, recipe_of
 from tests.zoo import ZOO, anchor_of
 
 from deradiff.errors import PartialScoresError, RealignError
@@ -15,7 +15,7 @@ from deradiff.runs.run import Run
 
 
 @pytest.mark.parametrize("policy", ["exact", "weights"])
-def test_a_lam_whose_latents_are_not_finite_is_told_and_not_journalled(
+def test_a_lam_whose_latents_are_not_finite_is_reported_and_not_journalled(
     policy: str, tmp_path: Path, models: tuple[str, str]
 ) -> None:
     recipe = recipe_of(models, policy=policy, batch_size=1)

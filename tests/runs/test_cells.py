@@ -83,7 +83,7 @@ def test_a_shard_that_is_none_is_refused(shard: tuple[int, int]) -> None:
         list(blocks(request().cells(), 1, shard))
 
 
-def test_keys_tell_apart_what_changes_the_image_and_nothing_else() -> None:
+def test_keys_distinguish_what_changes_the_image_and_nothing_else() -> None:
     def key(cell: Cell = CELL, **changes: Any) -> str:
         return Keys(Recipe(**{"model": "m", "anchor": "a", **changes}).identity)(cell)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.cli.shell import here
 from tests.runs.painted import painted
-from tests.runs.subject import REWARD
+from tests.runs.small_runs import REWARD
 
 from deradiff.runs.cells import Request
 from deradiff.runs.results import load_results
@@ -25,7 +25,7 @@ def test_what_images_are_compared_with_may_have_been_asked_for_before(
 
 
 @pytest.mark.parametrize(("reward", "missing"), [("reference_distance", "lam = 0"), ("diversity", "2 seeds")])
-def test_what_no_image_can_be_compared_with_is_told_before_anything_is_sampled(
+def test_what_no_image_can_be_compared_with_is_reported_before_anything_is_sampled(
     tmp_path: Path, reward: str, missing: str
 ) -> None:
     command = ["sweep", "--out", str(tmp_path / "run"), "--prompt", "one", "--prompt", "two", "--seeds", "1"]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs import subject
+from tests.runs import small_runs
 from tests.runs.painted import cells_of, painted
-from tests.runs.subject import PROMPTS, finished, grown, recipe_of
+from tests.runs.small_runs import PROMPTS, finished, grown, recipe_of
 
 from deradiff.runs import costs
 from deradiff.runs.cells import Request, union
@@ -36,7 +36,7 @@ def asked(**changes: Any) -> Request:
     ],
     ids=str,
 )
-def test_what_is_told_before_is_what_it_takes(tmp_path: Path, models: tuple[str, str], changes: dict[str, Any]) -> None:
+def test_what_is_estimated_is_what_it_takes(tmp_path: Path, models: tuple[str, str], changes: dict[str, Any]) -> None:
     run = Run(tmp_path, recipe_of(models, **{"scheduler": "DDIMScheduler", **changes}))
     told = run.cost(run.requests(PROMPTS, 2, [0, 0.5, 1]))
     assert (told.cells, told.missing) == (12, 12)
@@ -46,7 +46,9 @@ def test_what_is_told_before_is_what_it_takes(tmp_path: Path, models: tuple[str,
 
 
 @pytest.mark.parametrize("refresh", [2, 3, None])
-def test_reuse_takes_what_is_told_for_each_lam(tmp_path: Path, models: tuple[str, str], refresh: int | None) -> None:
+def test_reuse_takes_what_is_estimated_for_each_lam(
+    tmp_path: Path, models: tuple[str, str], refresh: int | None
+) -> None:
     run = Run(tmp_path, recipe_of(models, policy="reuse", refresh=refresh, steps=7))
     told = run.cost(run.requests(PROMPTS, 1, [0.5]))
     finished(tmp_path, run.recipe, seeds=1, lams=[0.5])
@@ -54,7 +56,9 @@ def test_reuse_takes_what_is_told_for_each_lam(tmp_path: Path, models: tuple[str
 
 
 @pytest.mark.parametrize("policy", ["adaptive", "reuse"])
-def test_a_policy_that_saves_takes_no_more_than_is_told(tmp_path: Path, models: tuple[str, str], policy: str) -> None:
+def test_a_policy_that_saves_takes_no_more_than_is_estimated(
+    tmp_path: Path, models: tuple[str, str], policy: str
+) -> None:
     run = Run(tmp_path, recipe_of(models, policy=policy, steps=6, scheduler="DDIMScheduler"))
     told = run.cost(run.requests(PROMPTS, 2, [0, 0.5, 1]))
     finished(tmp_path, run.recipe)
@@ -101,7 +105,7 @@ def test_time_and_disk_are_those_of_what_was_sampled(tmp_path: Path) -> None:
     assert told.seconds == 2 * told.nfe
 
 
-def test_nothing_recorded_tells_no_time(tmp_path: Path) -> None:
+def test_nothing_recorded_shows_no_time(tmp_path: Path) -> None:
     store = painted(tmp_path, shard=(99, 100))
     assert recorded_rates(store) is None
     cost = estimate_cost(store, store.requests())
@@ -126,7 +130,7 @@ def clock(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     def tick(*_: Any) -> None:
         own.now += 1
 
-    hook = subject.pipeline(models[0]).unet.register_forward_pre_hook(tick)
+    hook = small_runs.pipeline(models[0]).unet.register_forward_pre_hook(tick)
     yield own
     hook.remove()
 
@@ -135,7 +139,7 @@ def test_a_run_without_records_is_timed_on_two_short_calls(
     tmp_path: Path, models: tuple[str, str], clock: Clock
 ) -> None:
     run = Run(tmp_path, recipe_of(models, steps=10))
-    with sampling(subject.pipeline(models[0]), models[1], run.recipe) as sampler:
+    with sampling(small_runs.pipeline(models[0]), models[1], run.recipe) as sampler:
         cost = run.cost(run.requests(PROMPTS, 2, [0, 0.5, 1]), sampler=sampler)
         assert clock.now == 2 * (2 + 4)  # both models at each step
         few = run.cost(run.requests(PROMPTS[:1], 2, [0, 0.5, 1]), sampler=sampler)
@@ -152,7 +156,7 @@ def test_a_run_without_records_is_timed_on_two_short_calls(
 def test_what_was_recorded_is_not_timed_again(tmp_path: Path, models: tuple[str, str], clock: Clock) -> None:
     run = finished(tmp_path, recipe_of(models))
     before = clock.now
-    with sampling(subject.pipeline(models[0]), models[1], run.recipe) as sampler:
+    with sampling(small_runs.pipeline(models[0]), models[1], run.recipe) as sampler:
         cost = run.cost([asked(seeds=range(9))], sampler=sampler)
     assert clock.now == before
     assert cost.source == "12 images of this run"
@@ -181,7 +185,7 @@ def test_evaluations_of_an_image(changes: dict[str, Any], each: dict[float, int]
 
 def test_a_cost_changes_nothing(tmp_path: Path) -> None:
     store = painted(tmp_path)
-    before = subject.contents(tmp_path)
+    before = small_runs.contents(tmp_path)
     estimate_cost(store, [asked()])
-    assert subject.contents(tmp_path) == before
+    assert small_runs.contents(tmp_path) == before
     assert len(cells_of(store)) == 36

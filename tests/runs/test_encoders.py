@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.runs.drawing import PROMPTS, counting, drawn
-from tests.runs.subject import grown, pipeline, recipe_of
+from tests.runs.small_runs import grown, pipeline, recipe_of
 from tests.zoo import ZOO
 
 import deradiff

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.runs.painted import cells_of, paint, painted
-from tests.runs.subject import REWARD, finished, quiet, recipe_of
+from tests.runs.small_runs import REWARD, finished, quiet, recipe_of
 
 from deradiff.errors import RunFolderError
 from deradiff.runs import export as exporting
@@ -123,7 +123,7 @@ def test_a_file_there_is_replaced_only_by_a_whole_one(
     assert export(run.store, tmp_path / "run.csv") == 32
 
 
-def test_what_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_reported(run: Run, tmp_path: Path) -> None:
     for name in ("run.xlsx", "run", "."):
         with pytest.raises(RunFolderError, match=r"ends in \.parquet or \.csv"):
             export(run.store, tmp_path / name)

@@ -194,7 +194,7 @@ def test_what_is_not_here_has_no_hash(name: str) -> None:
     assert fingerprint(name) is None
 
 
-def test_hashes_are_filled_in_where_they_can_be_told(models: tuple[str, str]) -> None:
+def test_hashes_are_filled_in_where_they_can_be_computed(models: tuple[str, str]) -> None:
     found = with_hashes(Recipe(model=models[0], anchor="nobody/nothing", anchor_hash="as it was"))
     assert found.model_hash == fingerprint(models[0])
     assert found.anchor_hash == "as it was"
@@ -237,13 +237,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("harm", BROKEN, ids=range(len(BROKEN)))
-def test_a_damaged_file_is_told(model: Path, harm: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_file_is_reported(model: Path, harm: Callable[[bytes], bytes]) -> None:
     (model / UNET).write_bytes(harm((model / UNET).read_bytes()))
     with pytest.raises(RunFolderError, match=r"diffusion_pytorch_model\.safetensors"):
         fingerprint(str(model))
 
 
-def test_a_damaged_config_is_told(model: Path) -> None:
+def test_a_damaged_config_is_reported(model: Path) -> None:
     (model / "unet" / "config.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"unet/config\.json"):
         fingerprint(str(model))

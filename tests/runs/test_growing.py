@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs.subject import (
+from tests.runs.small_runs import (
     PROMPTS,
     REWARD,
     assert_same,

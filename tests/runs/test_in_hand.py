@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.runs.subject import (
+from tests.runs.small_runs import (
     PROMPTS,
     REWARD,
     grown,
@@ -145,7 +145,7 @@ DIFFERENT: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT, ids=range(len(DIFFERENT)))
-def test_arguments_that_differ_are_told_apart_and_equal_ones_are_not(
+def test_arguments_that_differ_are_distinguished_and_equal_ones_are_not(
     tmp_path: Path, held: tuple[Any, Any], one: Any, other: Any
 ) -> None:
     first, second, third = (
@@ -214,13 +214,13 @@ def test_a_lora_that_is_loaded_can_be_the_anchor(tmp_path: Path) -> None:
     assert Run(tmp_path, pipe=pipe, aligned="style").is_complete()
 
 
-def test_a_pipeline_without_an_anchor_is_told(tmp_path: Path, held: tuple[Any, Any]) -> None:
+def test_a_pipeline_without_an_anchor_is_reported(tmp_path: Path, held: tuple[Any, Any]) -> None:
     for given in ({"pipe": held[0]}, {"aligned": held[1]}):
         with pytest.raises(ConfigError, match="pipe and aligned go together"):
             Run(tmp_path, **given)
 
 
-def test_an_argument_the_pipeline_does_not_take_is_told(tmp_path: Path, held: tuple[Any, Any]) -> None:
+def test_an_argument_the_pipeline_does_not_take_is_reported(tmp_path: Path, held: tuple[Any, Any]) -> None:
     run = by_hand(tmp_path, held, call_kwargs={"softness": 3})
     with pytest.raises(ConfigError, match="takes no softness"):
         run.sample(["one"], 1, [0], progress=quiet)

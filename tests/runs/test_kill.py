@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import processes
-from tests.runs.subject import AXES, PROMPTS, assert_same, contents, finished, images, recipe_of, sweep
+from tests.runs.small_runs import AXES, PROMPTS, assert_same, contents, finished, images, recipe_of, sweep
 
 from deradiff.runs.merge import merge
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
-KILLS = 32
+KILLS = 16
 
 Asked = list[dict[str, Any]]
 WHOLE: dict[str, Any] = {"prompts": PROMPTS, "seeds": 4, "lams": [0, 0.5, 1, 2]}  # 8 blocks of 4 images

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.runs.painted import JOURNAL, REQUESTS, SCORES, cells_of, lines_of, paint, painted, write_lines
-from tests.runs.subject import REWARD, assert_same, contents, finished, quiet
+from tests.runs.small_runs import REWARD, assert_same, contents, finished, quiet
 
 from deradiff.errors import RunFolderError
 from deradiff.runs.recipe import Recipe
@@ -121,7 +121,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "line"), DAMAGED, ids=lambda own: own[:40])
-def test_a_damaged_line_is_told_in_a_sentence_with_its_file_and_place(store: Store, name: str, line: str) -> None:
+def test_a_damaged_line_is_reported_in_a_sentence_with_its_file_and_line(store: Store, name: str, line: str) -> None:
     before, lines = load_results(store), lines_of(store, name)
     write_lines(store, name, [*lines[:1], line, *lines[1:]])
     with pytest.raises(RunFolderError, match=rf"{name}, line 2") as told:
@@ -147,7 +147,7 @@ def cells_of_request(store: Store) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", [JOURNAL, SCORES, REQUESTS])
-def test_bytes_that_are_no_text_are_told_with_their_place(store: Store, name: str) -> None:
+def test_bytes_that_are_no_text_are_reported_with_their_place(store: Store, name: str) -> None:
     with (store.folder / name).open("ab") as file:
         file.write(b'{"kind": "caf\xe9"}\n')
     with pytest.raises(RunFolderError, match=rf"{name}, line {len((store.folder / name).read_bytes().splitlines())}"):
@@ -171,7 +171,7 @@ def test_scores_of_another_run_count_for_nothing(tmp_path: Path, store: Store) -
 
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity"])
-def test_scores_that_are_infinite_are_told(store: Store, value: str) -> None:
+def test_scores_that_are_infinite_are_reported(store: Store, value: str) -> None:
     line = json.loads(lines_of(store, SCORES)[0])
     line["scores"][0] = float(value.replace("inity", ""))
     write_lines(store, SCORES, [*lines_of(store, SCORES), json.dumps(line)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.runs.painted import JOURNAL, REQUESTS, SCORES, cells_of, paint, painted
-from tests.runs.subject import REWARD, assert_same, contents
+from tests.runs.small_runs import REWARD, assert_same, contents
 
 from deradiff.analysis.recommend import recommend
 from deradiff.errors import DeradiffError, RunFolderError

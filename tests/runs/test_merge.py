@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.runs.painted import cells_of, content, paint, painted, pixels
-from tests.runs.subject import REWARD, assert_same, contents, finished, images, quiet, recipe_of
+from tests.runs.small_runs import REWARD, assert_same, contents, finished, images, quiet, recipe_of
 
 from deradiff.errors import RunFolderError
 from deradiff.runs.cells import Cell, Request
@@ -83,7 +83,7 @@ def test_groups_that_were_split_are_scored_anew(tmp_path: Path) -> None:
     assert_same(load_results(merged), load_results(whole(tmp_path)))
 
 
-def test_runs_that_contradict_each_other_are_told_and_not_mixed(tmp_path: Path) -> None:
+def test_runs_that_contradict_each_other_are_reported_and_not_mixed(tmp_path: Path) -> None:
     one, other = parts(tmp_path)
     clash = [Cell("two", 1, None, 0.0), Cell("two", 1, None, 1.0)]
     paint(Store.open(other), clash, version=1)
@@ -147,7 +147,7 @@ def test_an_image_that_was_deleted_comes_from_where_it_is(tmp_path: Path) -> Non
     assert results.missing == 0
 
 
-def test_an_image_that_nothing_tells_of_is_not_taken_for_the_one_that_was_journalled(tmp_path: Path) -> None:
+def test_an_image_that_no_journal_knows_is_not_taken_for_the_one_that_was_journalled(tmp_path: Path) -> None:
     """Left by a process that was killed before it noted it, and sampled by another machine, which rounds otherwise."""
     one, other = parts(tmp_path)
     target = painted(tmp_path / "all", prompts=["four"])

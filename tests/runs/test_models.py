@@ -31,7 +31,7 @@ def test_weights_are_loaded_as_asked(tmp_path: Path, dtype: str) -> None:
     }
 
 
-def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be loaded"):
         load_pipeline("no/such-model")
     with pytest.raises(ConfigError, match="give --device"):
@@ -42,7 +42,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
             load_pipeline(str(tmp_path), device="nonsense", offload=offload)
 
 
-def test_any_scheduler_that_suits_can_be_had_and_others_are_told() -> None:
+def test_any_scheduler_that_suits_can_be_had_and_others_are_reported() -> None:
     pipe: Any = ZOO["sd"].build()
     for name in ("LCMScheduler", "UniPCMultistepScheduler", "DDIMScheduler"):
         set_scheduler(pipe, name)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.csv
 import pytest
-from tests.runs.subject import contents, finished, grown, recipe_of
+from tests.runs.small_runs import contents, finished, grown, recipe_of
 
 from deradiff.runs.export import export
 from deradiff.trajectory.statistics import PathStatistics
@@ -46,7 +46,7 @@ def test_a_deleted_image_is_made_again_as_it_was(tmp_path: Path, models: tuple[s
     assert contents(tmp_path / "images") == before
 
 
-def test_everything_that_paths_tell_is_kept_and_exported(tmp_path: Path, models: tuple[str, str]) -> None:
+def test_everything_that_paths_show_is_kept_and_exported(tmp_path: Path, models: tuple[str, str]) -> None:
     run = finished(tmp_path / "run", recipe_of(models, **CHANGES), lams=LAMS)
     results = run.results()
     assert {*PathStatistics.NAMES, "log_weight", "ess", "ancestors"} == {*results.paths, "path_kl"}
@@ -61,7 +61,7 @@ def test_everything_that_paths_tell_is_kept_and_exported(tmp_path: Path, models:
     assert {row["ess"] is None for row in rows if row["lam"] in (0, 1)} == {True}
 
 
-def test_a_deterministic_sampler_tells_no_implicit_reward(tmp_path: Path, models: tuple[str, str]) -> None:
+def test_a_deterministic_sampler_shows_no_implicit_reward(tmp_path: Path, models: tuple[str, str]) -> None:
     results = finished(tmp_path, recipe_of(models, scheduler="DDIMScheduler")).results()
     assert "implicit_reward" not in results.paths
     assert (results.paths["q"] > 0).all()

@@ -84,7 +84,7 @@ def test_folders_as_the_hub_lays_them_out(tmp_path: Path, names: list[str]) -> N
     assert read_prompts(tmp_path) == TWO
 
 
-def test_splits_of_the_hub_are_told_apart(tmp_path: Path) -> None:
+def test_splits_of_the_hub_are_distinguished(tmp_path: Path) -> None:
     for split in ("test", "test_unique", "train"):
         parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", caption=[f"of {split}"])
     with pytest.raises(TableError, match=r"\['test', 'test_unique', 'train'\]"):
@@ -125,7 +125,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, wo
         read_prompts(tmp_path / name, split="train")
 
 
-def test_nothing_there_is_told(tmp_path: Path) -> None:
+def test_nothing_there_is_reported(tmp_path: Path) -> None:
     for path, word in ((tmp_path, "no table in"), (tmp_path / "missing.txt", "no file at")):
         with pytest.raises(TableError, match=word):
             read_prompts(path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tests.runs.subject import (
+from tests.runs.small_runs import (
     PROMPTS,
     REWARD,
     assert_same,
@@ -207,7 +207,7 @@ def test_what_is_not_given_is_the_runs(tmp_path: Path, recipe: Recipe) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for_is_told(tmp_path: Path, recipe: Recipe, axes: dict[str, Any], word: str) -> None:
+def test_what_cannot_be_asked_for_is_reported(tmp_path: Path, recipe: Recipe, axes: dict[str, Any], word: str) -> None:
     run = Run(tmp_path, recipe)
     with pytest.raises(ConfigError, match=word):
         run.requests(**{"prompts": ["one"], **axes})
@@ -221,7 +221,7 @@ def test_an_image_is_asked_for_once(tmp_path: Path, recipe: Recipe) -> None:
     assert run.store.requests() == run.requests(**AXES)
 
 
-def test_what_was_stopped_goes_on_without_being_told_again(tmp_path: Path, recipe: Recipe) -> None:
+def test_what_was_stopped_goes_on_without_being_asked_again(tmp_path: Path, recipe: Recipe) -> None:
     grown(tmp_path, recipe, (0, 2), **{**AXES, "seeds": 3})
     run = Run(tmp_path)
     assert not run.is_complete()
@@ -300,7 +300,7 @@ def test_the_folder_says_what_made_it_and_what_to_cite(tmp_path: Path, recipe: R
     assert (tmp_path / "CITATION.bib").read_text() == CITATION
 
 
-def test_other_versions_are_told_and_noted_and_the_run_goes_on(
+def test_other_versions_are_reported_and_noted_and_the_run_goes_on(
     tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
     grown(tmp_path, recipe, **AXES)
@@ -314,7 +314,7 @@ def test_other_versions_are_told_and_noted_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize("content", ["{", '{"made_on": 3}', '{"made_on": [{"torch": 2}]}'])
-def test_a_damaged_note_of_versions_is_told(tmp_path: Path, recipe: Recipe, content: str) -> None:
+def test_a_damaged_note_of_versions_is_reported(tmp_path: Path, recipe: Recipe, content: str) -> None:
     grown(tmp_path, recipe, **AXES)
     (tmp_path / "environment.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"environment\.json is damaged|environment file .* is damaged"):
@@ -326,7 +326,9 @@ def test_a_damaged_note_of_versions_is_told(tmp_path: Path, recipe: Recipe, cont
 @pytest.mark.parametrize(
     ("change", "word"), [({"scheduler": "NoSuch"}, "choose from"), ({"model": "no/such-model"}, "can't be loaded")]
 )
-def test_what_cannot_be_run_is_told(tmp_path: Path, models: tuple[str, str], change: dict[str, Any], word: str) -> None:
+def test_what_cannot_be_run_is_reported(
+    tmp_path: Path, models: tuple[str, str], change: dict[str, Any], word: str
+) -> None:
     with pytest.raises(ConfigError, match=word):
         Run(tmp_path / "run", recipe_of(models, **change)).sample(**AXES, progress=quiet)
     assert not (tmp_path / "run").exists()

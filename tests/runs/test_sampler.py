@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.runs.drawing import counting
-from tests.runs.subject import PROMPTS, contents, finished, grown, pipeline, recipe_of
+from tests.runs.small_runs import PROMPTS, contents, finished, grown, pipeline, recipe_of
 
 from deradiff.runs.cells import WHOLE, Cell, Request
 from deradiff.runs.recipe import Recipe

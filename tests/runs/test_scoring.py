@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from tests.rewards.counting import Counting
-from tests.runs import subject
+from tests.runs import small_runs
 from tests.runs.painted import cells_of, paint, painted, pixels
-from tests.runs.subject import LENGTH, REWARD, assert_same
+from tests.runs.small_runs import LENGTH, REWARD, assert_same
 
 from deradiff import testbed
 from deradiff.analysis.recommend import recommend
@@ -35,7 +35,7 @@ SEEN: list[str] = []  # prompts that `seeing` saw
 
 def seeing(own: Any, prompts: list[str]) -> Any:
     SEEN.extend(prompts)
-    return subject.brightness(own, prompts)
+    return small_runs.brightness(own, prompts)
 
 
 SEEING = f"{__name__}:seeing"
@@ -249,7 +249,7 @@ def test_stale_scores_are_never_shown_wherever_their_lines_stand(tmp_path: Path)
 
 
 @pytest.mark.parametrize("survives", [0, 1, 3])
-def test_killed_halfway_the_rest_is_scored_later(
+def test_killed_halfway_the_remainder_is_scored_later(
     tmp_path: Path, survives: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = painted(tmp_path, seeds=[0, 1])
@@ -287,7 +287,7 @@ def test_a_deleted_image_is_not_scored_and_keeps_what_it_scored(tmp_path: Path) 
     assert np.isnan(results.scores["saturation"]).sum() == 1
 
 
-def test_a_guidance_whose_turn_to_be_scored_did_not_come_is_told(tmp_path: Path) -> None:
+def test_a_guidance_whose_turn_to_be_scored_did_not_come_is_reported(tmp_path: Path) -> None:
     store = painted(tmp_path, guidances=[1, 4])
     score(store, REWARD)
     first = {store.keys(cell) for cell in cells_of(store) if cell.guidance == 1}
@@ -301,7 +301,7 @@ def test_a_guidance_whose_turn_to_be_scored_did_not_come_is_told(tmp_path: Path)
     assert (load_results(store, 1).unscored, load_results(store, 4).unscored) == ({}, {REWARD: 36})
 
 
-def test_a_run_in_which_nothing_can_be_compared_is_told(tmp_path: Path) -> None:
+def test_a_run_in_which_nothing_can_be_compared_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="needs at least 2 seeds"):
         score(painted(tmp_path / "one", seeds=[0]), "diversity")
     store = painted(tmp_path / "two", lams=[0.5, 1])
@@ -310,7 +310,7 @@ def test_a_run_in_which_nothing_can_be_compared_is_told(tmp_path: Path) -> None:
     assert list(store.scores()) == []
 
 
-def test_what_cannot_be_compared_is_told_before_it_is_sampled() -> None:
+def test_what_cannot_be_compared_is_reported_before_it_is_sampled() -> None:
     def asked(**axes: Any) -> list[Request]:
         return [Request(**{"prompts": ["one"], "seeds": [0, 1], "lams": [0, 1], **axes})]
 
@@ -331,10 +331,10 @@ def test_what_cannot_be_compared_is_told_before_it_is_sampled() -> None:
     [
         ("nonsense", "choose from"),
         ("no.such:thing", "can't be imported"),
-        (f"{subject.__name__}:REWARD", "expected a function"),
-        (f"{subject.__name__}:too_few", "a finite number each"),
-        (f"{subject.__name__}:not_finite", "a finite number each"),
-        (f"{subject.__name__}:nothing", "returned a NoneType"),
+        (f"{small_runs.__name__}:REWARD", "expected a function"),
+        (f"{small_runs.__name__}:too_few", "a finite number each"),
+        (f"{small_runs.__name__}:not_finite", "a finite number each"),
+        (f"{small_runs.__name__}:nothing", "returned a NoneType"),
     ],
 )
 def test_bad_rewards_are_refused_and_leave_nothing(tmp_path: Path, reward: str, word: str) -> None:
@@ -385,7 +385,7 @@ def test_a_merged_run_takes_the_score_and_not_the_failure(tmp_path: Path, monkey
         assert np.array_equal(merged.scores[CHOOSY], load_results(whole).scores[CHOOSY])
 
 
-def test_prompts_are_checked_without_images_where_a_reward_can_tell(tmp_path: Path) -> None:
+def test_prompts_are_checked_without_images_where_a_reward_can_show(tmp_path: Path) -> None:
     known, asked = "a red circle", ["a red circle", "a dog", "a cat"]
     reward = load_reward("faithfulness")
     check_prompts("faithfulness", reward, [known])
@@ -406,7 +406,7 @@ def test_a_server_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch
     assert len(SEEN) == 8
 
 
-def test_what_cards_say_of_scales_is_told_in_the_table(tmp_path: Path) -> None:
+def test_what_cards_say_of_scales_is_reported_in_the_table(tmp_path: Path) -> None:
     store = painted(tmp_path)
     for name in ("diversity", "reference_distance", "saturation", REWARD):
         score(store, name)
@@ -466,9 +466,9 @@ def test_on_the_embedded_pipeline(tmp_path: Path) -> None:
     recipe = Recipe(model="embedded", anchor="embedded", steps=3, batch_size=4)
     run = Run(tmp_path, recipe)
     assert Path(testbed.resolve_model(run.recipe.model)).is_dir()
-    run.sample(["a white circle", "a purple triangle"], 2, [0, 2], progress=subject.quiet)
-    run.sample(lams=[1], progress=subject.quiet)
-    run.score(["diversity", "reference_distance"], progress=subject.quiet)
+    run.sample(["a white circle", "a purple triangle"], 2, [0, 2], progress=small_runs.quiet)
+    run.sample(lams=[1], progress=small_runs.quiet)
+    run.score(["diversity", "reference_distance"], progress=small_runs.quiet)
     results = run.results()
     pictures = [np.asarray(Image.open(file).convert("RGB")) / 255 for file in results.images.flat]
     own = np.reshape(pictures, (*results.shape, 64, 64, 3))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tests import processes
 from tests.runs.painted import JOURNAL, cells_of, paint
-from tests.runs.subject import REWARD, contents, finished, grown, images, pipeline, quiet, recipe_of
+from tests.runs.small_runs import REWARD, contents, finished, grown, images, pipeline, quiet, recipe_of
 
 from deradiff.errors import ConfigError, RunFolderError
 from deradiff.runs.recipe import Recipe
@@ -55,7 +55,7 @@ def test_a_folder_of_a_newer_version_is_refused(store: Store) -> None:
         '{"schema": 1, "recipe": {"stepps": 2}}',
     ],
 )
-def test_a_damaged_run_file_is_told(store: Store, content: str) -> None:
+def test_a_damaged_run_file_is_reported(store: Store, content: str) -> None:
     (store.folder / "run.json").write_text(content)
     for open_it in (Store.open, lambda folder: Store.at(folder, store.recipe), Run):
         with pytest.raises(RunFolderError, match=r"run\.json"):
@@ -63,7 +63,7 @@ def test_a_damaged_run_file_is_told(store: Store, content: str) -> None:
 
 
 @pytest.mark.parametrize("name", [JOURNAL, "cells-1-of-2.jsonl"])
-def test_a_journal_without_its_recipe_is_told(store: Store, name: str) -> None:
+def test_a_journal_without_its_recipe_is_reported(store: Store, name: str) -> None:
     (store.folder / "run.json").unlink()
     (store.folder / JOURNAL).rename(store.folder / name)
     with pytest.raises(RunFolderError, match=r"no run\.json"):
@@ -94,7 +94,7 @@ def test_a_recipe_that_came_there_meanwhile_is_refused(tmp_path: Path, store: St
         pass
 
 
-def test_a_run_without_images_is_told(tmp_path: Path, store: Store) -> None:
+def test_a_run_without_images_is_reported(tmp_path: Path, store: Store) -> None:
     new = Store.at(tmp_path / "new", store.recipe)
     for read in (load_results, lambda own: score(own, REWARD)):
         with pytest.raises(RunFolderError, match="has no images yet"):
@@ -139,7 +139,7 @@ def test_two_processes_never_sample_the_same_images(
         pass
 
 
-def test_the_second_writer_is_told_before_it_samples(tmp_path: Path, recipe: Recipe) -> None:
+def test_the_second_writer_is_refused_before_it_samples(tmp_path: Path, recipe: Recipe) -> None:
     run = finished(tmp_path, recipe, lams=[0])
     with run.store.writing(), pytest.raises(RunFolderError, match="another process writes to"):
         finished(tmp_path, recipe)
@@ -204,7 +204,7 @@ def sample_on_full_disks(folder: Path, recipe: Recipe, limits: list[int]) -> lis
     return errors
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_from_there(tmp_path: Path, models: tuple[str, str]) -> None:
+def test_a_full_disk_is_reported_and_the_run_goes_on_from_there(tmp_path: Path, models: tuple[str, str]) -> None:
     recipe = recipe_of(models, steps=1)
     whole = contents(finished(tmp_path / "whole", recipe, seeds=6).folder)
     largest = max(len(content) for name, content in whole.items() if name.endswith(".png"))
@@ -229,7 +229,7 @@ def test_a_folder_is_not_claimed_by_a_recipe_that_cannot_start(
 
 
 @pytest.mark.parametrize("harm", [lambda b: b[:60], lambda b: b[:-9] + b"x" + b[-8:], lambda b: b""])
-def test_a_damaged_image_is_told_by_who_reads_it(store: Store, harm: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_image_is_reported_by_who_reads_it(store: Store, harm: Callable[[bytes], bytes]) -> None:
     broken = sorted(store.folder.rglob("*.png"))[5]
     broken.write_bytes(harm(broken.read_bytes()))
     told = rf"{broken.name} is missing or damaged .*; delete it, run the same deradiff sweep"
@@ -324,7 +324,7 @@ def test_relative_models_are_found_where_the_run_is_reached_by_a_link(
     assert len(images(tmp_path / "link" / "run")) == 2
 
 
-def test_a_model_that_cannot_be_told_is_known_by_its_name(tmp_path: Path, models: tuple[str, str]) -> None:
+def test_a_model_that_cannot_be_hashed_is_known_by_its_name(tmp_path: Path, models: tuple[str, str]) -> None:
     """Such as a hub id that isn't in the local cache when the run begins."""
     recipe = recipe_of(("nobody/nothing", models[1]))
     store = Run(tmp_path, recipe).store
@@ -336,7 +336,7 @@ def test_a_model_that_cannot_be_told_is_known_by_its_name(tmp_path: Path, models
         Run(tmp_path, recipe_of(("nobody/else", models[1])))
 
 
-def test_nothing_to_sample_with_is_told(tmp_path: Path) -> None:
+def test_nothing_to_sample_with_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names model and anchor"):
         Run(tmp_path, Recipe(model="m"))
     with pytest.raises(RunFolderError, match="no run folder"):

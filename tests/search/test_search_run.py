@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.runs.subject import quiet
-from tests.search.subject import (
+from tests.runs.small_runs import quiet
+from tests.search.searches import (
     BRIGHT,
     PROMPTS,
     RED,
@@ -31,7 +31,7 @@ from deradiff.search.search_run import rewards_to_score, search_run
 from deradiff.search.state import answer_searched, read_state
 
 Models = tuple[str, str]
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "no_advice")
 
 
 class Whole(NamedTuple):
@@ -169,11 +169,11 @@ def test_a_sweep_of_a_searched_folder_samples_what_that_lacks(whole: Whole, sear
     assert known(again)[:, :, again.table.lams.index(0.7)].all()
 
 
-@pytest.mark.parametrize("batches", [0, 2, 5, 6, 8, 10], ids=lambda count: f"after {count} batches")
+@pytest.mark.parametrize("batches", [2, 5, 10], ids=lambda count: f"after {count} batches")
 def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(
     whole: Whole, tmp_path: Path, models: Models, batches: int
 ) -> None:
-    """Of 11 batches: before the first, amid the first block of 5, after it, amid the second, and before the last."""
+    """Of 11 batches: amid the first block of 5, after it, and before the last."""
     with stopping_after(batches), pytest.raises(KeyboardInterrupt):
         find(infer_batch(tmp_path, models))
     before = stamps(infer_batch(tmp_path, models))
@@ -222,7 +222,7 @@ def test_max_images_is_kept(tmp_path: Path, models: Models) -> None:
     assert "20 images allowed are used" in found.stopped
 
 
-@pytest.mark.parametrize(("swept", "asked"), [(3.0, None), (None, 3.0), (3.0, 1.0)])
+@pytest.mark.parametrize(("swept", "asked"), [(3.0, None), (None, 3.0)])
 def test_a_search_at_another_guidance_leaves_the_others_alone(
     tmp_path: Path, models: Models, swept: float | None, asked: float | None
 ) -> None:
@@ -278,13 +278,13 @@ def test_a_searched_run_answers_whatever_else_was_sampled_in_it(searched: Run) -
         ('{"schema_version": 1}', "search.json is damaged .*; delete it, and search again"),
     ],
 )
-def test_a_damaged_search_file_is_told(tmp_path: Path, content: str, told: str) -> None:
+def test_a_damaged_search_file_is_reported(tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "search.json").write_text(content)
     with pytest.raises(RunFolderError, match=told):
         read_state(tmp_path)
 
 
-def test_a_search_file_of_a_newer_version_or_elsewhere_is_told(searched: Run, tmp_path: Path) -> None:
+def test_a_search_file_of_a_newer_version_or_elsewhere_is_reported(searched: Run, tmp_path: Path) -> None:
     path = searched.folder / "search.json"
     written = json.loads(path.read_text())
     path.write_text(json.dumps({**written, "schema_version": 2}))
@@ -298,7 +298,7 @@ def test_a_search_file_of_a_newer_version_or_elsewhere_is_told(searched: Run, tm
     assert read_state(searched.folder) is None  # a run like any
 
 
-def test_mistakes_are_told_before_anything_is_sampled(tmp_path: Path, models: Models) -> None:
+def test_mistakes_are_reported_before_anything_is_sampled(tmp_path: Path, models: Models) -> None:
     mistakes = [
         ({"prompts": PROMPTS[:1]}, settings(), "2 prompts or more"),
         ({}, settings(max_images=17), "takes 18 images, and 17 are allowed"),

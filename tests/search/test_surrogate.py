@@ -25,7 +25,7 @@ def sampled(world: World, reward: str, *blocks: SampleBlock) -> Floats:
     return np.where(there, world.tables[reward], np.nan)
 
 
-def test_what_was_sampled_is_kept_and_the_rest_lies_on_the_curve_of_its_prompt() -> None:
+def test_what_was_sampled_is_kept_and_the_remainder_lies_on_the_curve_of_its_prompt() -> None:
     world = World(0)
     own = SampleBlock(range(PROMPTS), range(SEEDS), (0, 8, 16, 24, 32))
     for name, truth in world.tables.items():

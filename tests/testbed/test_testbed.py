@@ -25,7 +25,7 @@ def _generate(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float
     return pipe(prompts, generator=generators, **settings)[0]
 
 
-def test_the_pipeline_draws_what_it_is_told(pipe: StableDiffusionPipeline) -> None:
+def test_the_pipeline_draws_what_its_prompt_says(pipe: StableDiffusionPipeline) -> None:
     prompts = testbed.prompts(64, seed=123)
     assert testbed.faithfulness(_generate(pipe, prompts), prompts).mean() >= 0.85
 

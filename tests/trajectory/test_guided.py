@@ -85,7 +85,7 @@ def test_only_what_the_scheduler_steps_counts() -> None:
     torch.testing.assert_close(guided_difference(mixture, [step(*packed)]), expected)
 
 
-def test_what_can_not_be_told_is_none() -> None:
+def test_what_is_unknown_is_none() -> None:
     reference, aligned = branches(2)
     mixture = mixed(reference, aligned)
     call = step(*((value.flatten(0, 1),) for value in (reference, aligned, mixture)))

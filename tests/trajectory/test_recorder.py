@@ -65,7 +65,7 @@ class ByHand:
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 2.0])
-def test_paths_tell_what_networks_and_sampler_did(lam: float, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_show_what_networks_and_sampler_did(lam: float, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe: Any = ZOO["sd"].build()
     pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
     settings = {**ZOO["sd"].call(2), "num_inference_steps": STEPS, "guidance_scale": guidance}
@@ -133,7 +133,7 @@ class Bare:
 
 
 @pytest.mark.parametrize("scheduler", ["EulerAncestralDiscreteScheduler", "DDIMScheduler"])
-def test_predictions_that_stand_for_several_steps_count_as_if_they_were_told_at_each(scheduler: str) -> None:
+def test_predictions_that_stand_for_several_steps_count_as_if_they_were_reported_at_each(scheduler: str) -> None:
     bare = Bare(scheduler)
     each = bare.told(dict.fromkeys(range(6), 1)).path_kl
     assert each is not None
@@ -176,11 +176,13 @@ POSTERIOR: list[tuple[Any, float, bool]] = [
 
 
 @pytest.mark.parametrize(("scheduler", "eta", "known"), POSTERIOR)
-def test_the_implicit_reward_is_told_where_the_kernel_is_the_posterior(scheduler: Any, eta: float, known: bool) -> None:
+def test_the_implicit_reward_is_known_where_the_kernel_is_the_posterior(
+    scheduler: Any, eta: float, known: bool
+) -> None:
     assert draws_posterior(scheduler, eta) == known
 
 
-def test_a_step_that_nothing_was_told_of_leaves_the_paths_unknown() -> None:
+def test_a_step_without_a_recorded_call_leaves_the_paths_unknown() -> None:
     paths = Bare("DDIMScheduler").told({0: 3, 4: 2})
     assert paths.path_kl is None
     assert paths.log_weight is None
@@ -206,7 +208,7 @@ def test_a_copy_of_a_scheduler_steps_plainly_and_nothing_stays_on_either() -> No
     assert copied.step_index == 2
 
 
-def test_what_a_call_told_does_not_outlive_the_next() -> None:
+def test_what_a_call_reported_does_not_outlive_the_next() -> None:
     pipe: Any = ZOO["sd"].build()
     settings = {**ZOO["sd"].call(1), "num_inference_steps": 2}
 
@@ -231,7 +233,7 @@ def test_what_a_call_told_does_not_outlive_the_next() -> None:
             pass
 
 
-def test_reused_differences_tell_nothing() -> None:
+def test_reused_differences_show_nothing() -> None:
     pipe: Any = ZOO["sd"].build()
     with deradiff.realign(pipe, anchor_of(pipe.unet), 0.5, policy=deradiff.Reuse(3)) as handle, handle.recording():
         pipe(**{**ZOO["sd"].call(1), "num_inference_steps": 6})
@@ -240,7 +242,7 @@ def test_reused_differences_tell_nothing() -> None:
     assert "extrapolates the difference" in str(handle.paths.unknown_reason)
 
 
-def test_learned_variances_are_told_apart_also_without_guidance() -> None:
+def test_learned_variances_are_distinguished_also_without_guidance() -> None:
     specimen = ZOO["deepfloyd"]
     pipe: Any = specimen.build()
     given = {**specimen.call(1), "guidance_scale": 1.0}

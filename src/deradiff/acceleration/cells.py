@@ -34,13 +34,13 @@ class Budget:
 
     Attributes:
         limit: cells at once; halved when memory runs out.
-        calls: cells that went through a network so far, one model each.
+        nfe: network function evaluations so far, of one cell by one model each.
         fill: whether fewer cells are filled up to ``limit`` by copies, so that a network always sees as many rows:
             kernels round differently for other batch sizes, and a prediction should not depend on its neighbours.
     """
 
     limit: int = 8
-    calls: int = 0
+    nfe: int = 0
     fill: bool = False
 
 
@@ -105,7 +105,7 @@ class BatchedCall:
     def run_whole(self, which: Sequence[int]) -> Mapping[int, Any]:
         """Outputs of some models on all rows."""
         assert not isinstance(self.ensemble, Interpolated)
-        self.budget.calls += len(which) * self.images
+        self.budget.nfe += len(which) * self.images
         return self.ensemble.predict(self.inputs, which)
 
     def run_cells(self, model: int, cells: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class BatchedCall:
                 self._back_off(error, len(part))
                 continue
             start += len(part)
-        self.budget.calls += len(indices)
+        self.budget.nfe += len(indices)
         return torch.cat(parts, dim=1)
 
     def every_cell(self) -> Tensor:

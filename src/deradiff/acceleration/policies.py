@@ -152,7 +152,7 @@ def _interpolated(call: BatchedCall, context: CallContext) -> Prediction:
             "policy=Weights() mixes the weights of one network, so it takes one lam for all images, got one per image; "
             "use another policy for that"
         )
-    call.budget.calls += call.images
+    call.budget.nfe += call.images
     return Prediction(mixture=call.ensemble.predict(call.inputs, lams))
 
 

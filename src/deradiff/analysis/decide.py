@@ -113,7 +113,7 @@ def candidate_indices(tables: Sequence[Results], criteria: Criteria) -> list[int
                 stopped = active[p_values(slack, criteria.risk) > criteria.risk]
                 last[stopped] = lam - 1
                 active = np.setdiff1d(active, stopped)
-    chosen = []
+    chosen: list[int] = []
     for table, end in zip(tables, last, strict=True):
         gains, shown = combined_gains(table, criteria), np.arange(len(table.lams)) <= end
         means = np.nanmean(gains.means, axis=0)[None]

@@ -19,6 +19,7 @@ probability of the order of f^(P - 1). The constant makes the limit hold for exp
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import ceil, sqrt
 from typing import cast
 
 import numpy as np
@@ -34,6 +35,7 @@ _WINDOW = 8.0  # standard deviations of a sum to either side that are kept
 _FIRST = 1.5  # times the usual standard error below the mean where the search for a limit starts
 _STEPS = 20  # of the root search, at most; each gains a digit or more
 _CLOSE = 1e-5  # of the normal quantile of the risk, at which it ends
+_BALANCED = 1e-12  # mean of tilted values that counts as 0, in units of their size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +231,10 @@ def _tail(columns: _Columns, threshold: Floats) -> Floats:
     result = np.where(columns.answerable & (columns.worst >= threshold), 0.0, 1.0)
     todo = columns.answerable & (columns.worst < threshold) & (np.where(columns.present, shifted, 0).max(axis=0) > 0)
     if todo.any():
-        weights = _tilted(shifted[:, todo], columns.present[:, todo])
-        result[todo] = _sum_tail(columns.values[:, todo], columns.present[:, todo], weights)
+        present = columns.present[:, todo]
+        weights = _tilted(shifted[:, todo], present)
+        each = zip(columns.values[:, todo].T, weights.T, present.T, strict=True)
+        result[todo] = [_sum_tail(values[there], chances[there]) for values, chances, there in each]
     return result
 
 
@@ -238,43 +242,45 @@ def _tilted(shifted: Floats, present: NDArray[np.bool_]) -> Floats:
     """The likeliest weights (P + 1, K) under which each column of values has mean 0; columns have both signs."""
     values = np.where(present, shifted, 0.0)
     low, high = -1 / values.max(axis=0), -1 / values.min(axis=0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        rising = (values / (1 + middle * values)).sum(axis=0) > 0
-        low, high = np.where(rising, middle, low), np.where(rising, high, middle)
-    weights = np.where(present, 1 / (1 + (low + high) / 2 * values), 0.0)
+    tilt = (low + high) / 2
+    for _ in range(
+        60
+    ):  # Newton's method, or bisection where that would leave the bracket: each step gains a bit or more
+        terms = values / (1 + tilt * values)
+        excess, slope = terms.sum(axis=0), np.square(terms).sum(axis=0)
+        if (np.abs(excess) <= _BALANCED * np.sqrt(slope)).all():
+            break
+        low, high = np.where(excess > 0, tilt, low), np.where(excess > 0, high, tilt)
+        newton = tilt + excess / slope
+        tilt = np.where((low <= newton) & (newton <= high), newton, (low + high) / 2)
+    weights = np.where(present, 1 / (1 + tilt * values), 0.0)
     return weights / weights.sum(axis=0)
 
 
-def _sum_tail(values: Floats, present: NDArray[np.bool_], weights: Floats) -> Floats:
-    """P(sum of n draws >= sum of the n observed values), n = the prompts present; the pseudo-prompt is the last row."""
-    masked = np.where(present, values, np.nan)
-    least, span = np.nanmin(masked, axis=0), np.nanmax(masked, axis=0) - np.nanmin(masked, axis=0)
-    bins = np.rint((values - least) / span * _BINS).astype(np.int64)
-    count = present[:-1].sum(axis=0)
-    observed = np.where(present, bins, 0)[:-1].sum(axis=0)
-    mean = (weights * bins).sum(axis=0)
-    deviation = np.sqrt((weights * np.square(bins - mean)).sum(axis=0))
-    reach = np.ceil(_WINDOW * deviation * np.sqrt(count) + _BINS).astype(np.int64)
-    length: int = cast(int, next_fast_len(int(min(2 * reach.max(), count.max() * _BINS) + 1), real=True))
-    mass = np.zeros((values.shape[1], length))
-    np.add.at(mass, (np.broadcast_to(np.arange(values.shape[1]), bins.shape), bins % length), weights)
-    density: Floats = np.asarray(irfft(_power(np.asarray(rfft(mass, axis=1)), count), n=length, axis=1))
+def _sum_tail(values: Floats, weights: Floats) -> float:
+    """P(sum of n draws >= sum of the first n values), of values (n + 1,) and their probabilities."""
+    count, least = len(values) - 1, values.min()
+    bins = np.rint((values - least) * (_BINS / (values.max() - least))).astype(np.int64)
+    observed, mean = int(bins[:-1].sum()), float(weights @ bins)
+    deviation = sqrt(float(weights @ np.square(bins - mean)))
+    reach = ceil(_WINDOW * deviation * sqrt(count) + _BINS)
+    length: int = cast(int, next_fast_len(min(2 * reach, count * _BINS) + 1, real=True))
     # the smallest sum in the window, which ends at the largest sum possible
-    first = np.clip(np.ceil(count * mean - length / 2), 0, np.maximum(count * _BINS + 1 - length, 0)).astype(np.int64)
-    order = (first[:, None] + np.arange(length)) % length
-    ahead = np.cumsum(np.take_along_axis(density, order, axis=1)[:, ::-1], axis=1)[:, ::-1]
-    index = observed - first
-    inside = np.clip(ahead[np.arange(len(index)), np.clip(index, 0, length - 1)], 0, 1)
-    return np.where(index >= length, 0.0, np.where(index < 0, 1.0, inside))
+    first = min(max(ceil(count * mean - length / 2), 0), max(count * _BINS + 1 - length, 0))
+    if observed < first:
+        return 1.0
+    mass = np.bincount(bins % length, weights, length)
+    density: Floats = np.asarray(irfft(_power(np.asarray(rfft(mass)), count), n=length))
+    return float(np.clip(density.take(np.arange(observed, first + length), mode="wrap").sum(), 0, 1))
 
 
-def _power(base: NDArray[np.complex128], count: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """base ** count by repeated squaring, a count a row."""
-    result, factor, left = np.ones_like(base), base, count.copy()
-    while left.any():
-        result = np.where((left % 2 == 1)[:, None], result * factor, result)
-        factor, left = factor * factor, left // 2
+def _power(base: NDArray[np.complex128], exponent: int) -> NDArray[np.complex128]:
+    """base ** exponent, for an exponent of 1 or more, by repeated squaring."""
+    result = base.copy()
+    for bit in bin(exponent)[3:]:
+        result *= result
+        if bit == "1":
+            result *= base
     return result
 
 

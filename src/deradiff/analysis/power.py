@@ -10,7 +10,7 @@ number can be named.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from deradiff.analysis.limits import Floats, PromptMeans, p_values, prompt_means
 

@@ -208,10 +208,6 @@ def _alarm_ceiling(results: Results, all_alarms: Sequence[Alarm]) -> Bools:
     return np.array(results.lams) <= min(onsets, default=np.inf)
 
 
-def _can_fail(guard: str, needed: Sequence[Constraint]) -> bool:
-    return any(constraint.can_fail for constraint in needed if constraint.name == guard)
-
-
 def _least_prompts(needed: Sequence[Constraint], risk: float) -> dict[str, int]:
     counts = [(constraint.name, constraint.least_prompts(risk)) for constraint in needed]
     return {name: max(n for other, n in counts if other == name and n) for name, n in counts if n}

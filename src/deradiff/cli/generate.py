@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED
+from deradiff.cli.common import EMBEDDED, echo
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,6 +19,7 @@ from deradiff.realignment.lams import LamLike, Lams
 from deradiff.realignment.limits import check_modules, check_no_step_cache, check_rows_are_images, check_same_denoiser
 from deradiff.realignment.particles import check_particles, particle_warnings, run_recorded
 from deradiff.trajectory import Observer, Paths
+from deradiff.validation import closest_hint
 
 logger = logging.getLogger("deradiff")
 
@@ -52,7 +53,7 @@ class Handle:
         "components",
         "paths",
         "return_all_particles",
-    )  # a misspelled attribute raises
+    )
 
     def __init__(self, pipe: Any, hooks: list[DenoiserHook]) -> None:
         self._pipe, self._hooks, self._undo, self._removed = pipe, hooks, ExitStack(), False
@@ -66,6 +67,12 @@ class Handle:
         for hook in hooks:
             hook.lock = self._lock
         self._warned: set[str] = set()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not hasattr(type(self), name):  # misspelled: it would change nothing
+            settable = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise AttributeError(f"a handle has no attribute {name!r}; {closest_hint(name, settable)}")
+        super().__setattr__(name, value)
 
     @property
     def particles(self) -> int:

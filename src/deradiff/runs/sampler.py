@@ -113,7 +113,7 @@ class Sampler:
         return halves
 
     def _sample(self, cells: list[Cell], settings: dict[str, Any]) -> Sampled:
-        recipe, began, before = self.recipe, time.monotonic(), self.budget.calls
+        recipe, began, before = self.recipe, time.monotonic(), self.budget.nfe
         filled = cells + [cells[-1]] * (self._rows(cells) - len(cells))
         if recipe.policy == "weights":
             with final_latents(self.pipe) as final:
@@ -132,7 +132,7 @@ class Sampler:
             images, blackened = self._call(filled, settings)
             _check_finite(filled, final())
             recorded = columns(self.handle.paths) if self.handle.paths and recipe.diagnostics else {}
-        counted = self.budget.calls - before
+        counted = self.budget.nfe - before
         shares = [recipe.nfe(cell.lam) for cell in filled]  # copies cost what the last cell does
         filling = round(counted * sum(shares[len(cells) :]) / sum(shares))
         checks = [] if index is None else [self._check(cells, index, final())]
@@ -187,7 +187,7 @@ class Sampler:
             self._call([cells[index]], {"output_type": "latent"})
         truth = exact()[0].float()
         error = (final[index].float() - truth).norm() / truth.norm()
-        return SpotCheck(index=index, error=error.item(), nfe=budget.calls)
+        return SpotCheck(index=index, error=error.item(), nfe=budget.nfe)
 
 
 def _check_finite(cells: list[Cell], latents: Tensor) -> None:

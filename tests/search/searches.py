@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs.subject import REWARD, recipe_of
+from tests.runs.small_runs import REWARD, recipe_of
 from torch import Tensor
 
 from deradiff.analysis.criteria import Guard, make_criteria

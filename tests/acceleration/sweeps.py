@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from tests.realignment.subject import Subject
+from tests.realignment.pipelines import Subject
 from torch import Tensor
 
 import deradiff
