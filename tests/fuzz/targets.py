@@ -79,7 +79,7 @@ def _files() -> dict[str, Target]:
         "arrow": Target(_table(".arrow"), [_arrow()]),
         "prompts": Target(_prompts, [b'{"prompt": "a cat"}\n{"prompt": "a dog"}\n'], True),
         "preferences": Target(_preferences, [lines], True),
-        "config": Target(_config, [b"steps: 50\nprompts: a.txt\n", b"lams: [0, 1]\nseeds: &a 2\nsteps: *a\n"]),
+        "config": Target(_config, [b"steps: 50\nprompts: a.txt\n", b"rewards: [a, b]\nseeds: &a 2\nsteps: *a\n"]),
     }
 
 
@@ -207,7 +207,7 @@ def _models(folder: Path) -> dict[str, Target]:
         "anchors": [{"beta": 0.1, "seed": 0, "convention": {}, "name": "a"}],
         "scratch": [{"beta": 0.2, "seed": 0, "convention": {}, "name": "b"}],
         "schedulers": [None],
-        "optimum": None,
+        "optimum": 0,
         "recipe": {"model": "m"},
         "request": {"prompts": ["one"], "seeds": [0], "lams": [0]},
     }
