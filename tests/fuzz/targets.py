@@ -251,7 +251,7 @@ def _models(folder: Path) -> dict[str, Target]:
             True,
         ),
         "checkpoint": Target(
-            lambda content, scratch: load_checkpoint(_write(scratch / "checkpoint.pt", content).parent, {"a": 1}),
+            lambda content, scratch: load_checkpoint(_write(scratch / "checkpoint.pt", content).parent, {}),
             [checkpoint.getvalue()],
         ),
     }
