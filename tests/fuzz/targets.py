@@ -269,9 +269,9 @@ def _grammars() -> dict[str, Target]:
         "share": grammar(parsing.parse_share, "1%", "0.01"),
         "shard": grammar(parsing.parse_shard, "1/4"),
         "guards": grammar(parsing.parse_guards, "hps,clip:-0.5%,edges:±10%", "http://u:p@h:1/s?q=1:-1%", "m:f:-1e-3"),
-        "criteria": grammar(lambda text: parsing.parse_criteria(text, text), "hps", "a,b"),
+        "criteria": grammar(lambda text: parsing.parse_criteria(text, "g:-1%"), "hps", "a,b"),
         "private": grammar(lambda text: parsing.private_urls(text, text), "http://u:p@h:1/s?q=1"),
-        "reward": grammar(lambda text: (reward_name(text), load_reward(text)), "saturation", "no_mod:f", "http://h/s"),
+        "reward": grammar(lambda text: (reward_name(text), load_reward(text)), "saturation", "math:sqrt", "http://h/s"),
         "seeds": grammar(lambda text: Request(prompts=[text], seeds=[text], lams=[text]), "1"),
     }
 
