@@ -79,7 +79,7 @@ def _files() -> dict[str, Target]:
         "arrow": Target(_table(".arrow"), [_arrow()]),
         "prompts": Target(_prompts, [b'{"prompt": "a cat"}\n{"prompt": "a dog"}\n'], True),
         "preferences": Target(_preferences, [lines], True),
-        "config": Target(_config, [b"steps: 50\nprompts: a.txt\n", b"lams: [0, 1]\nseeds: &a 2\nsteps: *a\n"]),
+        "config": Target(_config, [b"steps: 50\nprompts: a.txt\n", b"rewards: [a, b]\nseeds: &a 2\nsteps: *a\n"]),
     }
 
 
@@ -207,7 +207,7 @@ def _models(folder: Path) -> dict[str, Target]:
         "anchors": [{"beta": 0.1, "seed": 0, "convention": {}, "name": "a"}],
         "scratch": [{"beta": 0.2, "seed": 0, "convention": {}, "name": "b"}],
         "schedulers": [None],
-        "optimum": None,
+        "optimum": 0,
         "recipe": {"model": "m"},
         "request": {"prompts": ["one"], "seeds": [0], "lams": [0]},
     }
@@ -251,7 +251,7 @@ def _models(folder: Path) -> dict[str, Target]:
             True,
         ),
         "checkpoint": Target(
-            lambda content, scratch: load_checkpoint(_write(scratch / "checkpoint.pt", content).parent, {"a": 1}),
+            lambda content, scratch: load_checkpoint(_write(scratch / "checkpoint.pt", content).parent, {}),
             [checkpoint.getvalue()],
         ),
     }
@@ -269,9 +269,9 @@ def _grammars() -> dict[str, Target]:
         "share": grammar(parsing.parse_share, "1%", "0.01"),
         "shard": grammar(parsing.parse_shard, "1/4"),
         "guards": grammar(parsing.parse_guards, "hps,clip:-0.5%,edges:±10%", "http://u:p@h:1/s?q=1:-1%", "m:f:-1e-3"),
-        "criteria": grammar(lambda text: parsing.parse_criteria(text, text), "hps", "a,b"),
+        "criteria": grammar(lambda text: parsing.parse_criteria(text, "g:-1%"), "hps", "a,b"),
         "private": grammar(lambda text: parsing.private_urls(text, text), "http://u:p@h:1/s?q=1"),
-        "reward": grammar(lambda text: (reward_name(text), load_reward(text)), "saturation", "no_mod:f", "http://h/s"),
+        "reward": grammar(lambda text: (reward_name(text), load_reward(text)), "saturation", "math:sqrt", "http://h/s"),
         "seeds": grammar(lambda text: Request(prompts=[text], seeds=[text], lams=[text]), "1"),
     }
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.harness import CORPUS, check, corpus, explore
 from tests.fuzz.targets import Target, targets
 
-CASES = 12  # of each target
+CASES = 8  # of each target
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_a_scorer_is_built_as_asked(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("hps", "hps"), ("hps=/a=b", "hps"), ("m:f=/x", "m:f"), ("https://host/a?b=c", "https://host/a?b=c")],
+    [("hps", "hps"), ("hps=/a=b", "hps"), ("m:f=/x", "m:f"), ("https://host/a?b=c", "https://host/a")],
 )
 def test_the_name_scores_are_kept_under(text: str, name: str) -> None:
     assert reward_name(text) == name
