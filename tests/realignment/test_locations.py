@@ -97,14 +97,15 @@ def test_a_location_that_an_anchor_does_not_have_is_an_error(tmp_path: Path) -> 
     it = known("sd")
     lora = loras.save(it.pipe, "unet", tmp_path / "lora")
     file = lora / "pytorch_lora_weights.safetensors"
-    for anchor, location, words in (
+    cases: tuple[tuple[Any, dict[str, Any], str], ...] = (
         (it.anchors["unet"], {"subfolder": "unet"}, "subfolder unet: expected an anchor in a folder or on the hub"),
         (lora, {"revision": "v2"}, "is on this machine and has no revision 'v2'"),
         (lora, {"variant": "fp16"}, "has no variants; leave 'fp16' out"),
         (file, {"weight_name": file.name}, "is a file, in which there is no weight_name"),
         (lora, {"subfolder": "../lora"}, "subfolder is '../lora': expected a path inside the folder"),
         (lora, {"variant": "fp16", "weight_name": file.name}, "leave one out"),
-    ):
+    )
+    for anchor, location, words in cases:
         with pytest.raises(DeradiffError, match=words):
             deradiff.realign(it.pipe, anchor, **location)
     assert torch.equal(it.run(), it.plain)
