@@ -162,7 +162,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["sweep", "--prompt", "x", "--anchor-variant", "fp16"], "has no variants; leave 'fp16' out"),
         (["sweep", "--prompt", "x", "--anchor-weight-name", "x"], "has no file 'x'; it holds"),
         ([*COMPARE, "--anchor-weight-name", "x"], "has no file 'x'; it holds"),
-        (["sweep", "--prompt", "x", "--seeds", "0"], "a count is from 1 to 10,000"),
+        (["sweep", "--prompt", "x", "--seeds", "0"], "a count is from 1 to 1,000,000"),
         (["sweep", "--prompt", "x", "--seeds", "1,,2"], "expected a count like 4, or seeds like 0,7,42, or 7, for one"),
         (["sweep", "--prompt", "x", "--seeds", "1,1"], "the seed 1 is given twice"),
         (["sweep", "--prompt", "x", "--delimiter", ";"], "say how --prompts is read: give it"),

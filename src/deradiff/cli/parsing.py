@@ -11,6 +11,7 @@ from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer
 from deradiff.errors import ConfigError, ResultsError, public_url
 
 _MOST = 10_000  # numbers of one range
+_MOST_SEEDS = 1_000_000
 
 
 def parse_numbers(text: str, what: str = "lam") -> list[float]:
@@ -56,8 +57,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = [int(part) for part in parts if part]
         if not numbers or "" in parts[:-1]:
             raise ValueError("a number is missing")
-        if len(parts) == 1 and not 1 <= numbers[0] <= _MOST:
-            raise ValueError(f"a count is from 1 to {_MOST:,}")
+        if len(parts) == 1 and not 1 <= numbers[0] <= _MOST_SEEDS:
+            raise ValueError(f"a count is from 1 to {_MOST_SEEDS:,}")
         if min(numbers) < 0:
             raise ValueError("a seed is 0 or more")
     except ValueError as error:
