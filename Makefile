@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-comfyui lint bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -16,6 +16,11 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# COMFYUI_DIR is a checkout of ComfyUI, COMFYUI_PYTHON a Python with its requirements (docs/comfyui.md)
+test-comfyui: $(READY)
+	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(BIN)/python -m pytest -s \
+		tests/integrations/real/real_comfyui.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

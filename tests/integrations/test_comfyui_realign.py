@@ -142,12 +142,12 @@ def test_a_controlnet_reaches_every_model(case: Case) -> None:
 
 def test_a_failing_call_leaves_nothing_switched_on(case: Case) -> None:
     reference, aligned, realign = case
-    realigned, expected = realign([0.5]), predict(reference)
+    realigned = realign([1.0], 0.25, 0.75)
     failing = conditionings(control=lambda: {})  # the model looks for a key that isn't there
     with pytest.raises(KeyError):
         predict(realigned, conds=failing)
-    assert torch.equal(predict(reference), expected)
     assert aligned.model.current_patcher is None
+    assert torch.equal(predict(realigned, 9.0), predict(reference, 9.0))
 
 
 def test_several_aligned_models_are_mixed_against_one_reference(pack: SimpleNamespace) -> None:

@@ -63,6 +63,9 @@ def main(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     unet = fill(UNetModel(**UNET, operations=comfy.ops.disable_weight_init), generator)
     vae = fill(TAESD(), generator)
+    last = max(k for k in vae if k.startswith("taesd_decoder.") and k.endswith(".weight") and len(vae[k]) == 3)
+    vae[last] *= 0.2  # images with other shades than black and full colours
+    vae[last.removesuffix("weight") + "bias"] += 0.5
     rest = {f"first_stage_model.{name}": weight for name, weight in vae.items()}
     other = {k: w + 0.2 * torch.randn(w.shape, generator=generator) * w.std(correction=0) for k, w in unet.items()}
     for name, weights in (("reference", unet), ("aligned", other)):
