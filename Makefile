@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint bench clean
+.PHONY: demo test fuzz test-comfyui lint bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -19,6 +19,11 @@ test: $(READY)
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 30000
+
+# COMFYUI_DIR is a checkout of ComfyUI, COMFYUI_PYTHON a Python with its requirements (docs/comfyui.md)
+test-comfyui: $(READY)
+	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(BIN)/python -m pytest -s \
+		tests/integrations/real/real_comfyui.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
