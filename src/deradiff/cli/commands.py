@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from deradiff.cli import align, bake, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
+from deradiff.cli import (
+    align,
+    bake,
+    compare,
+    demo,
+    env,
+    generate,
+    paths,
+    recommend,
+    report,
+    rewards,
+    search,
+    sweep,
+    tune,
+)
 from deradiff.cli.common import echo, log_printable
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import ConfigError
@@ -16,6 +30,7 @@ from deradiff.local_modules import allow_named_in
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMANDS = {
     "demo": demo.demo,
+    "tune": tune.tune,
     "align": align.align,
     "generate": generate.generate,
     "sweep": sweep.sweep,
