@@ -74,14 +74,14 @@ def test_texts_with_broken_offsets_are_an_error(tmp_path: Path) -> None:
         ("t.csv", "prompt\nb\n".encode("utf-16-le"), "prompt"),
         ("t.csv", b"prompt\na\0b\n", "null character|damaged"),
         ("t.txt", b"a\0b\n", "row 1: text holds a null character"),
-        ("t.jsonl", b'{"prompt": "\\ud800"}\n', "row 1: prompt holds half of a surrogate pair"),
-        ("t.jsonl", b'{"prompt": ' + b"[" * 10**5 + b"]" * 10**5 + b"}\n", "line 1, is no JSON"),
-        ("t.json", b"[" * 10**5, "is no JSON"),
+        ("t.jsonl", b'{"prompt": "\\ud800"}\n', "line 1, is damaged .*surrogates not allowed"),
+        ("t.jsonl", b'{"prompt": ' + b"[" * 10**5 + b"]" * 10**5 + b"}\n", "line 1, is damaged"),
+        ("t.json", b"[" * 10**5, "is damaged"),
         ("t.json", b'{"prompt": ["a"], "id": [1, 2]}', "columns of one length, got prompt 1, id 2"),
         ("t.json", b'{"prompt": "a"}', r'expected a list like \["..."'),
         ("t.json", b"{}", "expected a list like"),
         ("t.json", b"[1]", "row 1: expected a text, or an object"),
-        ("t.jsonl", b'{"prompt": 1' + b"0" * 5000 + b"}\n", "is no JSON"),
+        ("t.jsonl", b'{"prompt": 1' + b"0" * 5000 + b"}\n", "is damaged"),
     ],
 )
 def test_text_that_is_none_is_an_error(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -137,6 +137,8 @@ def read_errors(path: Path, what: str, error: type[DeradiffError] = RunFolderErr
         yield
     except DeradiffError:
         raise
+    except UnicodeDecodeError as why:
+        raise error(f"{what} {_shown(path)} is not UTF-8 text ({why.reason} at byte {why.start}); save it so") from why
     except (OSError, ValueError) as why:
         raise error(f"{what} {_shown(path)} can't be read ({reason_of(why)})") from why
 

@@ -260,7 +260,7 @@ def test_what_is_written_is_read(folder: Path, tmp_path_factory: pytest.TempPath
     write_pairs(out, pairs, images)
     assert levels(read_pairs(out)) == [("a red one, \n “quoted”", 10, 20, 1 / 3), ("x", 30, 10, 1)]
     assert len(list((out / "images").iterdir())) == 3
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(AlignError, match=r"missing\.png can't be read"):
         write_pairs(out / "torn", pairs, images | {"b": folder / "missing.png"})
     with pytest.raises(TableError, match="no table"):
         read_pairs(out / "torn")

@@ -19,7 +19,7 @@ from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.store import Store
 
 PROMPTS = [f"prompt {number}" for number in range(12)]
-HOSTILE = "http://host:80/score?model=a&b=$HOME;'x'"
+HOSTILE = "http://host:80/score;model=a&b=$HOME"
 LINE = re.compile(r"^(?P<what>.+): (?P<command>deradiff sweep .*)$", re.MULTILINE)
 COST = re.compile(r"  # (?P<images>[\d,]+) images, about \S+ \S+ here$")
 

@@ -79,8 +79,8 @@ def test_a_word_without_an_end_does_not_fill_the_screen(
     with pytest.raises(SystemExit, match="2"):
         main()
     error = capsys.readouterr().err
-    assert "(5,004 characters)" in error
-    assert len(error) < 500
+    assert "[...]" in error
+    assert len(error) < 2500
 
 
 def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["generate", "x", "--model", "no/such"], "no/such"),
         (["generate", "x", "--lam", "much"], "start:stop:count"),
         (["generate", "x", "--out", "x.gif"], ".png, .jpg, .jpeg, .webp"),
-        (["generate", "x", "--out", "a-folder.png"], "a-folder.png is a folder; give a file in it"),
+        (["generate", "x", "--out", "a-folder.png"], "can't write a-folder.png: a folder is in the way"),
         (["generate", "x", "--out", "a-file/x.png"], "can't write a-file/x.png"),
         (["generate", "x", "--out", f"{LONG}.png"], "File name too long"),
         (["generate", "x", "--model", "other/model"], "--anchor is missing: other/model needs"),
@@ -154,7 +154,7 @@ def test_a_reward_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pyt
         (["sweep", "--prompts", LONG], "File name too long"),
         (["align", "--beta", "1", "--out", "o", "--data", LONG], "File name too long"),
         (["align", "--beta", "1", "--out", "o", "--self-label", "warmth", "--revision", "v2"], "has no revision 'v2'"),
-        (["align", "--config", "a-pipe"], "--config a-pipe is no regular file"),
+        (["align", "--config", "a-pipe"], "--config a-pipe can't be read (no regular file)"),
         (["sweep", "--prompt", "x", "--revision", "v2"], "has no revision 'v2'; leave the revision out"),
         (["sweep", "--prompt", "x", "--variant", "fp16"], "no weights of the variant 'fp16'"),
         (["sweep", "--prompt", "x", "--subfolder", "x"], "has no subfolder 'x'"),

@@ -104,7 +104,7 @@ def test_a_card_must_say_beta_and_seed(tmp_path: Path) -> None:
         ('{"beta": -1, "seed": 0, "beta_convention": {}}', "beta is -1; expected a number above 0"),
         ('{"beta": 1, "seed": 0, "beta_convention": "kl"}', "convention is 'kl'; expected an object"),
         ('{"beta": 1', "is damaged"),
-        ("[1]", r"holds \[1\]; expected an object"),
+        ("[1]", "holds a list; expected a JSON object"),
     ],
 )
 def test_a_card_that_cannot_be_used_is_reported(tmp_path: Path, card: str, told: str) -> None:

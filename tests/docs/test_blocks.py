@@ -28,7 +28,7 @@ OPTIONS = {
 }
 SMALL = {"--model": ["--steps", "1"], "--objective": ["--max-images", "180"]}  # of sweeps that begin, and of searches
 OTHERS = ("pip", "hf", "ruff")  # programs of other projects, which are not ours to test
-OTHERS_OPTIONS = {"--num_processes", "--local-dir"}  # of these
+OTHERS_OPTIONS = {"--num_processes", "--local-dir", "--cpu"}  # of these
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 pytestmark = pytest.mark.usefixtures("quick")
 

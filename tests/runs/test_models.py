@@ -32,7 +32,7 @@ def test_weights_are_loaded_as_asked(tmp_path: Path, dtype: str) -> None:
 
 
 def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can't be loaded"):
+    with pytest.raises(ConfigError, match="neither on this machine nor can it be fetched"):
         load_pipeline("no/such-model")
     with pytest.raises(ConfigError, match="give --device"):
         load_pipeline(str(tmp_path), offload=True)

@@ -106,7 +106,7 @@ def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
         ("p.txt", b"caf\xe9\n", "UTF-8"),
         ("p.csv", b"", "expected a column named"),
         ("p.csv", b"name\nx\n", "expected a column named"),
-        ("p.jsonl", b'{"prompt": "x"}\n{nonsense\n', "line 2, is no JSON"),
+        ("p.jsonl", b'{"prompt": "x"}\n{nonsense\n', "line 2, is damaged"),
         ("p.jsonl", b'{"prompt": "x"}\n{"caption": "y"}\n', "row 2: expected prompt; prompt is missing"),
         ("p.jsonl", b'{"prompt": "x"}\n"y"\n', "row 2: expected prompt; prompt is missing"),
         ("p.jsonl", b"5\n", "line 1: expected a text, or an object"),

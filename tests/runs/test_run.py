@@ -264,7 +264,7 @@ def test_nothing_is_loaded_where_nothing_is_missing(tmp_path: Path, models: tupl
     run.sample(PROMPTS[:1], 1, [1], progress=quiet)
     assert len(run.store.requests()) == 2
     assert run.results().missing == 0
-    with pytest.raises(ConfigError, match="can't be loaded"):
+    with pytest.raises(ConfigError, match="no folder or file on this machine"):
         run.sample(lams=[2], progress=quiet)
 
 
@@ -324,7 +324,11 @@ def test_a_damaged_note_of_versions_is_reported(tmp_path: Path, recipe: Recipe, 
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"scheduler": "NoSuch"}, "choose from"), ({"model": "no/such-model"}, "can't be loaded")]
+    ("change", "word"),
+    [
+        ({"scheduler": "NoSuch"}, "choose from"),
+        ({"model": "no/such-model"}, "neither on this machine nor can it be fetched"),
+    ],
 )
 def test_what_cannot_be_run_is_reported(
     tmp_path: Path, models: tuple[str, str], change: dict[str, Any], word: str

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import signal
 import sys
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from deradiff.errors import DeradiffError, abbreviate, printable
+from deradiff.errors import DeradiffError, printable
 
 _MISTAKE, _BUG, _OUTPUT = 2, 70, 74  # a bug and failing output as in sysexits.h
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -51,7 +50,7 @@ def _report(error: BaseException, signals: list[int], output: "_Stream") -> int:
         _say("Stopped. What was made is kept: the same command goes on from there.")
         return STOPPED[signal.Signals(signals[0])] if signals else STOPPED[signal.SIGINT]
     if isinstance(error, DeradiffError):
-        _say(f"Error: {_without_endless_words(str(error))}")
+        _say(f"Error: {error}")
         return _MISTAKE
     if output.error is not None:
         if not isinstance(output.error, BrokenPipeError):
@@ -161,11 +160,6 @@ def _stopping() -> Iterator[list[int]]:
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
-
-
-def _without_endless_words(text: str) -> str:
-    """A message whose paths are short enough to be read."""
-    return re.sub(r"\S{500,}", lambda word: abbreviate(word[0], 200), text)
 
 
 def _describe_bug(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import torch
 from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 from safetensors import SafetensorError
 
 from deradiff.anchor.location import Location
@@ -114,6 +114,10 @@ def _fetch_from_hub(model: str, location: Location) -> Path:
         cause = error.__cause__ or error
         if isinstance(cause, RevisionNotFoundError):
             raise ConfigError(f"the model {model!r} has no revision {revision!r} on the hub") from error
+        if isinstance(cause, HFValidationError):
+            raise ConfigError(
+                f"the model {abbreviate(model)!r} is no folder or file on this machine, and no hub id; give one"
+            ) from error
         first = str(cause).strip().partition("\n")[0]
         raise ConfigError(
             f"the model {model!r} is neither on this machine nor can it be fetched from the hub "
