@@ -1,0 +1,82 @@
+"""``tune``: its stages are commands, each done once; it ends where nothing is shown to be better."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.cli.shell import here, mistaken
+
+from deradiff import testbed
+
+PROMPTS = testbed.prompts(12, seed=3)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    (tmp_path / "prompts.txt").write_text("".join(f"{text}\n" for text in PROMPTS))
+    (tmp_path / "two.txt").write_text("a red circle\na blue square\n")
+    (tmp_path / "align.yaml").write_text("steps: 1\ntrain-batch-size: 2\nrank: 1\nimages: 2\nsampling-steps: 2\n")
+    given = ["tune", "--beta", "0.05", "--self-label", "warmth", "--align-config", str(tmp_path / "align.yaml")]
+    return [
+        *given,
+        "--objective",
+        "warmth",
+        "--risk",
+        "0.3",
+        "--seeds",
+        "1",
+        "--steps",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each file of weights, images and pages was written."""
+    kinds = (".safetensors", ".png", ".html", ".pt")
+    return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*") if file.suffix in kinds}
+
+
+def test_all_stages_are_done_once(words: list[str], tmp_path: Path, quick: None) -> None:
+    out, prompts = tmp_path / "out", ["--prompts", str(tmp_path / "prompts.txt")]
+    untrained = here(*words, *prompts, "--max-images", "36", code=1)
+    assert "nothing to bake: no lam above 0 is shown to be better" in untrained.stderr
+    assert (out / "run" / "report.html").is_file()
+    assert not (out / "baked").exists()
+    anchor = out / "anchor" / "pytorch_lora_weights.safetensors"  # as a real training would leave it
+    shutil.copy(testbed.anchor_path("warmth-beta0.0125-seed0") / anchor.name, anchor)
+    shutil.rmtree(out / "run")
+    trained = times(out / "anchor")
+    printed = here(*words, *prompts, "--max-images", "60")
+    assert "align is done: deradiff align" in printed.stderr
+    assert "is baked in" in printed.stdout
+    assert times(out / "anchor") == trained
+    assert (out / "baked" / "pytorch_lora_weights.safetensors").is_file()
+    before = times(out)
+    here(*words, *prompts, "--max-images", "60")
+    assert times(out) == before
+
+
+def test_a_dry_run_prints_commands_and_costs_and_makes_nothing(words: list[str], tmp_path: Path) -> None:
+    printed = here(*words, "--prompts", str(tmp_path / "two.txt"), "--guard", "faithfulness:-10%", "--dry-run").stdout
+    commands = [line.split()[1] for line in printed.splitlines() if line.startswith("  deradiff")]
+    assert commands == ["align", "search", "report", "bake"]
+    assert "some of 66 images, 264 NFE for all of them" in printed  # 2 prompts x 33 lams, 2 x 2 NFE each
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--data", "x"], "give either --data"),
+        (["--model", "mine"], "no prompts to choose lam on: give --prompts FILE"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--seeds", "x"], "seeds"),
+    ],
+)
+def test_mistakes_are_reported_before_anything_is_made(
+    more: list[str], expected: str, words: list[str], tmp_path: Path
+) -> None:
+    mistaken(*words, *more, expected=expected)
+    assert not (tmp_path / "out").exists()
