@@ -26,7 +26,7 @@ def words(tmp_path: Path) -> list[str]:
         "--seeds",
         "1",
         "--steps",
-        "4",
+        "2",
         "--out",
         str(tmp_path / "out"),
     ]
