@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.shell import here
+from tests.cli.shell import DERADIFF, here
 from tests.cli.test_bad_journals import record
 from tests.runs.painted import painted
 
@@ -140,3 +140,11 @@ def test_nothing_that_people_wrote_steers_the_terminal(tmp_path: Path, capsys: p
     page = (store.folder / "report.html").read_text("utf-8")
     assert "<script>alert(1)" not in page
     assert not set(page) & set("\x1b\u202e\x07")
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("deradiff swe", "sweep"), ("deradiff bake --format ko", "kohya")])
+def test_a_shell_completes_commands_and_values(typed: str, expected: str) -> None:
+    word = str(len(typed.split()) - 1)
+    environment = {"COMP_WORDS": typed, "COMP_CWORD": word, "_DERADIFF_COMPLETE": "complete_bash"}
+    done = subprocess.run([DERADIFF], capture_output=True, text=True, env=os.environ | environment, check=False)
+    assert done.stdout.split() == [expected]

@@ -128,7 +128,7 @@ def test_a_page_does_what_it_says(furnished: Path, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_named_in_the_text_exist(page: Path) -> None:
-    every = set[str]().union(*OPTIONS.values()) | {"--version", "--help"} | OTHERS_OPTIONS
+    every = set[str]().union(*OPTIONS.values()) | {"--version", "--help", "--install-completion"} | OTHERS_OPTIONS
     for span in code_spans(page):
         if words := words_of(span) if span.startswith("deradiff ") else []:
             check_names(words)

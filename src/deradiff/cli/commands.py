@@ -59,7 +59,6 @@ def _show_version(asked: bool) -> None:
 app = typer.Typer(
     help="How strongly should I align my diffusion model? Align once, then choose the strength at sampling time.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings=_HELP,
 )
