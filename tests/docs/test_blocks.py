@@ -28,6 +28,7 @@ OPTIONS = {
 }
 SMALL = {"--model": ["--steps", "1"], "--objective": ["--max-images", "180"]}  # of sweeps that begin, and of searches
 OTHERS = ("pip", "hf", "ruff")  # programs of other projects, which are not ours to test
+PROGRAM_OPTIONS = {"--version", "--help", "--install-completion"}
 OTHERS_OPTIONS = {"--num_processes", "--local-dir", "--cpu"}  # of these
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -65,6 +66,8 @@ def check_other(command: str) -> None:
 def check_names(words: list[str]) -> None:
     """The command and its options exist."""
     named = {word.partition("=")[0] for word in words if word.startswith("--")}
+    if words[0] in PROGRAM_OPTIONS:
+        return
     assert words[0] in COMMANDS, words
     assert named <= OPTIONS[words[0]], words
 
@@ -128,7 +131,7 @@ def test_a_page_does_what_it_says(furnished: Path, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_named_in_the_text_exist(page: Path) -> None:
-    every = set[str]().union(*OPTIONS.values()) | {"--version", "--help", "--install-completion"} | OTHERS_OPTIONS
+    every = set[str]().union(*OPTIONS.values()) | PROGRAM_OPTIONS | OTHERS_OPTIONS
     for span in code_spans(page):
         if words := words_of(span) if span.startswith("deradiff ") else []:
             check_names(words)
