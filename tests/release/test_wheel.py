@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import deradiff
 
@@ -26,6 +27,17 @@ class Release(NamedTuple):
 
     def metadata(self) -> list[str]:
         return next(self.site.glob("deradiff-*.dist-info/METADATA")).read_text(encoding="utf-8").splitlines()
+
+    def requirements(self) -> list[Requirement]:
+        """What the package and its extras need."""
+        lines = (line.partition(": ") for line in self.metadata())
+        return [Requirement(value) for name, _, value in lines if name == "Requires-Dist"]
+
+
+def pins(file: str) -> dict[str, str]:
+    """The version of each package in a file of constraints."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
 def python(*words: str, folder: Path, path: str = "") -> str:
@@ -69,8 +81,31 @@ def test_its_metadata_names_license_types_and_what_is_needed(release: Release) -
     lines = release.metadata()
     assert "License-Expression: Apache-2.0" in lines
     assert "Classifier: Typing :: Typed" in lines
-    needed = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
-    assert {one.name for one in needed if one.marker is None} >= {"torch", "diffusers", "transformers", "peft"}
+    assert {one.name for one in release.requirements() if one.marker is None} >= {
+        "torch",
+        "diffusers",
+        "transformers",
+        "peft",
+    }
     entries = next(release.site.glob("deradiff-*.dist-info/entry_points.txt")).read_text()
     assert "deradiff = deradiff.cli:main" in entries
     assert "[deradiff.rewards]" in entries
+
+
+def test_tested_versions_are_allowed_and_pin_everything_that_is_asked_for(release: Release) -> None:
+    tested = pins("constraints.txt")
+    for one in release.requirements():
+        assert one.specifier.contains(tested[canonicalize_name(one.name)]), one
+
+
+def test_lowest_versions_are_the_bounds(release: Release) -> None:
+    lowest = pins("constraints-min.txt")
+    needed = [one for one in release.requirements() if one.marker is None or "optuna" in str(one.marker)]
+    assert set(lowest) == {canonicalize_name(one.name) for one in needed}
+    for one in needed:
+        assert f">={lowest[canonicalize_name(one.name)]}" in str(one.specifier).split(","), one
+
+
+def test_the_citation_is_of_this_version(release: Release) -> None:
+    version = next(line.partition(": ")[2] for line in release.metadata() if line.startswith("Version: "))
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
