@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz test-comfyui lint bench clean
+.PHONY: demo test fuzz test-comfyui lint bench docs wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -35,6 +35,18 @@ bench: $(READY)
 	$(BIN)/python benchmarks/realign.py
 	$(BIN)/python benchmarks/testbed.py
 	$(BIN)/python benchmarks/sweep.py --quick
+
+$(VENV)/.docs $(VENV)/.release: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(@F:.%=%)]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html docs build/docs
+
+wheel: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist
