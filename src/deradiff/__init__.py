@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard as Guard
     from deradiff.analysis.recommend import recommend as recommend
     from deradiff.compat import register_scheduler as register_scheduler
+    from deradiff.guider import RealignmentGuidance as RealignmentGuidance
     from deradiff.realignment import Handle as Handle
     from deradiff.realignment import handle_of as handle_of
     from deradiff.realignment import realign as realign
@@ -48,6 +49,7 @@ _LAZY = {
     "Guard": "deradiff.analysis.criteria",
     "Handle": "deradiff.realignment",
     "Recipe": "deradiff.runs.recipe",
+    "RealignmentGuidance": "deradiff.guider",
     "Results": "deradiff.results",
     "Reuse": "deradiff.acceleration",
     "Run": "deradiff.runs.run",
@@ -75,6 +77,7 @@ __all__ = [
     "LamError",
     "PartialScoresError",
     "RealignError",
+    "RealignmentGuidance",
     "Recipe",
     "Results",
     "ResultsError",
