@@ -13,6 +13,7 @@ from deradiff.errors import AnchorError as AnchorError
 from deradiff.errors import BakeError as BakeError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
+from deradiff.errors import HubError as HubError
 from deradiff.errors import LamError as LamError
 from deradiff.errors import PartialScoresError as PartialScoresError
 from deradiff.errors import RealignError as RealignError
@@ -74,6 +75,7 @@ __all__ = [
     "Exact",
     "Guard",
     "Handle",
+    "HubError",
     "LamError",
     "PartialScoresError",
     "RealignError",

@@ -14,12 +14,14 @@ from accelerate import Accelerator
 
 from deradiff.align.cache import Cache
 from deradiff.align.checkpoint import CHECKPOINT, load_checkpoint, lock_folder, write_errors
+from deradiff.align.model_card import describe_anchor
 from deradiff.align.pairs import Pairs
 from deradiff.align.policy import Policy, save_anchor
 from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
 from deradiff.errors import AlignError
+from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.denoisers import denoisers, pick
 
 
@@ -43,7 +45,7 @@ def align(
     Args:
         pipe: the reference pipeline; its denoiser is trained in place.
         pairs: preferences.
-        folder: receives the anchor, ``log.jsonl``, ``checkpoint.pt`` and ``cache/``.
+        folder: receives the anchor, a README.md for the hub, ``log.jsonl``, ``checkpoint.pt`` and ``cache/``.
         settings: of the training.
         card: further entries of the anchor's card, such as the model's name; JSON-able.
         tracker: one of accelerate's trackers, such as ``tensorboard`` or ``wandb``.
@@ -76,9 +78,9 @@ def align(
             advance(step)
         accelerator.end_training()
         if accelerator.is_main_process:
-            save_anchor(
-                pipe, component, training.final(), folder, record | {"beta_convention": training.convention.card()}
-            )
+            entries = record | {"beta_convention": training.convention.card()}
+            save_anchor(pipe, component, training.final(), folder, entries)
+            write_model_card(folder, describe_anchor(entries))
 
 
 def check_training(

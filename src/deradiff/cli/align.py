@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, echo, listed
+from deradiff.cli.common import EMBEDDED, echo, listed, push_folder
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def align(
     checkpointing_steps: Annotated[
         int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)
     ] = 100,
+    push_to_hub: options.PushToHub = None,
+    private: options.Private = False,
     config: Config = None,
 ) -> None:
     """Train an anchor: a LoRA (or, with --full, a checkpoint) that diffusers loads and realign, sweep and report read.
@@ -148,6 +150,8 @@ def align(
     reference = f"{model} ({location})" if str(location) else model
     card = {"reference": reference, "reward": self_label and public_url(self_label)}
     check_training(pipe, out, settings, card=card, tracker=report_to)
+    if state.is_main_process:
+        options.prepare_push(push_to_hub, private=private)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)
@@ -159,6 +163,7 @@ def align(
     if state.is_main_process:
         lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
         echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
+        push_folder(out, push_to_hub)
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from deradiff.cli import align, bake, compare, demo, env, generate, paths, recommend, report, rewards, search, sweep
+from deradiff.cli import (
+    align,
+    anchors,
+    bake,
+    compare,
+    demo,
+    env,
+    generate,
+    paths,
+    recommend,
+    report,
+    rewards,
+    search,
+    sweep,
+)
 from deradiff.cli.common import echo, log_printable
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import ConfigError
@@ -31,6 +45,7 @@ _COMMANDS = {
     "bake": bake.bake,
     "extract-lora": bake.extract_lora,
     "rewards": rewards.rewards,
+    "anchors": anchors.anchors,
     "env": env.env,
 }
 
