@@ -13,6 +13,7 @@ from deradiff.errors import AnchorError as AnchorError
 from deradiff.errors import BakeError as BakeError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
+from deradiff.errors import HubError as HubError
 from deradiff.errors import LamError as LamError
 from deradiff.errors import PartialScoresError as PartialScoresError
 from deradiff.errors import RealignError as RealignError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard as Guard
     from deradiff.analysis.recommend import recommend as recommend
     from deradiff.compat import register_scheduler as register_scheduler
+    from deradiff.guider import RealignmentGuidance as RealignmentGuidance
     from deradiff.realignment import Handle as Handle
     from deradiff.realignment import handle_of as handle_of
     from deradiff.realignment import realign as realign
@@ -48,6 +50,7 @@ _LAZY = {
     "Guard": "deradiff.analysis.criteria",
     "Handle": "deradiff.realignment",
     "Recipe": "deradiff.runs.recipe",
+    "RealignmentGuidance": "deradiff.guider",
     "Results": "deradiff.results",
     "Reuse": "deradiff.acceleration",
     "Run": "deradiff.runs.run",
@@ -72,9 +75,11 @@ __all__ = [
     "Exact",
     "Guard",
     "Handle",
+    "HubError",
     "LamError",
     "PartialScoresError",
     "RealignError",
+    "RealignmentGuidance",
     "Recipe",
     "Results",
     "ResultsError",

@@ -97,6 +97,10 @@ class BakeError(DeradiffError, ValueError):
     """A bake that can't be made or written: an anchor that no LoRA can stand for, an unusable rank or format."""
 
 
+class HubError(DeradiffError, ValueError):
+    """A repository that can't be pushed to, or a model card that can't be written."""
+
+
 def abbreviate(text: object, width: int = 120) -> str:
     """A path or another text, cut where a message would become unreadable."""
     shown = str(text).replace("\0", "\\0")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tests import processes
 from torch import Tensor
@@ -105,6 +106,26 @@ def test_the_anchor_loads_in_plain_diffusers_and_says_what_it_is(tmp_path: Path,
     with deradiff.realign(plain, str(folder), lam=1.0):
         assert torch.allclose(image(plain), after, atol=1e-4)
     assert torch.equal(image(plain), before)
+
+
+def test_an_anchor_in_kohyas_layout_is_the_same_anchor(tmp_path: Path) -> None:
+    anchors = [tmp_path / "one", tmp_path / "two"]
+    for folder, format in zip(anchors, ("diffusers", "kohya"), strict=True):
+        align(pipeline(), preferences(tmp_path / "pairs"), folder, settings(), card={}, format=format)
+    assert {path.name for path in anchors[1].glob("*.safetensors")} == {"two.safetensors"}
+    with safe_open(anchors[1] / "two.safetensors", "pt") as file:
+        assert all(name.startswith("lora_unet_") for name in file.keys())  # noqa: SIM118
+    assert card_of(anchors[0]) == card_of(anchors[1])
+    images: list[Tensor] = []
+    for folder in anchors:
+        pipe = pipeline()
+        with deradiff.realign(pipe, str(folder), lam=1.0):
+            images.append(image(pipe))
+    assert torch.equal(*images)
+    with pytest.raises(AlignError, match="the format kohya is of LoRAs"):
+        align(pipeline(), preferences(tmp_path / "pairs"), tmp_path / "x", settings(full=True), card={}, format="kohya")
+    with pytest.raises(AlignError, match="expected one of diffusers, kohya"):
+        align(pipeline(), preferences(tmp_path / "pairs"), tmp_path / "x", settings(), card={}, format="peft")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.5}, {"full": True}], ids=["lora", "ema", "full"])

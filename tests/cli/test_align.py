@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tests.align.trainings import preferences
+from tests.hub.recorder import Recorder
+from tests.hub.recorder import hub as hub
 from typer.testing import CliRunner
 
 from deradiff import testbed
@@ -20,7 +22,7 @@ from .shell import here
 FEW = ("--steps", "2", "--train-batch-size", "2", "--rank", "2")
 
 
-def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
+def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path, hub: Recorder) -> None:
     (tmp_path / "prompts.txt").write_text("a red circle\na large blue square\n")
     own = (
         "--self-label",
@@ -32,7 +34,15 @@ def test_own_samples_to_an_anchor_that_is_swept(tmp_path: Path) -> None:
         "--sampling-steps",
         "2",
     )
-    made = here("align", "--beta", "0.1", *own, *FEW, "--out", str(tmp_path / "anchor"))
+    push = ("--push-to-hub", "org/name", "--private")
+    made = here("align", "--beta", "0.1", *own, *FEW, "--out", str(tmp_path / "anchor"), *push)
+    assert [name for name, _ in hub.calls] == ["create_repo", "upload_folder"]
+    assert sorted(hub.calls[1][1]["allow_patterns"]) == ["README.md", "pytorch_lora_weights.safetensors"]
+    assert "pushed to https://huggingface.co/org/name" in made.stdout
+    readme = (tmp_path / "anchor" / "README.md").read_text()
+    assert "| beta | 0.1 |" in readme
+    assert "| convention of beta | kl " in readme
+    assert "of the reward warmth" in readme
     assert f"deradiff sweep --model embedded --anchor {tmp_path / 'anchor'}" in made.stdout
     with safe_open(tmp_path / "anchor" / "pytorch_lora_weights.safetensors", "pt") as file:
         card = json.loads(file.metadata()["deradiff"])

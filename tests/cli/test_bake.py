@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tests.cli.shell import here, mistaken
+from tests.hub.recorder import TOKEN, Recorder
+from tests.hub.recorder import hub as hub
 
 from deradiff import testbed
 from deradiff.cli.parsing import parse_duration
@@ -34,9 +36,26 @@ def test_a_model_is_baked_measured_and_shown(prompts: Path, tmp_path: Path) -> N
     page = (tmp_path / "a" / "bake.html").read_text()
     assert page.count("<figure>") == 2
     assert "weight interpolation, not the mixture" in page
+    readme = (tmp_path / "a" / "README.md").read_text()
+    assert "| lam | 0.5 |" in readme
+    assert "mean of 2 prompts" in readme
+    assert str(tmp_path) not in readme
     assert card(tmp_path / "a" / "pytorch_lora_weights.safetensors") | {"lam": 0.5, "kind": "weights"} == card(
         tmp_path / "a" / "pytorch_lora_weights.safetensors"
     )
+
+
+def test_a_bake_is_pushed_once_its_repository_is_there(prompts: Path, tmp_path: Path, hub: Recorder) -> None:
+    words = ["bake", "embedded", "--lam", "0.5", *STEPS, "--prompts", str(prompts), "--out", str(tmp_path / "a")]
+    mistaken(*words, "--private", expected="--private goes with --push-to-hub")
+    hub.private = False
+    mistaken(*words, "--push-to-hub", "org/name", "--private", expected="already and public")
+    assert not (tmp_path / "a").exists()
+    printed = here(*words, "--push-to-hub", "org/name")
+    assert "pushed to https://huggingface.co/org/name" in printed.stdout
+    assert TOKEN not in printed.stdout + printed.stderr
+    [(_, pushed)] = [call for call in hub.calls if call[0] == "upload_folder"]
+    assert sorted(pushed["allow_patterns"]) == ["README.md", "pytorch_lora_weights.safetensors"]
 
 
 def test_a_run_is_baked_with_its_own_models_prompts_and_beta(prompts: Path, tmp_path: Path) -> None:

@@ -10,25 +10,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deradiff.align.checkpoint import write_errors
 from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
+from deradiff.anchor.lora_files import write_lora_file
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
 from deradiff.io import check_replaceable
 
 NAME = "deradiff"
-_LORA = "pytorch_lora_weights.safetensors"
+AnchorFormat = Literal["diffusers", "kohya"]
 
 
 class Policy:
@@ -91,17 +91,25 @@ def _add_lora(denoiser: Any, settings: Settings) -> LoraConfig:
     return config
 
 
-def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:
+def save_anchor(
+    pipe: Any,
+    component: str,
+    policy: Policy,
+    folder: Path,
+    card: dict[str, Any],
+    format: AnchorFormat = "diffusers",
+) -> None:
     """Save an anchor, a LoRA or a checkpoint that plain diffusers loads, with its card.
 
     Files that hold the same already stay untouched.
 
     Args:
-        pipe: the pipeline, whose class determines the layout of its LoRAs.
+        pipe: the pipeline, whose scheduler goes with a checkpoint.
         component: name of the denoiser.
         policy: the trained model.
         folder: of the anchor; its weights and card are replaced.
         card: the anchor's description, JSON-able: metadata ``deradiff`` of a LoRA, deradiff.json of a checkpoint.
+        format: of a LoRA; kohya's file is named after the folder.
 
     Raises:
         AlignError: the folder can't be written.
@@ -115,7 +123,9 @@ def save_anchor(pipe: Any, component: str, policy: Policy, folder: Path, card: d
             pipe.scheduler.save_pretrained(temporary / "scheduler")
             (temporary / "deradiff.json").write_text(json.dumps(card, indent=1))
         else:
-            _save_lora(pipe, component, policy, temporary, card)
+            layers = get_peft_model_state_dict(policy.denoiser, adapter_name=NAME)
+            state = {name: layer.contiguous().cpu() for name, layer in layers.items()}
+            write_lora_file(state, component, temporary, format, name=folder.name, card=card, error=AlignError)
         for weights in temporary.rglob("*.safetensors"):  # safetensors makes them readable by their owner alone
             weights.chmod(temporary.stat().st_mode & 0o666)
         for source in sorted(temporary.iterdir()):
@@ -153,16 +163,3 @@ def _holds_same(one: Path, other: Path) -> bool:
             )
     except SafetensorError:  # damaged since: it is written again
         return False
-
-
-def _save_lora(pipe: Any, component: str, policy: Policy, folder: Path, card: dict[str, Any]) -> None:
-    layers = get_peft_model_state_dict(policy.denoiser, adapter_name=NAME)
-    arguments: dict[str, Any] = {
-        f"{component}_lora_layers": {name: layer.contiguous().cpu() for name, layer in layers.items()},
-        f"{component}_lora_adapter_metadata": policy.config.to_dict() if policy.config else None,
-    }
-    type(pipe).save_lora_weights(folder, **arguments)
-    path = folder / _LORA
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() | {"deradiff": json.dumps(card)}
-    save_file(load_file(path), path, metadata)

@@ -7,19 +7,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
 
 from deradiff.align.cache import Cache
 from deradiff.align.checkpoint import CHECKPOINT, load_checkpoint, lock_folder, write_errors
+from deradiff.align.model_card import describe_anchor
 from deradiff.align.pairs import Pairs
-from deradiff.align.policy import Policy, save_anchor
+from deradiff.align.policy import AnchorFormat, Policy, save_anchor
 from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
 from deradiff.errors import AlignError
+from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.denoisers import denoisers, pick
 
 
@@ -32,6 +34,7 @@ def align(
     card: dict[str, Any],
     tracker: str | None = None,
     save_every: int = 100,
+    format: AnchorFormat = "diffusers",
     advance: Callable[[Step], None] = lambda step: None,
     cached: Callable[[int], None] = lambda count: None,
 ) -> None:
@@ -43,18 +46,19 @@ def align(
     Args:
         pipe: the reference pipeline; its denoiser is trained in place.
         pairs: preferences.
-        folder: receives the anchor, ``log.jsonl``, ``checkpoint.pt`` and ``cache/``.
+        folder: receives the anchor, a README.md for the hub, ``log.jsonl``, ``checkpoint.pt`` and ``cache/``.
         settings: of the training.
         card: further entries of the anchor's card, such as the model's name; JSON-able.
         tracker: one of accelerate's trackers, such as ``tensorboard`` or ``wandb``.
         save_every: steps between checkpoints.
+        format: of a LoRA: ``diffusers``, or ``kohya`` (ComfyUI, A1111).
         advance: receives each step.
         cached: receives 1 after each prompt and image that enters the cache.
 
     Raises:
         AlignError: unusable settings or pipeline, a folder with another training, or another process trains there.
     """
-    accelerator, component, denoiser = _prepare(pipe, folder, settings, tracker)
+    accelerator, component, denoiser = _prepare(pipe, folder, settings, tracker, format)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval().to(accelerator.device)
@@ -76,20 +80,26 @@ def align(
             advance(step)
         accelerator.end_training()
         if accelerator.is_main_process:
-            save_anchor(
-                pipe, component, training.final(), folder, record | {"beta_convention": training.convention.card()}
-            )
+            entries = record | {"beta_convention": training.convention.card()}
+            save_anchor(pipe, component, training.final(), folder, entries, format)
+            write_model_card(folder, describe_anchor(entries))
 
 
 def check_training(
-    pipe: Any, folder: Path, settings: Settings, *, card: dict[str, Any], tracker: str | None = None
+    pipe: Any,
+    folder: Path,
+    settings: Settings,
+    *,
+    card: dict[str, Any],
+    tracker: str | None = None,
+    format: AnchorFormat = "diffusers",
 ) -> None:
     """Check the arguments of :func:`align` before preferences are sampled.
 
     Raises:
         AlignError: the errors of :func:`align` that can be known beforehand.
     """
-    _prepare(pipe, folder, settings, tracker)
+    _prepare(pipe, folder, settings, tracker, format)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -98,9 +108,13 @@ def check_training(
 
 
 def _prepare(
-    pipe: Any, folder: Path, settings: Settings, tracker: str | None
+    pipe: Any, folder: Path, settings: Settings, tracker: str | None, format: AnchorFormat
 ) -> tuple[Accelerator, str, torch.nn.Module]:
     """The accelerator, the denoiser's name and the denoiser; raises as :func:`check_training`."""
+    if format not in get_args(AnchorFormat):
+        raise AlignError(f"the format is {format!r}; expected one of {', '.join(get_args(AnchorFormat))}")
+    if settings.full and format != "diffusers":
+        raise AlignError(f"the format {format} is of LoRAs, and this training is of all weights; leave one of them out")
     accelerator = _make_accelerator(settings, tracker, folder)
     if settings.train_batch_size % (settings.gradient_accumulation_steps * accelerator.num_processes):
         raise AlignError(

@@ -6,10 +6,12 @@ from typing import Any
 
 from deradiff.bake.distillation import Distillation, distil
 from deradiff.bake.files import Format, write_checkpoint, write_lora
+from deradiff.bake.model_card import describe_bake
 from deradiff.bake.page import write_page
 from deradiff.bake.quality import BakeQuality, measure
 from deradiff.bake.weights import bake_weights, interpolate_weights
 from deradiff.errors import BakeError
+from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.lams import LamLike
 from deradiff.rewards import Reward
 from deradiff.runs.recipe import Recipe
@@ -42,7 +44,7 @@ def bake(
         pipe: the reference pipeline; left as it was.
         aligned: the anchor, or a mapping of several, as :func:`deradiff.realign` takes them.
         lam: one lam an anchor.
-        folder: receives the weights, the card and ``bake.html``.
+        folder: receives the weights, the card, a README.md for the hub and ``bake.html``.
         prompts: to measure the error on, one image each.
         format: of a LoRA ``diffusers``, ``kohya`` (ComfyUI, A1111) or ``peft``; ``checkpoint``, the denoiser's weights.
         component: the denoiser, where it can't be inferred.
@@ -86,6 +88,7 @@ def bake(
     quality = measure(pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, rewards=rewards)
     facts = {key.replace("_", " "): _in_words(value) for key, value in text.items()}
     write_page(quality, facts, folder / PAGE)
+    write_model_card(folder, describe_bake(text, quality, format, name, path.name))
     return quality
 
 

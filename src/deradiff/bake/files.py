@@ -1,4 +1,4 @@
-"""Writing a bake: LoRAs in the layouts of diffusers, kohya (ComfyUI, A1111) and PEFT; checkpoints in diffusers'."""
+"""Writing a bake: a LoRA, or a checkpoint in diffusers' layout."""
 
 import json
 import shutil
@@ -8,18 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers.utils import convert_state_dict_to_kohya
-from peft import LoraConfig
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from deradiff.anchor.lora_files import LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError
 from deradiff.io import write_whole
 
-LoraFormat = Literal["diffusers", "kohya", "peft"]
 Format = Literal["diffusers", "kohya", "peft", "checkpoint"]
-CARD = "deradiff"  # the metadata's entry
 
 
 def write_lora(
@@ -50,19 +46,7 @@ def write_lora(
     if not update.layers:
         raise BakeError("the bake changes nothing (lam = 0, or an anchor that equals its reference); there is no LoRA")
     state = _factors(update, dtype)
-    metadata = {"format": "pt", CARD: json.dumps(dict(card))}
-    if format == "peft":
-        path = folder / "adapter_model.safetensors"
-        write_whole(folder / "adapter_config.json", _peft_config(update), BakeError)
-        content = {f"base_model.model.{name}": value for name, value in state.items()}
-    elif format == "kohya":
-        path = folder / f"{folder.name}.safetensors"
-        content = _to_kohya(state, update.component)
-    else:
-        path = folder / "pytorch_lora_weights.safetensors"
-        content = {f"{update.component}.{name}": value for name, value in state.items()}
-    write_whole(path, save(content, metadata), BakeError)
-    return path
+    return write_lora_file(state, update.component, folder, format, name=folder.name, card=card, error=BakeError)
 
 
 def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path, *, card: Mapping[str, Any]) -> Path:
@@ -93,21 +77,3 @@ def _factors(update: LoraUpdate, dtype: torch.dtype) -> dict[str, Tensor]:
         state[f"{name}.lora_A.weight"] = layer.down.to(dtype).contiguous()
         state[f"{name}.lora_B.weight"] = layer.up.to(dtype).contiguous()
     return state
-
-
-def _to_kohya(state: Mapping[str, Tensor], component: str) -> dict[str, Tensor]:
-    """kohya's names: ``lora_unet_`` or ``lora_transformer_``, dots as underscores, alpha (the rank) beside."""
-    converted = convert_state_dict_to_kohya({f"unet.{name}": value for name, value in state.items()})
-    prefix = "lora_unet_" if component == "unet" else f"lora_{component}_"
-    return {name.replace("lora_unet_", prefix, 1): value for name, value in converted.items()}
-
-
-def _peft_config(update: LoraUpdate) -> bytes:
-    ranks = {name: layer.rank for name, layer in update.layers.items()}
-    largest = max(ranks.values())
-    others = {name: rank for name, rank in ranks.items() if rank != largest}
-    config = LoraConfig(
-        r=largest, lora_alpha=largest, target_modules=list(ranks), rank_pattern=others, alpha_pattern=dict(others)
-    )
-    content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    return json.dumps(content, indent=1, sort_keys=True, default=str).encode()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, echo, listed
+from deradiff.cli.common import EMBEDDED, echo, listed, push_folder
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ def align(
     target_modules: Annotated[
         str, typer.Option(help="Layers that the LoRA changes, separated by commas.", rich_help_panel=TRAINING)
     ] = "to_q,to_k,to_v,to_out.0",
+    format: Annotated[
+        Literal["diffusers", "kohya"],
+        typer.Option(help="Of the LoRA: for diffusers, or for ComfyUI and A1111 (kohya).", rich_help_panel=RUN),
+    ] = "diffusers",
     ema: Annotated[
         float | None, typer.Option(help="Decay of an average of the weights to write.", rich_help_panel=TRAINING)
     ] = None,
@@ -103,6 +107,8 @@ def align(
     checkpointing_steps: Annotated[
         int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=RUN)
     ] = 100,
+    push_to_hub: options.PushToHub = None,
+    private: options.Private = False,
     config: Config = None,
 ) -> None:
     """Train an anchor: a LoRA (or, with --full, a checkpoint) that diffusers loads and realign, sweep and report read.
@@ -147,7 +153,9 @@ def align(
     pipe = load_pipeline(resolve_model(model), location=location, device=str(state.device), dtype=dtype)
     reference = f"{model} ({location})" if str(location) else model
     card = {"reference": reference, "reward": self_label and public_url(self_label)}
-    check_training(pipe, out, settings, card=card, tracker=report_to)
+    check_training(pipe, out, settings, card=card, tracker=report_to, format=format)
+    if state.is_main_process:
+        options.prepare_push(push_to_hub, private=private)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)
@@ -155,10 +163,11 @@ def align(
         with state.main_process_first():
             preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
     assert preferences is not None
-    _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card)
+    _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card, format)
     if state.is_main_process:
         lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
         echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
+        push_folder(out, push_to_hub)
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":
@@ -212,7 +221,14 @@ def _own(pipe: Any, prompts: list[str], reward: "Reward", folder: Path, *, image
 
 
 def _train(
-    pipe: Any, pairs: "Pairs", out: Path, settings: Any, tracker: str | None, save_every: int, card: dict[str, Any]
+    pipe: Any,
+    pairs: "Pairs",
+    out: Path,
+    settings: Any,
+    tracker: str | None,
+    save_every: int,
+    card: dict[str, Any],
+    format: Any,
 ) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -230,6 +246,6 @@ def _train(
             bar.update(task, completed=step.step, total=settings.steps, description=f"loss {loss[0]:.4f}")
 
         align(
-            pipe, pairs, out, settings, card=card, tracker=tracker, save_every=save_every, advance=advance,
-            cached=lambda count: bar.advance(task, count),
+            pipe, pairs, out, settings, card=card, tracker=tracker, save_every=save_every, format=format,
+            advance=advance, cached=lambda count: bar.advance(task, count),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, echo, listed
+from deradiff.cli.common import EMBEDDED, echo, listed, push_folder
 
 if TYPE_CHECKING:
     from deradiff.bake import BakeQuality
@@ -77,6 +77,8 @@ def bake(
     batch_size: options.BatchSize = 8,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
+    push_to_hub: options.PushToHub = None,
+    private: options.Private = False,
 ) -> None:
     """Bake a chosen lam into one ordinary LoRA or checkpoint, which costs one network call a step.
 
@@ -104,6 +106,7 @@ def bake(
     )
     functions = {name: load_reward(name) for name in listed(rewards)}
     hush()
+    options.prepare_push(push_to_hub, private=private)
     pipe = _load(recipe, device)
     with _bar(distillation is not None) as advance:
         quality = write_bake(
@@ -112,6 +115,7 @@ def bake(
             card=_card(recipe, anchor, lam), advance=advance,
         )  # fmt: skip
     _print(out, quality)
+    push_folder(out, push_to_hub)
 
 
 def extract_lora(

@@ -9,6 +9,7 @@ import typer
 
 from deradiff.cli import (
     align,
+    anchors,
     bake,
     compare,
     demo,
@@ -46,6 +47,7 @@ _COMMANDS = {
     "bake": bake.bake,
     "extract-lora": bake.extract_lora,
     "rewards": rewards.rewards,
+    "anchors": anchors.anchors,
     "env": env.env,
 }
 

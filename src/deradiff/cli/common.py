@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -41,6 +42,18 @@ class ImageRate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The speed over the last while."""
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s", style="progress.data.speed")
+
+
+def push_folder(folder: Path, name: str | None) -> None:
+    """Push a folder to the hub and say where it is; None pushes nothing.
+
+    Raises:
+        HubError: as `deradiff.hub.push`.
+    """
+    if name is not None:
+        from deradiff.hub import push
+
+        echo(f"pushed to {push(folder, name)}")
 
 
 def own_guidance(model: str) -> float | None:

@@ -8,6 +8,7 @@ import typer
 from deradiff.errors import ConfigError, abbreviate
 
 WHAT, MODELS, SAMPLING, MACHINE = "What to sample", "Models", "Sampling", "Machine"  # panels of the help
+HUB = "The hub"
 
 
 def check_out(path: Path) -> Path:
@@ -135,3 +136,30 @@ KLBudget = Annotated[float | None, typer.Option(help="Largest mean path KL to th
 ChosenGuidance = Annotated[
     float | None, typer.Option(help="Guidance scale to look at, where several were swept; default: each in turn.")
 ]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORG/NAME",
+        help="Push weights and card to this repository, made if missing, by the token of HF_TOKEN or hf auth login.",
+        rich_help_panel=HUB,
+    ),
+]
+Private = Annotated[
+    bool, typer.Option("--private", help="With --push-to-hub: a private repository only.", rich_help_panel=HUB)
+]
+
+
+def prepare_push(push_to_hub: str | None, *, private: bool) -> None:
+    """Make or check the repository to push to, before long work.
+
+    Raises:
+        ConfigError: --private alone.
+        HubError: as `deradiff.hub.create_repository`.
+    """
+    if push_to_hub is None:
+        if private:
+            raise ConfigError("--private goes with --push-to-hub ORG/NAME; give both, or leave it out")
+        return
+    from deradiff.hub import create_repository
+
+    create_repository(push_to_hub, private=private)

@@ -39,9 +39,14 @@ class PipelineCall:
         return getattr(self.call, "__self__", None)
 
     @cached_property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What the call takes."""
-        return inspect.signature(self.call).parameters
+    def parameters(self) -> set[str]:
+        """Names of what the call takes; a modular pipeline's takes the inputs of its blocks."""
+        return {*inspect.signature(self.call).parameters, *(self.pipe.blocks.input_names if self.is_modular else ())}
+
+    @property
+    def is_modular(self) -> bool:
+        """Whether the pipeline is made of blocks (diffusers' ``ModularPipeline``)."""
+        return hasattr(self.pipe, "blocks")
 
     @cached_property
     def arguments(self) -> dict[str, Any]:

@@ -24,9 +24,11 @@ def expand_call(call: PipelineCall, batch: BatchInfo) -> PipelineCall:
     Of generators, one an image, the first particle takes the image's own and the others are seeded from its state.
 
     Raises:
-        RealignError: the pipeline can't be asked for several images a prompt, or is given latents for one an image.
+        RealignError: the pipeline can't be asked for several images a prompt, is given latents for one an image, or
+            would return all of its state.
     """
     _check_latents(call.arguments, batch)
+    _check_output(call)
     changed: dict[str, Any] = {"num_images_per_prompt": batch.repeats * batch.particles}
     if not _repeats_itself(call, batch, shared=is_kind(call.pipe, SHARE_PICTURES)):
         nets = any(hasattr(part, "nets") for part in getattr(call.pipe, "components", {}).values())
@@ -60,6 +62,8 @@ def select_rows(output: Any, rows: int, index: Tensor) -> Any:
         return replace(output, **{f.name: _take(getattr(output, f.name), rows, index) for f in fields(output)})
     if isinstance(output, tuple):
         return tuple(_take(value, rows, index) for value in output)
+    if isinstance(output, dict):
+        return {name: _take(value, rows, index) for name, value in output.items()}
     return _take(output, rows, index)
 
 
@@ -74,9 +78,11 @@ def _take(value: Any, rows: int, index: Tensor) -> Any:
 def _repeats_itself(call: PipelineCall, batch: BatchInfo, *, shared: bool) -> bool:
     """Whether the pipeline can be trusted to repeat its arguments, side by side.
 
-    Video pipelines seldom do, embeddings are often forgotten, and images of several prompts are tiled (A, B, A, B)
-    beside prompts that are repeated (a, a, b, b).
+    Video pipelines seldom do, embeddings are often forgotten, images of several prompts are tiled (A, B, A, B)
+    beside prompts that are repeated (a, a, b, b), and so are pooled embeddings by the blocks of a modular SDXL.
     """
+    if call.is_modular:
+        return False
     per_prompt = {name for name, value in call.arguments.items() if value is not None and _is_per_prompt(name)}
     embeddings = any("embed" in name and not name.startswith(_ADAPTER) for name in per_prompt)
     pictures = not shared and batch.prompts != 1 and any(not name.startswith(_TEXTS) for name in per_prompt)
@@ -133,4 +139,12 @@ def _check_latents(arguments: Mapping[str, Any], batch: BatchInfo) -> None:
         raise RealignError(
             f"got latents for {len(latents)} rows, but {batch.images} images of {batch.particles} particles start from "
             f"{batch.rows} noises of their own; give that many, or leave latents out"
+        )
+
+
+def _check_output(call: PipelineCall) -> None:
+    """A modular pipeline's state holds much beside images, of which nothing says what has one entry a row."""
+    if call.is_modular and call.arguments.get("output") is None:
+        raise RealignError(
+            "with particles a modular pipeline must be asked for what is to be chosen from; give output='images'"
         )
