@@ -39,12 +39,13 @@ def main() -> None:
     """Bake at every lam, print the errors, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--lams", type=float, nargs="+", default=LAMS)
     parser.add_argument("--seconds", type=float, default=240)
     arguments = parser.parse_args()
     pipe, anchor = testbed.load_pipeline(), str(testbed.anchor_path(ANCHOR))
     training = [text for text in TRAINED if text not in MEASURED]
     figures: dict[str, Any] = {"weights_error": {}, "distil_error": {}, "reference_error": {}, "distil_s": {}}
-    for lam in LAMS:
+    for lam in arguments.lams:
         start = bake_weights(pipe, anchor, lam)
         figures["weights_error"][lam], figures["reference_error"][lam] = errors(pipe, anchor, lam, start)
         begun = time.monotonic()
@@ -54,7 +55,7 @@ def main() -> None:
         figures["distil_error"][lam], _ = errors(pipe, anchor, lam, update)
         print({name: values[lam] for name, values in figures.items()}, flush=True)
     table = Table("lam", "weights", "distilled", "ratio", "reference", "s")
-    for lam in LAMS:
+    for lam in arguments.lams:
         weights, distilled, reference, seconds = (figures[name][lam] for name in (
             "weights_error", "distil_error", "reference_error", "distil_s"))  # fmt: skip
         table.add_row(

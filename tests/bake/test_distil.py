@@ -95,3 +95,11 @@ def test_settings_that_cannot_be_used_are_said(tmp_path: Path) -> None:
     anchor = lora(pipe, tmp_path / "anchor")
     with pytest.raises(BakeError, match="got 0 prompts"):
         distil(pipe, anchor, 1.0, bake_weights(pipe, anchor, 1.0), [], Distillation(iterations=1), RECIPE)
+
+
+def test_training_that_comes_no_nearer_gives_the_weights_back(tmp_path: Path) -> None:
+    pipe = build()
+    anchor = lora(pipe, tmp_path / "anchor")
+    start = bake_weights(pipe, anchor, 1.0)  # exact: nothing is nearer
+    settings = Distillation(iterations=3, rank=2, learning_rate=1e-2)
+    assert distil(pipe, anchor, 1.0, start, PROMPTS, settings, RECIPE, 1.0) is start

@@ -17,6 +17,9 @@ from deradiff.rewards import Reward
 from deradiff.runs.recipe import Recipe
 
 PAGE = "bake.html"
+_WEIGHTS_NOTE = "weight interpolation, not the mixture of predictions step by step"
+_DISTILLED_NOTE = "trained to predict the mixture of reference and anchor in one call a step"
+_NOT_BETTER_NOTE = f"{_WEIGHTS_NOTE}; distillation came no nearer, so it was not taken"
 
 
 def bake(
@@ -70,8 +73,7 @@ def bake(
     if format == "checkpoint" and (distillation or rank or energy):
         raise BakeError("a checkpoint has all weights; leave out rank, energy and distillation, which are for LoRAs")
     folder, recipe = Path(folder), recipe or Recipe()
-    text = dict(card or {}) | {"lam": lam, "kind": "distilled" if distillation else "weights"}
-    text["note"] = _note(distillation)
+    text = dict(card or {}) | {"lam": lam, "kind": "weights", "note": _WEIGHTS_NOTE}
     if format == "checkpoint":
         name, network = interpolate_weights(pipe, aligned, lam, component=component)
         path = write_checkpoint(pipe, name, network, folder, card=text)
@@ -80,9 +82,12 @@ def bake(
         name = update.component
         text["left_out_by_rank"] = update.error
         if distillation:
-            update = distil(
+            trained = distil(
                 pipe, aligned, lam, update, training_prompts or prompts, distillation, recipe, guidance, advance
             )
+            better = trained is not update
+            text |= {"kind": "distilled", "note": _DISTILLED_NOTE} if better else {"note": _NOT_BETTER_NOTE}
+            update = trained
         path = write_lora(pipe, update, folder, format, card=text)
     source = path if format == "kohya" else folder
     quality = measure(pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, rewards=rewards)
@@ -94,9 +99,3 @@ def bake(
 
 def _in_words(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _note(distillation: Distillation | None) -> str:
-    if distillation:
-        return "trained to predict the mixture of reference and anchor in one call a step"
-    return "weight interpolation, not the mixture of predictions step by step"

@@ -90,6 +90,8 @@ def distil(
 ) -> LoraUpdate:
     """Train a LoRA that stands for the realigned denoiser, from the weights bake on; the pipe is left as it was.
 
+    Where training doesn't come nearer on a batch of trajectories that it never sees, ``start`` is returned.
+
     Args:
         pipe: the reference pipeline.
         aligned: the anchor, or several, as :func:`deradiff.realign` takes them.
@@ -107,8 +109,13 @@ def distil(
     if not prompts or not start.layers:
         raise BakeError(f"got {len(prompts)} prompts and {len(start.layers)} layers; expected at least one of each")
     clock = _Clock(settings)
-    rounds = itertools.count()
+    rounds = itertools.count(1)
     with _student(pipe, start, settings) as (denoiser, parameters):
+        with _switched(denoiser, on=False):
+            held_out = _batch(prompts, recipe.batch_size, 0, settings.seed)
+            unseen = _record(pipe, aligned, lam, start.component, held_out, recipe, guidance)
+        with _switched(denoiser, on=True):
+            before = _mean_loss(denoiser, unseen)
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0, betas=(0.9, 0.99))
         while not clock.is_over():
             with _switched(denoiser, on=False):
@@ -119,7 +126,20 @@ def distil(
                     if not math.isfinite(loss):
                         raise BakeError(f"the loss is {loss}; take a smaller learning rate")
                     advance(clock.share, loss)
+        with _switched(denoiser, on=True):
+            if _mean_loss(denoiser, unseen) >= before:
+                return start
         return LoraUpdate(component=start.component, layers=_factors(denoiser))
+
+
+def _loss(denoiser: nn.Module, recorded: RecordedCall) -> Tensor:
+    output = single(DenoiserInputs(denoiser, recorded.inputs.args, recorded.inputs.kwargs).run())
+    return recorded.weight * (output.float() - recorded.mixture.float()).square().mean()
+
+
+@torch.no_grad()
+def _mean_loss(denoiser: nn.Module, calls: Sequence[RecordedCall]) -> float:
+    return float(torch.stack([_loss(denoiser, recorded) for recorded in calls]).mean())
 
 
 class _Clock:
@@ -158,10 +178,8 @@ def _epochs(
                 return
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * clock.share))
-            recorded = calls[index]
             with torch.enable_grad():
-                output = single(DenoiserInputs(denoiser, recorded.inputs.args, recorded.inputs.kwargs).run())
-                loss = recorded.weight * (output.float() - recorded.mixture.float()).square().mean()
+                loss = _loss(denoiser, calls[index])
                 loss.backward()
             nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
             optimizer.step()

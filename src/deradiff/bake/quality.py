@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from deradiff.analysis.statistics import Interval, mean_interval
+from deradiff.errors import BakeError
 from deradiff.realignment import realign
 from deradiff.realignment.lams import LamLike
 from deradiff.rewards import Reward, compute_scores
@@ -106,6 +107,7 @@ def measure(
         advance: receives the number of images sampled since its last call.
 
     Raises:
+        BakeError: latents that aren't finite.
         AnchorError, RealignError, RewardError: as :func:`deradiff.realign` and the rewards.
     """
 
@@ -118,6 +120,8 @@ def measure(
             with final_latents(pipe) as final:
                 images += call(pipe, recipe, texts, generators, guidance)
             latents.append(final().float().cpu())
+            if not bool(torch.isfinite(latents[-1]).all()):
+                raise BakeError(f"at lam = {lam} latents are NaN or infinite; bake a smaller one")
             advance(len(texts))
         return torch.cat(latents), images
 
