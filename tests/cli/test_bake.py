@@ -1,6 +1,7 @@
 """``bake`` and ``extract-lora`` on the command line, from models and from runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_run_is_baked_with_its_own_models_prompts_and_beta(prompts: Path, tmp_
     assert "warmth: " in printed
     told = card(tmp_path / "mine" / "mine.safetensors")
     assert told["beta"] == pytest.approx(0.2 / 0.5)  # beta / lam
+
+
+def test_a_run_whose_anchor_changed_is_not_baked(prompts: Path, tmp_path: Path) -> None:
+    anchor, run = tmp_path / "anchor", tmp_path / "run"
+    shutil.copytree(testbed.anchor_path(), anchor)
+    words = ["--prompts", str(prompts), "--anchor", str(anchor), "--lams", "0,1", "--seeds", "1", *STEPS]
+    here("sweep", *words, "--out", str(run))
+    shutil.copytree(testbed.anchor_path("warmth-beta0.1-seed0"), anchor, dirs_exist_ok=True)
+    mistaken(
+        "bake", str(run), "--lam", "0.5", "--out", str(tmp_path / "out"), expected="with other weights of its anchor"
+    )
+    assert not (tmp_path / "out").exists()
+    here("bake", str(run), "--lam", "0.5", "--anchor", str(anchor), "--out", str(tmp_path / "out"))
 
 
 def test_several_anchors_and_a_distillation(prompts: Path, tmp_path: Path) -> None:

@@ -17,7 +17,21 @@ from .pipelines import known, subject
 from .test_anchors import count_calls
 from .trace import difference, snapshot
 
-BAD: list[Any] = [math.nan, math.inf, -math.inf, None, "much", "", [], [[1.0]], [0.5, math.nan], {"a": 1.0}, [None], 1j]
+BAD: list[Any] = [
+    math.nan,
+    math.inf,
+    -math.inf,
+    None,
+    "much",
+    "",
+    [],
+    [[1.0]],
+    [0.5, math.nan],
+    {"a": 1.0},
+    [None],
+    1j,
+    1e308,
+]
 
 
 @pytest.mark.parametrize("lam", BAD, ids=repr)

@@ -134,6 +134,10 @@ def nan(weights: Weights) -> Weights:
 
 BROKEN: dict[str, tuple[Callable[[Weights], Weights], dict[str, str] | None, str]] = {
     "NaN": (nan, None, "NaN or infinite"),
+    "NaN in float8": (lambda w: {n: v.to(torch.float8_e4m3fn) for n, v in nan(w).items()}, None, "NaN or infinite"),
+    "whole numbers": (lambda w: {n: v.to(torch.int8) for n, v in w.items()}, None, "is of torch.int8"),
+    "complex numbers": (lambda w: {n: v.to(torch.complex64) for n, v in w.items()}, None, "is of torch.complex64"),
+    "half of a layer": (lambda w: dict(list(w.items())[1:]), None, "without its"),
     "another network's layers": (
         lambda w: {f"unet.{n.replace('down_blocks.0', 'down_blocks.7')}": v for n, v in w.items()},
         None,

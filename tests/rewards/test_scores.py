@@ -44,6 +44,18 @@ def test_a_reward_that_ends_the_process_or_raises_anything_is_told(error: BaseEx
         compute_scores("mine", reward, PIXELS, PROMPTS)
 
 
+def test_an_error_that_cannot_be_shown_is_told() -> None:
+    class UnshowableError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def reward(pixels: Any, prompts: Any) -> Any:
+        raise UnshowableError
+
+    with pytest.raises(RewardError, match="UnshowableError: without a message, as its __str__ raises ValueError"):
+        compute_scores("mine", reward, PIXELS, PROMPTS)
+
+
 def test_ctrl_c_in_a_reward_stops_everything() -> None:
     def reward(pixels: Any, prompts: Any) -> Any:
         raise KeyboardInterrupt

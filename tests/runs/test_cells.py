@@ -121,6 +121,7 @@ def test_a_value_has_one_key_however_it_is_written() -> None:
         ({"prompts": []}, "prompts"),
         ({"prompts": ["a", " "]}, "empty"),
         ({"prompts": ["a", "a"]}, "twice"),
+        ({"prompts": ["a" * 100_001]}, "100,001 characters"),
         ({"prompts": ["\ud800"]}, "prompts"),
         ({"lams": []}, "lams"),
         ({"lams": [float("nan")]}, "finite"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,13 @@ def test_what_cannot_be_written_is_reported(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="can't write"):
         export(run.store, tmp_path / "file" / "run.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+@pytest.mark.parametrize("name", ["\udcff.csv", "\udcff.parquet", "RUN.CSV"])
+def test_names_of_any_bytes_and_case_are_written(run: Run, tmp_path: Path, name: str) -> None:
+    assert export(run.store, tmp_path / name) == 32
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_reward_named_like_a_column_is_refused(tmp_path: Path) -> None:

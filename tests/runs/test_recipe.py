@@ -46,6 +46,7 @@ def recipe(**changes: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
+        ({"anchor": "a\0b"}, "no null character"),
         ({"steps": 0}, "^steps is 0; expected 1 or more$"),
         ({"batch_size": 0}, "batch_size"),
         ({"height": 60, "width": 64}, "height"),

@@ -15,7 +15,14 @@ def _check_relative(path: str) -> str:
     return path
 
 
-Text = Annotated[str, Field(min_length=1)]
+def _check_no_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a name or path holds no null character")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_no_null)]
+Text = Annotated[Name, Field(min_length=1)]
 Inside = Annotated[Text, AfterValidator(_check_relative)]
 
 

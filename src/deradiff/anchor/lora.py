@@ -116,8 +116,30 @@ def read_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
 def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
     """Raise AnchorError where some weight is NaN or infinite."""
     for key, value in weights.items():
-        if value.is_floating_point() and value.numel() and not bool(torch.isfinite(value.detach()).all()):
+        if not value.is_floating_point() or not value.numel():
+            continue
+        shown = value.detach().float() if value.element_size() == 1 else value.detach()  # float8 has no isfinite
+        if not bool(torch.isfinite(shown).all()):
             raise AnchorError(f"{what}: {key} holds NaN or infinite weights, so its training diverged; take another")
+
+
+_HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"))
+
+
+def _check_pairs(path: Path, layers: Weights) -> None:
+    """Check that low-rank factors are floating-point numbers and come in pairs: loaders cast, or make up the others.
+
+    Raises:
+        AnchorError: names the first that is of another kind, or alone.
+    """
+    for key, value in layers.items():
+        if value.ndim >= 2 and not value.is_floating_point():
+            raise AnchorError(
+                f"{path}: {key} is of {value.dtype}; expected floating-point weights: give the LoRA unquantised"
+            )
+        for one, other in (*_HALVES, *(halves[::-1] for halves in _HALVES)):
+            if value.ndim >= 2 and f"{one}." in key and key.replace(f"{one}.", f"{other}.") not in layers:
+                raise AnchorError(f"{path} holds {key} without its {other}, so the file is incomplete: fetch it again")
 
 
 def _inject(
@@ -129,6 +151,7 @@ def _inject(
     layers: Weights,
     metadata: Mapping[str, str],
 ) -> None:
+    _check_pairs(path, layers)
     config = _peft_config(path)
     by_module = _named_by_module(layers, denoiser, component)
     if config is not None or (by_module is not None and _holds(layers, "hada_")):

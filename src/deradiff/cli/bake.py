@@ -169,6 +169,7 @@ def _recipe(
     if Store.exists(folder) or is_legacy(folder):
         store = open_run_folder(folder)
         places = {name: store.located(getattr(store.recipe, name)) for name in ("model", "anchor")}
+        _check_unchanged(source, store.recipe, store.recipe.model_copy(update=places), anchor)
         requests = store.requests()
         texts = list(dict.fromkeys(text for request in requests for text in request.prompts))
         scales = list(dict.fromkeys(scale for request in requests for scale in request.guidances))
@@ -179,6 +180,25 @@ def _recipe(
     recipe = Recipe(**{**given, "model": source, "anchor": anchor[0] if anchor else EMBEDDED})
     texts = testbed.prompts(256, drop=0.3) if testbed.is_embedded(source) else []
     return recipe, texts, own_guidance(source) if guidance is None else guidance
+
+
+def _check_unchanged(source: str, written: "Recipe", located: "Recipe", anchor: list[str] | None) -> None:
+    """Check that a run's models still are what its images, from which lam was chosen, were sampled with.
+
+    Raises:
+        RunFolderError: names the one that has other weights now.
+    """
+    from deradiff.errors import RunFolderError
+    from deradiff.runs.fingerprint import with_hashes
+
+    now = with_hashes(located)
+    for part in ("model", *(() if anchor else ("anchor",))):
+        before, after = getattr(written, f"{part}_hash"), getattr(now, f"{part}_hash")
+        if None not in (before, after) and before != after:
+            raise RunFolderError(
+                f"{source} was sampled with other weights of its {part} {getattr(located, part)}, so its lam means "
+                "nothing for these: restore them, or name the pipeline and --anchor instead of the run"
+            )
 
 
 def _anchors(recipe: "Recipe", anchor: list[str] | None, lam: list[float]) -> tuple[Any, Any]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from deradiff.errors import LamError
 
+_LARGEST = 3.4028234663852886e38  # of float32
+
 LamRow = float | Sequence[float] | NDArray[Any] | Tensor
 LamLike = LamRow | Mapping[str, LamRow]
 
@@ -76,4 +78,6 @@ def _number(item: Any) -> float:
         raise LamError(f"lam must be a number, or one number per image, got {item!r}") from error
     if not math.isfinite(value):
         raise LamError(f"lam must be finite, got {value}; 0 is the reference, 1 the anchor, above 1 extrapolates")
+    if abs(value) > _LARGEST:
+        raise LamError(f"lam is {value:g}, more than float32 holds; 0 is the reference, 1 the anchor")
     return value

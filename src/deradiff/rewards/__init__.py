@@ -209,4 +209,8 @@ def _describe_error(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):  # it was raised inside Python
         return f"{error}; modules are looked for in the working folder and on PYTHONPATH"
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+    try:
+        message = str(error)
+    except Exception as why:  # noqa: BLE001  (its __str__ is foreign code too)
+        message = f"without a message, as its __str__ raises {type(why).__name__}"
+    return f"{type(error).__name__}: {message} ({Path(frame.filename).name}, line {frame.lineno})"

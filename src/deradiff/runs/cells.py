@@ -16,6 +16,8 @@ from pydantic import Field, field_validator
 from deradiff.errors import ConfigError
 from deradiff.validation import ValidatedModel
 
+_LONGEST_PROMPT = 100_000  # characters: a tokenizer takes minutes over a file that was meant otherwise
+
 T = TypeVar("T", bound=Hashable)
 Shard = tuple[int, int]  # k of n, from 0
 
@@ -92,6 +94,10 @@ class Request(ValidatedModel):
             raise ValueError("a prompt is empty")
         for prompt in prompts:
             prompt.encode()  # a lone surrogate is no text
+            if len(prompt) > _LONGEST_PROMPT:
+                raise ValueError(
+                    f"a prompt has {len(prompt):,} characters, expected at most {_LONGEST_PROMPT:,}: {prompt[:40]!r}..."
+                )
         return _unique(prompts, "prompt")
 
     @field_validator("seeds")

@@ -51,7 +51,8 @@ def export(store: Store, path: Path) -> int:
         RunFolderError: another kind of file, one that can't be written, or a reward named like a column.
     """
     kinds = {".parquet": pq.ParquetWriter, ".csv": pyarrow.csv.CSVWriter}
-    if path.suffix not in kinds:
+    suffix = path.suffix.lower()
+    if suffix not in kinds:
         raise RunFolderError(f"can't export to {path}: expected a file that ends in .parquet or .csv")
     check_replaceable(path)
     guidances = sorted({cell.guidance for cell in journalled_images(store)}, key=lambda guidance: guidance or 0.0)
@@ -62,10 +63,11 @@ def export(store: Store, path: Path) -> int:
     schema = pa.schema({**COLUMNS, **{reward: pa.float64() for reward in rewards}})
     rows = (row for guidance, table in tables.items() for row in _rows(store, guidance, table))
     count = 0
-    if path.suffix == ".csv":  # rewards are columns, and their names are other people's as well
+    if suffix == ".csv":  # rewards are columns, and their names are other people's as well
         schema = pa.schema([pa.field(_inert(column.name), column.type) for column in schema])
         rows = ({_inert(name): _inert(value) for name, value in row.items()} for row in rows)
-    with replacing(path) as part, kinds[path.suffix](part, schema) as writer:
+    # an open file: Arrow takes no path that isn't UTF-8
+    with replacing(path) as part, part.open("wb") as file, kinds[suffix](file, schema) as writer:
         while chunk := list(islice(rows, ROWS)):
             writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
             count += len(chunk)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from deradiff.anchor.location import Inside, Location, Text
+from deradiff.anchor.location import Inside, Location, Name, Text
 from deradiff.errors import RunFolderError
 from deradiff.validation import ValidatedModel
 
@@ -58,8 +58,8 @@ class Recipe(ValidatedModel):
         ConfigError: names each setting that is wrong, what was given and what is expected.
     """
 
-    model: str = ""
-    anchor: str = ""
+    model: Name = ""
+    anchor: Name = ""
     model_subfolder: Inside | None = None
     model_revision: Text | None = None
     model_variant: Text | None = None
