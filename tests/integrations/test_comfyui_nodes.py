@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,8 +30,14 @@ def test_other_texts_are_errors_that_show_how(pack: SimpleNamespace, text: str, 
     assert '"0, 0.5, 1"' in str(error.value)
 
 
+def nodes_of(pack: SimpleNamespace) -> list[Any]:
+    """In a thread of its own: a browser's tests leave an event loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, pack.nodes.DeradiffExtension().get_node_list()).result()
+
+
 def test_no_output_shares_an_id_with_an_input(pack: SimpleNamespace) -> None:
-    nodes = asyncio.run(pack.nodes.DeradiffExtension().get_node_list())
+    nodes = nodes_of(pack)
     schemas = [node.define_schema() for node in nodes]
     assert len({schema.node_id for schema in schemas}) == 5
     for schema in schemas:
@@ -39,7 +46,7 @@ def test_no_output_shares_an_id_with_an_input(pack: SimpleNamespace) -> None:
 
 
 def test_examples_name_the_inputs_and_outputs_that_the_nodes_have(pack: SimpleNamespace) -> None:
-    nodes = asyncio.run(pack.nodes.DeradiffExtension().get_node_list())
+    nodes = nodes_of(pack)
     schemas = {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
     used = set()
     for path in EXAMPLES.glob("*.json"):
