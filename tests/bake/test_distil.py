@@ -104,3 +104,20 @@ def test_training_that_comes_no_nearer_gives_the_weights_back(tmp_path: Path) ->
     start = bake_weights(pipe, anchor, 1.0)  # exact: nothing is nearer
     settings = Distillation(iterations=3, rank=2, learning_rate=1e-2)
     assert distil(pipe, anchor, 1.0, start, PROMPTS, settings, RECIPE, 1.0) is start
+
+
+def test_a_network_in_half_precision_is_distilled_in_float32(tmp_path: Path) -> None:
+    pipe = build()
+    anchor = lora(pipe, tmp_path / "anchor")
+    pipe.to(torch.bfloat16)
+    start = bake_weights(pipe, anchor, 2.0)
+    update = distil(pipe, anchor, 2.0, start, PROMPTS, Distillation(iterations=4, learning_rate=1e-5), RECIPE, 1.0)
+    assert {layer.down.dtype for layer in update.layers.values()} == {torch.float32}
+
+
+def test_a_sampler_whose_calls_belong_to_no_step_is_an_error() -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(4)
+    assert len(_step_weights(scheduler, 8)) == 8  # a call a branch of guidance
+    with pytest.raises(BakeError, match="7 times in 4 steps"):
+        _step_weights(scheduler, 7)

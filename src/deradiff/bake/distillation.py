@@ -237,7 +237,12 @@ def _step_weights(scheduler: Any, calls: int) -> list[float]:
     change = (end.alpha * start.sigma - end.sigma * start.alpha) / (start.alpha.square() + start.sigma.square()) * in_v
     weights = change.square()
     if len(weights) != calls:  # a call a branch of guidance
-        weights = weights.repeat_interleave(max(1, calls // len(weights)))[:calls]
+        if calls % len(weights):
+            raise BakeError(
+                f"{type(scheduler).__name__} calls the denoiser {calls} times in {len(weights)} steps, so which step a "
+                "call belongs to isn't known; bake the weights, or give another --scheduler"
+            )
+        weights = weights.repeat_interleave(calls // len(weights))
     return (weights / weights.mean()).tolist()
 
 
@@ -256,15 +261,17 @@ def _student(pipe: Any, start: LoraUpdate, settings: Distillation) -> Iterator[t
     )
     with unchanged_otherwise(denoiser):
         denoiser.requires_grad_(False)
-        torch.manual_seed(settings.seed)  # PEFT initialises a LoRA from the global generator
-        denoiser.add_adapter(config, adapter_name=_NAME)
         try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(settings.seed)  # PEFT initialises a LoRA from the global generator
+                denoiser.add_adapter(config, adapter_name=_NAME)
             parameters: list[nn.Parameter] = []
             with torch.no_grad():
                 for name, layer in _layers(denoiser):
-                    down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
-                    known = start.layers[name]
-                    down[: known.rank], up[:, : known.rank] = known.down.to(down), known.up.to(up)
+                    # trained in float32, whatever the network's dtype
+                    down, up = layer.lora_A[_NAME].float().weight, layer.lora_B[_NAME].float().weight
+                    if known := start.layers.get(name):  # PEFT may take another layer whose name ends so, from zero
+                        down[: known.rank], up[:, : known.rank] = known.down.to(down), known.up.to(up)
                     parameters += [down.requires_grad_(True), up.requires_grad_(True)]
             yield denoiser, parameters
         finally:

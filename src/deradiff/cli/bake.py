@@ -164,7 +164,7 @@ def _recipe(
     from deradiff.runs.recipe import Recipe
     from deradiff.runs.store import Store
 
-    given = {name: value for name, value in recipe_options(ctx).items() if name != "anchor"}
+    settings = {name: value for name, value in recipe_options(ctx).items() if name != "anchor"}
     folder = Path(source)
     if Store.exists(folder) or is_legacy(folder):
         store = open_run_folder(folder)
@@ -175,9 +175,9 @@ def _recipe(
         scales = list(dict.fromkeys(scale for request in requests for scale in request.guidances))
         if guidance is None and len(scales) > 1:
             raise ConfigError(f"{source} has the guidances {', '.join(map(str, scales))}; give --guidance with one")
-        recipe = Recipe(**{**dict(store.recipe), **places, **given})
+        recipe = Recipe(**{**dict(store.recipe), **places, **settings})
         return recipe, texts, scales[0] if guidance is None and scales else guidance
-    recipe = Recipe(**{**given, "model": source, "anchor": anchor[0] if anchor else EMBEDDED})
+    recipe = Recipe(**{**settings, "model": source, "anchor": anchor[0] if anchor else EMBEDDED})
     texts = testbed.prompts(256, drop=0.3) if testbed.is_embedded(source) else []
     return recipe, texts, own_guidance(source) if guidance is None else guidance
 

@@ -107,39 +107,39 @@ def tune(
     echo(f"lam {answer.lam:g} is baked in {out / 'baked'}; the report is {(out / 'run' / 'report.html').resolve()}")
 
 
-def _stages(given: dict[str, Any], out: Path) -> Iterator[Stage]:
+def _stages(params: dict[str, Any], out: Path) -> Iterator[Stage]:
     """The commands in order; the lam of the last isn't known yet."""
     from deradiff.cli.parsing import parse_seeds
     from deradiff.runs.prompts import read_prompts
     from deradiff.runs.recipe import Recipe
     from deradiff.search.settings import make_grid
 
-    model, prompts = str(given["model"]), given["prompts"] or out / _PROMPTS
-    source = ("--data", str(given["data"])) if given["data"] else ("--self-label", str(given["self_label"]))
-    config = ("--config", str(given["align_config"])) if given["align_config"] else ()
-    sampled = ("--prompts", str(prompts)) if given["self_label"] else ()
+    model, prompts = str(params["model"]), params["prompts"] or out / _PROMPTS
+    source = ("--data", str(params["data"])) if params["data"] else ("--self-label", str(params["self_label"]))
+    config = ("--config", str(params["align_config"])) if params["align_config"] else ()
+    sampled = ("--prompts", str(prompts)) if params["self_label"] else ()
     yield Stage(
         name="align",
         words=(
-            "align", "--model", model, *source, *sampled, "--beta", f"{given['beta']:g}", *config,
+            "align", "--model", model, *source, *sampled, "--beta", f"{params['beta']:g}", *config,
             "--out", str(out / "anchor"),
         ),
         output=out / "anchor" / "checkpoint.pt",
         cost="one training; its log is anchor/log.jsonl",
     )  # fmt: skip
-    guards = ("--guard", given["guard"]) if given["guard"] else ()
-    question = ("--objective", given["objective"], *guards, "--risk", f"{given['risk']:g}")
-    scale = () if given["guidance"] is None else ("--guidance", f"{given['guidance']:g}")
-    most = () if given["max_images"] is None else ("--max-images", str(given["max_images"]))
-    count = len(read_prompts(prompts)) if given["prompts"] else _EMBEDDED_PROMPTS
-    lams, seeds = make_grid(1.0), len(parse_seeds(given["seeds"]))
+    guards = ("--guard", params["guard"]) if params["guard"] else ()
+    question = ("--objective", params["objective"], *guards, "--risk", f"{params['risk']:g}")
+    scale = () if params["guidance"] is None else ("--guidance", f"{params['guidance']:g}")
+    most = () if params["max_images"] is None else ("--max-images", str(params["max_images"]))
+    count = len(read_prompts(prompts)) if params["prompts"] else _EMBEDDED_PROMPTS
+    lams, seeds = make_grid(1.0), len(parse_seeds(params["seeds"]))
     images = count * seeds * len(lams)
-    nfe = count * seeds * sum(Recipe(steps=given["steps"]).nfe(lam) for lam in lams)
+    nfe = count * seeds * sum(Recipe(steps=params["steps"]).nfe(lam) for lam in lams)
     yield Stage(
         name="search",
         words=(
             "search", "--model", model, "--anchor", str(out / "anchor"), "--prompts", str(prompts), *question,
-            "--seeds", given["seeds"], "--steps", str(given["steps"]), *scale, *most, "--out", str(out / "run"),
+            "--seeds", params["seeds"], "--steps", str(params["steps"]), *scale, *most, "--out", str(out / "run"),
         ),
         output=out / "run" / "search.json",
         cost=f"some of {images:,} images, {nfe:,} NFE for all of them",
@@ -150,7 +150,7 @@ def _stages(given: dict[str, Any], out: Path) -> Iterator[Stage]:
         output=out / "run" / "report.html",
         cost="one page",
     )
-    yield _bake_stage(out, None, given["distil"])
+    yield _bake_stage(out, None, params["distil"])
 
 
 def _bake_stage(out: Path, lam: float | None, distil: str | None) -> Stage:
@@ -207,7 +207,7 @@ def _answer(run: Path, objective: str, guard: str | None, risk: float) -> "Recom
     from deradiff.runs.results import load_results
 
     criteria = parse_criteria(objective, guard, None, risk)
-    found = answer_of_search(run, load_results(open_run_folder(run)), criteria)
-    if found is None:
+    search_result = answer_of_search(run, load_results(open_run_folder(run)), criteria)
+    if search_result is None:
         raise RunFolderError(f"{run} was not searched; give another --out")
-    return found.recommendation
+    return search_result.recommendation
