@@ -72,6 +72,7 @@ class Results:
         rewards: reward name -> what is known of its scale; `RewardInfo`'s defaults where a name is missing.
         anchor_beta: KL strength the anchor was aligned at, or None where its card does not state it.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).
+        command: samples one image of the run again, once prompt, seed and lam are added; empty where it is unknown.
 
     Raises:
         ResultsError: a value of the wrong type, an array of another shape, lams that do not ascend, a score that is
@@ -91,6 +92,7 @@ class Results:
     rewards: Mapping[str, RewardInfo] = field(default_factory=dict)
     anchor_beta: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
 
     def __post_init__(self) -> None:
         self._set("prompts", _converted("prompts", self.prompts, _text, "a list of texts"))

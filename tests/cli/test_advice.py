@@ -11,7 +11,7 @@ from tests.runs.painted import painted
 from tests.runs.small_runs import images, stamps
 
 from deradiff.analysis.criteria import Guard
-from deradiff.cli.advice import format_guard
+from deradiff.analysis.commands import format_guard
 from deradiff.cli.parsing import parse_guards
 from deradiff.runs.cells import Cell
 from deradiff.runs.records import ScoreRecord

@@ -1,6 +1,5 @@
 """Next steps as commands that can be pasted, with their cost."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING
 from deradiff.cli.common import duration
 
 if TYPE_CHECKING:
-    from deradiff.analysis.criteria import Guard
     from deradiff.analysis.recommend import Recommendation
     from deradiff.runs.cells import Request
     from deradiff.runs.run import Run
@@ -16,41 +14,18 @@ if TYPE_CHECKING:
 
 def next_commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str, str]]:
     """The purpose of each, and the command."""
+    from deradiff.analysis.commands import more_lams, more_prompts, more_prompts_title
     from deradiff.runs.run import Run
 
     run = Run(folder)
     if not run.store.requests():  # the file was lost, so what a sweep would request is unknown
         return
-    common = f"deradiff sweep --out {shlex.quote(str(folder))}"
-    scoring = _question_options(answer)
-    if answer.suggested_lams:
-        lams = ",".join(f"{lam:g}" for lam in answer.suggested_lams)
-        cost = _cost(run, run.requests(lams=answer.suggested_lams))
-        yield "More lams", f"{common} --lams {lams} {scoring}{cost}"
-    if answer.settled_by is not None and answer.settled_by[1] > answer.prompts:
-        more = answer.settled_by[1] - answer.prompts
-        cost = _cost(run, run.requests([f"prompt {number} of more.txt" for number in range(more)]))
-        yield (
-            f"{more:,} more prompt{'s' * (more > 1)}, one a line of more.txt",
-            f"{common} --prompts more.txt {scoring}{cost}",
-        )
-
-
-def _question_options(answer: "Recommendation") -> str:
-    """The options that make a sweep end with the same question."""
-    criteria = answer.criteria
-    rewards, objectives = (shlex.quote(",".join(names)) for names in (answer.curves, criteria.objectives))
-    text = f"--rewards {rewards} --objective {objectives}"
-    guards = ",".join(map(format_guard, criteria.guards))
-    return text + (f" --guard {shlex.quote(guards)}" if guards else "")
-
-
-def format_guard(guard: "Guard") -> str:
-    """A guard as `deradiff.cli.parsing.parse_guards` reads it."""
-    if guard.margin is None:
-        return guard.reward
-    share = f"{100 * guard.margin:.12g}%" if guard.relative else f"{guard.margin:.12g}"
-    return f"{guard.reward}:{'±' if guard.both else '-'}{share}"
+    if command := more_lams(answer, folder):
+        yield "More lams", f"{command}{_cost(run, run.requests(lams=answer.suggested_lams))}"
+    if prompts := more_prompts(answer, folder):
+        count, command = prompts
+        cost = _cost(run, run.requests([f"prompt {number} of more.txt" for number in range(count)]))
+        yield more_prompts_title(count), f"{command}{cost}"
 
 
 def _cost(run: "Run", requests: "Sequence[Request]") -> str:

@@ -1,10 +1,11 @@
 """The report's figures as plotly specs.
 
-One sequential colour scale encodes lam in every figure and above the image grid. It runs by rank, since lams are dense
-near 0. Text and hover boxes take their colours from the page's css, which has a light and a dark theme.
+One sequential colour scale encodes lam in every figure. It runs by rank, since lams are dense near 0. Text and hover
+boxes take their colours from the page's css, which has a light and a dark theme. Ranges and margins are fixed, so that
+the page can place its cursor, for which ``layout.meta`` holds the path along lam (`_follow`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,6 +23,7 @@ MIXTURE = "#3f8fd2"
 LINE = "rgba(128, 128, 128, 0.8)"
 BAND = "rgba(128, 128, 128, 0.22)"
 RULE = "rgba(128, 128, 128, 0.2)"
+MARGIN = {"l": 60, "r": 24, "t": 24, "b": 52}  # px
 FONT = {"family": 'system-ui, "Segoe UI", Helvetica, Arial, sans-serif', "size": 13}
 
 
@@ -56,7 +58,7 @@ def reward_against_lam(
         figure.add_traces(_reweighted_curve(reweighted, reweighted.lams))
     figure.add_hline(y=reference, line={"color": LINE, "width": 1, "dash": "dot"})
     figure.add_vline(x=chosen, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
-    axis = {"range": _axis_range(curve.lams), "tickvals": _select_labels(curve.lams, chosen)}
+    axis = {"range": axis_range(curve.lams), "tickvals": _select_labels(curve.lams, chosen)}
     figure.update_xaxes(axis)
     if results.anchor_beta is not None:
         betas = beta_labels(results, axis["tickvals"])
@@ -64,7 +66,8 @@ def reward_against_lam(
         figure.update_layout(xaxis2={**_axis("equivalent beta"), **axis, **top}, margin_t=64)
         # plotly draws an axis only if a trace uses it
         figure.data[1].xaxis = "x2"
-    return figure
+    drawn = [*low, *high, *([] if reweighted is None else [score.mean for score in reweighted.score])]
+    return _follow(figure, {lam: (lam, None) for lam in curve.lams}, [*curve.score, *drawn])
 
 
 def reward_against_kl(
@@ -85,7 +88,9 @@ def reward_against_kl(
     figure.add_trace(_path(curve, root, sampled, chosen=chosen, error_y=_bars(curve.change, sampled)))
     if reweighted is not None:
         figure.add_traces(_reweighted_curve(reweighted, np.sqrt(np.maximum(reweighted.kl, 0))))
-    return figure.update_xaxes(range=_axis_range(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
+    figure.update_xaxes(range=axis_range(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
+    drawn = [*_limits(curve, sampled), *([] if reweighted is None else [score.mean for score in reweighted.score])]
+    return _follow(figure, dict(zip(curve.lams, zip(root, curve.score, strict=True), strict=True)), drawn)
 
 
 def trusted_range(reweighted: Reweighted) -> go.Figure:
@@ -101,7 +106,8 @@ def trusted_range(reweighted: Reweighted) -> go.Figure:
     for lam in reweighted.sampled:
         figure.add_vline(x=lam, line={"color": LINE, "width": 1})
     figure.add_hline(y=LEAST_ESS, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
-    return figure.update_xaxes(range=_axis_range(reweighted.lams)).update_yaxes(range=[0, 1.05], tickformat=".0%")
+    figure.update_xaxes(range=axis_range(reweighted.lams)).update_yaxes(tickformat=".0%")
+    return _follow(figure, {lam: (lam, None) for lam in reweighted.lams}, [0, 1])
 
 
 def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bool], *, chosen: float) -> go.Figure:
@@ -116,7 +122,31 @@ def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bo
         textposition="top right",
         cliponaxis=False,
     )
-    return figure.add_trace(path)
+    figure.add_trace(path).update_xaxes(range=axis_range([*objective.score, *_limits(objective, sampled)]))
+    way = zip(objective.score, guard.score, strict=True)
+    return _follow(figure, dict(zip(guard.lams, way, strict=True)), _limits(guard, sampled))
+
+
+def _follow(
+    figure: go.Figure, way: Mapping[float, tuple[float, float | None]], drawn: Sequence[float]
+) -> go.Figure:
+    """Fix the range of y, and say where the cursor is at each lam.
+
+    Args:
+        figure: whose range of x is fixed.
+        way: lam -> its x and y; y is None for a line across the plot.
+        drawn: everything that y must show, besides the way.
+    """
+    heights = [y for _, y in way.values() if y is not None]
+    cursor = {"lams": list(way), "x": [x for x, _ in way.values()], "y": heights or None}
+    return figure.update_yaxes(range=axis_range([*heights, *drawn])).update_layout(meta={"cursor": cursor})
+
+
+def _limits(curve: Curve, sampled: Sequence[bool]) -> list[float]:
+    """Scores and the ends of their bars."""
+    reference = curve.score[curve.lams.index(0)]
+    bars = [change for change, shown in zip(curve.change, sampled, strict=True) if shown]
+    return [*curve.score, *(reference + end for bar in bars for end in (bar.low, bar.high))]
 
 
 def _reweighted_curve(reweighted: Reweighted, x: Iterable[float]) -> list[go.Scatter]:
@@ -185,7 +215,7 @@ def blank(x: str, y: str) -> go.Figure:
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "height": 360,
-        "margin": {"l": 60, "r": 24, "t": 24, "b": 52},
+        "margin": MARGIN,
         "showlegend": False,
         "dragmode": False,
         "hoverlabel": {"align": "left", "font": FONT},
@@ -199,10 +229,12 @@ def _axis(title: str) -> dict[str, Any]:
     return {"title": text, **ticks, "gridcolor": RULE, "zeroline": False, "showline": False, "fixedrange": True}
 
 
-def _axis_range(values: Sequence[float]) -> list[float]:
-    """The range of an axis, with room for markers at both ends."""
-    room = 0.05 * (max(values) - min(values))
-    return [min(values) - room, max(values) + room]
+def axis_range(values: Iterable[float]) -> list[float]:
+    """The range of an axis over the finite values, with room for markers at both ends."""
+    finite = [float(value) for value in values if np.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return [low - room, high + room]
 
 
 def _select_labels(lams: Sequence[float], chosen: float) -> list[float]:

@@ -1,6 +1,7 @@
 """From a run's records to the table that is chosen from and drawn: prompts x seeds x lams, with gaps."""
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import blake2b, sha256
@@ -19,6 +20,12 @@ from deradiff.runs.store import Store
 
 Floats = NDArray[np.float64]
 DEFAULT = "the pipeline's default"
+_GENERATED = (  # what ``deradiff generate`` takes of a recipe, besides the models
+    *("model_subfolder", "model_revision", "model_variant"),
+    *("anchor_subfolder", "anchor_revision", "anchor_variant", "anchor_weight_name"),
+    *("component", "scheduler", "steps", "particles", "height", "width", "dtype"),
+)
+_DEFAULTS = {name: Recipe.model_fields[name].default for name in _GENERATED}
 
 
 class Image(NamedTuple):
@@ -125,6 +132,7 @@ def load_results(
         anchor_beta=store.recipe.anchor_beta,
         missing=sum(cell not in selected for cell in union(store.requests()) if cell.guidance == chosen),
         details={**recipe_details(store.recipe, chosen), **_computed_together(selected.values())},
+        command=generate_command(store, chosen),
     )
 
 
@@ -251,6 +259,18 @@ def _guidance(known: set[float | None], asked: float | None) -> float | None:
         named = ", ".join(DEFAULT if value is None else f"{value:g}" for value in sorted(known, key=lambda g: g or 0.0))
         raise RunFolderError(f"the run has guidance {named}, and {problem}; choose one of them")
     return asked
+
+
+def generate_command(store: Store, guidance: float | None) -> str:
+    """``deradiff generate`` with a run's recipe; prompt, lam and seed follow. Empty where models were given in hand."""
+    recipe = store.recipe
+    if not recipe.model or not recipe.anchor:
+        return ""
+    models = {part: store.located(getattr(recipe, part)) for part in ("model", "anchor")}
+    settings = {name: getattr(recipe, name) for name in _GENERATED if getattr(recipe, name) != _DEFAULTS[name]}
+    values = {**models, **settings, **({} if guidance is None else {"guidance": f"{guidance:g}"})}
+    options = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return shlex.join(["deradiff", "generate", *options])
 
 
 def recipe_details(recipe: Recipe, guidance: float | None) -> dict[str, str]:
