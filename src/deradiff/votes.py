@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, field_validator, m
 
 from deradiff.validation import Seed, ValidatedModel
 
+VOTES = "votes"  # what criteria call them; no reward may have that name
 Outcome = Literal["left", "right", "tie"]
 Lam = Annotated[float, Field(allow_inf_nan=False)]
 Rater = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
