@@ -13,8 +13,8 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-
 from torch.nn.attention import flex_attention
+
 
 from . import inputs, parts
 from .inputs import COMMON, TOKENS, WIDTH
