@@ -15,7 +15,6 @@ from diffusers import (
 )
 from torch.nn.attention import flex_attention
 
-
 from . import inputs, parts
 from .inputs import COMMON, TOKENS, WIDTH
 from .specimen import Specimen
