@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deradiff.analysis.criteria import Guard
 from deradiff.analysis.recommend import Recommendation
+from deradiff.votes import VOTES
 
 
 def more_lams(answer: Recommendation, folder: Path) -> str | None:
@@ -67,7 +68,8 @@ def _sweep(folder: Path) -> str:
 def _question(answer: Recommendation) -> str:
     """The options that make a sweep end with the same question."""
     criteria = answer.criteria
-    rewards, objectives = (shlex.quote(",".join(names)) for names in (answer.curves, criteria.objectives))
-    text = f"--rewards {rewards} --objective {objectives}"
+    scored = [name for name in answer.curves if name != VOTES]
+    rewards, objectives = (shlex.quote(",".join(names)) for names in (scored, criteria.objectives))
+    text = f"--rewards {rewards} --objective {objectives}" if scored else f"--objective {objectives}"
     guards = ",".join(map(format_guard, criteria.guards))
     return text + (f" --guard {shlex.quote(guards)}" if guards else "")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deradiff.errors import ResultsError
-from deradiff.io import decode_image, read_whole
+from deradiff.reading import decode_image, read_whole
 from deradiff.results import Results
 
 SMALL = 128  # px: images up to this size are embedded losslessly, if they fit, and shown with crisp pixels
