@@ -10,8 +10,8 @@ from tests.cli.shell import as_typed, here
 from tests.runs.painted import painted
 from tests.runs.small_runs import images, stamps
 
-from deradiff.analysis.criteria import Guard
 from deradiff.analysis.commands import format_guard
+from deradiff.analysis.criteria import Guard
 from deradiff.cli.parsing import parse_guards
 from deradiff.runs.cells import Cell
 from deradiff.runs.records import ScoreRecord

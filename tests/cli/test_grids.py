@@ -33,13 +33,15 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return run, done.stdout
 
 
-def test_each_guidance_has_its_report_and_its_lam(grid: tuple[Path, str]) -> None:
+def test_each_guidance_has_its_tab_and_its_lam(grid: tuple[Path, str]) -> None:
     run, printed = grid
     assert re.findall(r"recommended lam at guidance (\S+):", printed) == ["1", "3"]
-    assert {path.name for path in run.glob("*.html")} == {"report-guidance-1.html", "report-guidance-3.html"}
-    for guidance in ("1", "3"):
-        page = (run / f"report-guidance-{guidance}.html").read_text(encoding="utf-8")
-        assert f"at guidance {guidance}</title>" in page
+    assert {path.name for path in run.glob("*.html")} == {"report.html"}
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'role="tab" .*>(guidance \d)', page) == ["guidance 1", "guidance 3"]
+    here("report", str(run), "--objective", "warmth", "--guidance", "3", "--markdown")
+    assert "at guidance 3" in (run / "report-guidance-3.html").read_text(encoding="utf-8")
+    assert "Recommended lam at guidance 3" in (run / "report-guidance-3.md").read_text(encoding="utf-8")
     words = ["recommend", str(run), "--objective", "warmth"]
     assert here(*words).stdout.count("recommended lam") == 2
     alone = here(*words, "--guidance", "3").stdout

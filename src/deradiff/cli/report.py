@@ -9,7 +9,10 @@ from deradiff.cli.common import echo
 from deradiff.cli.options import ChosenGuidance, Device, Guard, KLBudget, Objective, Prefer, Risk, Run, ScorerDtype
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deradiff.analysis.criteria import Criteria
+    from deradiff.results import Results
 
 
 def score(
@@ -54,8 +57,15 @@ def report(
     risk: Risk = 0.05,
     prefer: Prefer = None,
     guidance: ChosenGuidance = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write every plot as PNG and SVG, and a grid of images.")
+    ] = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Also write the answer as Markdown, with the figures if there are some."),
+    ] = False,
 ) -> None:
-    """Write the run's report, one self-contained html file; where several guidances were swept, one for each.
+    """Write the run's report, one self-contained html file; several guidances are tabs in it.
 
     Of two runs (two anchors, two recipes) it shows the prompts, seeds and lams that they share, side by side.
     """
@@ -66,36 +76,63 @@ def report(
     if len(runs) > 2:
         raise ConfigError(f"expected one run or two, got {len(runs)}")
     if len(runs) == 2:
+        if figures or markdown:
+            raise ConfigError("--figures and --markdown are of one run; give one, or leave them out")
         _report_pair(runs[0], runs[1], criteria, guidance)
     else:
-        report_run(runs[0], criteria, guidance)
+        report_run(runs[0], criteria, guidance, figures=figures, markdown=markdown)
 
 
-def report_run(run: Path, criteria: "Criteria", guidance: float | None = None) -> None:
-    """Write a run's report and print its answer."""
+def report_run(
+    run: Path,
+    criteria: "Criteria",
+    guidance: float | None = None,
+    *,
+    figures: bool = False,
+    markdown: bool = False,
+) -> None:
+    """Write a run's report and print its answers."""
     from deradiff.analysis.recommend import recommend_for
+    from deradiff.cli.common import progress
     from deradiff.cli.recommend import answer_of_search, iter_tables, print_recommendation, print_search
     from deradiff.report import write_report
 
-    for at, results in iter_tables(run, guidance):
-        name = f"report-{at.replace(' ', '-')}.html" if at else "report.html"
-        search_result = answer_of_search(run, results, criteria)
-        answer = recommend_for(results, criteria) if search_result is None else search_result.recommendation
-        path = write_report(results if search_result is None else search_result.sampled, answer, run / name, at=at)
-        echo(f"\nreport: {path.resolve()}")
-        if search_result is None:
-            print_recommendation(answer, range(len(results.lams)), run, results, at)
+    tables = {at or "": results for at, results in iter_tables(run, guidance)}
+    searches = {at: answer_of_search(run, results, criteria) for at, results in tables.items()}
+    found = {at: search for at, search in searches.items() if search is not None}
+    shown = {at: found[at].sampled if at in found else results for at, results in tables.items()}
+    answers = {
+        at: found[at].recommendation if at in found else recommend_for(results, criteria)
+        for at, results in tables.items()
+    }
+    with progress("thumbnails", sum(int((table.images != "").sum()) for table in shown.values())) as advance:
+        path = write_report(
+            shown, answers, run / _page_name(tables, guidance), figures=figures, markdown=markdown, progress=advance
+        )
+    echo(f"\nreport: {path.resolve()}")
+    for at, results in tables.items():
+        if at in found:
+            print_search(found[at], run)
         else:
-            print_search(search_result, run)
+            print_recommendation(answers[at], range(len(results.lams)), run, results, at or None)
+
+
+def _page_name(tables: "Mapping[str, Results]", guidance: float | None) -> str:
+    """Of a run's page; one guidance among several has its own."""
+    at = next(iter(tables))
+    return f"report-{at.replace(' ', '-')}.html" if guidance is not None and at else "report.html"
 
 
 def _report_pair(one: Path, other: Path, criteria: "Criteria", guidance: float | None) -> None:
+    from deradiff.cli.common import progress
     from deradiff.report.pair import write_pair_report
     from deradiff.runs.legacy import open_run_folder
     from deradiff.runs.results import load_results
 
     first, second = (load_results(open_run_folder(run), guidance) for run in (one, other))
-    path = write_pair_report({str(one): first, str(other): second}, criteria.rewards, one / f"report-{other.name}.html")
+    runs, target = {str(one): first, str(other): second}, one / f"report-{other.name}.html"
+    with progress("thumbnails", sum(int((table.images != "").sum()) for table in runs.values())) as advance:
+        path = write_pair_report(runs, criteria.rewards, target, progress=advance)
     echo(f"report: {path.resolve()}")
 
 

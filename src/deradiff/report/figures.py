@@ -127,9 +127,7 @@ def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bo
     return _follow(figure, dict(zip(guard.lams, way, strict=True)), _limits(guard, sampled))
 
 
-def _follow(
-    figure: go.Figure, way: Mapping[float, tuple[float, float | None]], drawn: Sequence[float]
-) -> go.Figure:
+def _follow(figure: go.Figure, way: Mapping[float, tuple[float, float | None]], drawn: Sequence[float]) -> go.Figure:
     """Fix the range of y, and say where the cursor is at each lam.
 
     Args:

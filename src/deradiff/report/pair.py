@@ -1,6 +1,6 @@
 """The report of two runs, such as two anchors, on the prompts, seeds and lams that they share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +12,49 @@ from deradiff.analysis.curves import paired_changes
 from deradiff.analysis.statistics import Interval, intervals
 from deradiff.errors import ResultsError
 from deradiff.report import figures
-from deradiff.report.page import MAX_IMAGES, EmbeddedImage, embed_image
+from deradiff.report.data import as_script, explorer_data, strip_contents
 from deradiff.report.template import render
+from deradiff.report.thumbnails import make_strips
 from deradiff.results import Results
 from deradiff.writing import write_whole
 
 COLOURS = figures.MIXTURE, figures.ACCENT
-Rows = list[tuple[str, list[list[EmbeddedImage | None]]]]
 
 
-def write_pair_report(runs: Mapping[str, Results], rewards: Sequence[str], path: Path) -> Path:
+def write_pair_report(
+    runs: Mapping[str, Results],
+    rewards: Sequence[str],
+    path: Path,
+    *,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Path:
     """Write one self-contained html page about two runs: images and scores side by side, and their difference.
 
     Args:
         runs: two runs by name.
         rewards: names of rewards that both runs have.
         path: the html file to write.
+        progress: called with the number of images that were added to the page.
 
     Raises:
         ResultsError: the runs share nothing, one lacks a reward, or an image can't be read.
     """
     names, pair = list(runs), _on_shared_axes(runs)
     _check_scored(runs, rewards)
-    first = pair[0]
+    first, strips = pair[0], make_strips(pair, progress=progress)
+    tables = dict(zip(names, pair, strict=True))
     page = render(
         "pair.html",
         {
             "names": names,
             "lams": first.lams,
             "seeds": first.seeds,
-            "prompts": list(_prompts(pair, names)),
             "count": len(first.prompts),
             "details": _details(runs),
             "tables": {reward: _differences(pair, reward) for reward in rewards},
             "curves": {reward: _curves(pair, names, reward).to_json() for reward in rewards},
+            "data": as_script([explorer_data("", tables, strips, range(len(first.lams)), path.parent)]),
+            "strips": as_script([strip_contents(strips)]),
         },
     )
     write_whole(path, page, ResultsError)
@@ -96,8 +105,8 @@ def _differences(pair: list[Results], reward: str) -> list[tuple[float, float, f
 
 def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
     figure = figures.blank("lam", reward)
-    for results, name, colour in zip(pair, names, COLOURS, strict=True):
-        means = [_mean(results.scored(reward)[:, :, index]) for index in range(len(results.lams))]
+    drawn = [[_mean(results.scored(reward)[:, :, index]) for index in range(len(results.lams))] for results in pair]
+    for results, name, colour, means in zip(pair, names, COLOURS, drawn, strict=True):
         figure.add_scatter(
             x=list(results.lams),
             y=means,
@@ -107,30 +116,14 @@ def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
             marker={"size": 9},
             hovertemplate="lam %{x}<br>%{y:.3g}",
         )
+    figure.update_xaxes(range=figures.axis_range(pair[0].lams))
+    figure.update_yaxes(range=figures.axis_range(mean for each in drawn for mean in each if mean is not None))
+    figure.update_layout(meta={"cursor": {"lams": list(pair[0].lams), "x": list(pair[0].lams), "y": None}})
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
 
 
 def _mean(values: Any) -> float | None:
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
-
-
-def _prompts(
-    pair: list[Results], names: list[str]
-) -> Iterator[tuple[str, list[tuple[str, list[list[EmbeddedImage | None]]]]]]:
-    """For each prompt its text and, for each run, its images by lam and seed; the first prompts if there are many."""
-    most = max(1, MAX_IMAGES // (2 * len(pair[0].seeds) * len(pair[0].lams)))
-    for prompt, text in enumerate(pair[0].prompts[:most]):
-        rows: Rows = [
-            (
-                name,
-                [
-                    [embed_image(results, prompt, s, i) for s in range(len(results.seeds))]
-                    for i in range(len(results.lams))
-                ],
-            )
-            for results, name in zip(pair, names, strict=True)
-        ]
-        yield text, rows
 
 
 def _details(runs: Mapping[str, Results]) -> list[tuple[str, list[str], bool]]:

@@ -115,9 +115,7 @@ def _by_kl(
 ) -> dict[str, Plot]:
     plots = dict[str, Plot]()
     for name, curve in answer.curves.items():
-        figure = figures.reward_against_kl(
-            results, curve, sampled, chosen=answer.lam, reweighted=reweighted.get(name)
-        )
+        figure = figures.reward_against_kl(results, curve, sampled, chosen=answer.lam, reweighted=reweighted.get(name))
         if figure is not None:
             described = _describe(curve, answer.lam)
             plots[name] = Plot(title=f"Mean {name} against path KL", description=described, figure=figure)

@@ -1,6 +1,9 @@
 """How pages are made of templates: every text in them is made `printable` and escaped, whoever wrote it."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import cache
+from gzip import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,13 @@ def render(name: str, values: Mapping[str, Any], folders: Sequence[Path] = ()) -
         trim_blocks=True,
         finalize=_printable,
     )
-    return environment.get_template(name).render(**values, plotly=Markup(get_plotlyjs())).encode()
+    return environment.get_template(name).render(**values, plotly=_packed_plotly()).encode()
+
+
+@cache
+def _packed_plotly() -> Markup:
+    """Plotly as gzip in base64, two fifths of its size; the page's script unpacks it."""
+    return Markup(b64encode(compress(get_plotlyjs().encode(), mtime=0)).decode())
 
 
 def _printable(value: Any) -> Any:

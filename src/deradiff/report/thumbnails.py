@@ -198,9 +198,7 @@ def _webp(image: Image.Image, quality: int | None) -> str:
     return b64encode(buffer.getvalue()).decode()
 
 
-def _gather(
-    table: Results, number: int, strips: dict[_Row, _Strip], size: tuple[int, int], is_crisp: bool
-) -> Strips:
+def _gather(table: Results, number: int, strips: dict[_Row, _Strip], size: tuple[int, int], is_crisp: bool) -> Strips:
     content = np.full(table.shape[:2], "", dtype=object)
     tiles, is_black = np.full(table.shape, -1), np.zeros(table.shape, bool)
     distance = np.full(table.shape, np.nan)

@@ -1,0 +1,53 @@
+"""Strips hold every image once, exactly where it is small, and as much as fits."""
+
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from synthetic_sweep import LAMS, PROMPTS, SEEDS, synthetic
+
+from deradiff.report.thumbnails import make_strips
+from deradiff.results import Results
+
+
+def test_small_images_are_embedded_exactly(results: Results) -> None:
+    (strips,) = make_strips([results])
+    assert strips.is_crisp
+    for prompt, seed, lam in [(0, 0, 0), (2, 3, 5), (7, 1, 8)]:
+        with Image.open(BytesIO(b64decode(strips.content[prompt, seed]))) as strip:
+            left = 64 * strips.tiles[prompt, seed, lam]
+            pixels = np.asarray(strip.convert("RGB").crop((left, 0, left + 64, 64)))
+        with Image.open(results.image(prompt, seed, lam)) as image:
+            np.testing.assert_array_equal(pixels, np.asarray(image))
+
+
+def test_large_images_are_reduced_to_what_fits(tmp_path: Path) -> None:
+    results = synthetic(tmp_path, size=512, prompts=PROMPTS[:3], seeds=SEEDS[:1])
+    (strips,) = make_strips([results])
+    assert strips.size == (320, 320)
+    whole = sum(map(len, strips.content.flat))
+    (smaller,) = make_strips([results], budget=whole // 3)
+    assert smaller.size[0] < 320
+    assert sum(map(len, smaller.content.flat)) <= whole // 3
+    (first,) = make_strips([results], budget=1)  # one prompt is always there
+    assert first.n_embedded == 1
+
+
+def test_the_distance_is_to_the_reference_wherever_it_stands(results: Results, tmp_path: Path) -> None:
+    table = results.on_axes(results.prompts[:1], results.seeds[:1], results.lams)
+    lams = [lam - 1.5 for lam in LAMS]  # 0 stands in the middle
+    shifted = Results(prompts=table.prompts, seeds=table.seeds, lams=lams, scores={}, images=table.images)
+    distance = make_strips([shifted])[0].distance[0, 0]
+    assert distance[lams.index(0)] == 0
+    assert (np.delete(distance, lams.index(0)) > 0).all()
+
+
+def test_black_images_are_noticed(results: Results, tmp_path: Path) -> None:
+    images = results.images[:1, :1].copy()
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    images[0, 0, 3] = tmp_path / "black.png"
+    table = results.on_axes(results.prompts[:1], results.seeds[:1], results.lams)
+    black = make_strips([Results(**{**vars(table), "images": images})])[0].is_black
+    assert np.flatnonzero(black).tolist() == [3]
