@@ -95,7 +95,7 @@ def test_a_run_killed_at_any_moment_ends_as_an_undisturbed_one(tmp_path: Path, r
     whole = Run(tmp_path / "whole0").results()
     assert_same(Run(tmp_path / "whole1").results(), whole)
     killed, runs = 0, 0
-    while killed < KILLS:
+    while killed < KILLS or runs < len(ways):
         way, folder = runs % 2, tmp_path / f"{runs}"
         life, expected = ends[way]
         while True:
