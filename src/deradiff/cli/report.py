@@ -52,7 +52,7 @@ def report(
     guard: Guard = None,
     kl_budget: KLBudget = None,
     risk: Risk = 0.05,
-    prefer: Prefer = "smallest",
+    prefer: Prefer = None,
     guidance: ChosenGuidance = None,
 ) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each.
