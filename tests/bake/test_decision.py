@@ -38,6 +38,7 @@ def test_a_gain_counts_where_it_exceeds_its_noise() -> None:
     assert not decided(before, before).is_nearer
     assert not decided(before, before * (0.99 + 0.2 * torch.randn(16, generator=generator))).is_nearer
     assert not decided(before, torch.full((16,), torch.nan)).is_nearer
+    assert not decided(1e-6 * before, 0.5e-6 * before).is_nearer  # both are exact, to rounding
     assert decided(before, 0.8 * before).update is not decided(before, 1.2 * before).update
 
 

@@ -36,6 +36,7 @@ _WARM_UP = 20  # iterations
 _AVERAGED = 0.95  # decay of the average of the weights, which the bake is made of
 _HELD_OUT = 16  # images that decide
 _HELD_OUT_SHARE = 5  # of so many prompts one isn't trained on
+_ROUNDING = 1e-5  # relative: smaller gains are float32's rounding along a trajectory, though all images may agree
 _LEVEL = 0.9  # of the two-sided interval whose lower limit decides: a risk of 5 %
 
 
@@ -98,7 +99,7 @@ class DistillationResult:
     @property
     def is_nearer(self) -> bool:
         """Whether training came nearer to the realigned pipeline, beyond noise."""
-        return self.gain.low > 0
+        return self.gain.low > _ROUNDING
 
     @property
     def update(self) -> LoraUpdate:
