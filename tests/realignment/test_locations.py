@@ -123,30 +123,26 @@ def test_several_loras_in_a_folder_are_distinguished_by_name(tmp_path: Path) -> 
 
 
 SCRIPT = """
-import json, sys, deradiff, torch
+import json, sys, deradiff
 from deradiff.runs.fingerprint import fingerprint
-from diffusers import StableDiffusionPipeline
-pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], safety_checker=None)
-def run():
-    settings = {"num_inference_steps": 2, "height": 32, "width": 32, "output_type": "latent"}
-    return pipe("a red circle", generator=torch.Generator().manual_seed(0), **settings).images
-plain = run()
-for name, location in json.loads(sys.argv[2]):
+from tests.realignment.pipelines import known
+it = known("sd")
+for name, location in json.loads(sys.argv[1]):
     try:
-        with deradiff.realign(pipe, name, lam=1.0, **location):
-            moved = float((run() - plain).abs().max())
+        with deradiff.realign(it.pipe, name, lam=1.0, **location):
+            moved = float((it.run() - it.plain).abs().max())
         known_by_hash = fingerprint(name) is not None or "revision" in location  # recipes have no revision
-        print("taken", moved > 0, (run() == plain).all().item(), known_by_hash)
+        print("taken", moved > 0, (it.run() == it.plain).all().item(), known_by_hash)
     except deradiff.errors.DeradiffError as error:
         print("refused:", error)
 """
 
 
 def on_hub(address: str, cache: Path, *anchors: tuple[str, dict[str, str]]) -> list[str]:
-    """What becomes of some anchors of the pipeline beside the cache, a line each, in a process that knows that hub."""
+    """What becomes of some anchors, a line each, in a process that knows that hub."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-c", SCRIPT, str(cache.parent / "sd"), json.dumps(anchors)]
+    command = [sys.executable, "-c", SCRIPT, json.dumps(anchors)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
     return [line for line in done.stdout.splitlines() if line.startswith(("taken", "refused"))]
@@ -154,7 +150,6 @@ def on_hub(address: str, cache: Path, *anchors: tuple[str, dict[str, str]]) -> l
 
 def test_repositories_on_the_hub_are_listed_and_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     it = known("sd")
-    it.pipe.save_pretrained(tmp_path / "sd")
     lora = loras.save(it.pipe, "unet", tmp_path / "lora")
     (lora / "pytorch_lora_weights.safetensors").rename(lora / "my-dpo.safetensors")
     (lora / "training.bin").write_bytes(b"0" * 10)
