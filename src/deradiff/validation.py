@@ -3,13 +3,14 @@
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from deradiff.errors import ConfigError
 
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]  # as tables hold it
 _SHOWN = 3  # errors that are described
 
 

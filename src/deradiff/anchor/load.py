@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from deradiff.anchor.adapters import adapter_layers
-from deradiff.anchor.check import check_same_network, check_same_schedule
+from deradiff.anchor.check import check_same_network, check_same_schedule, quantised_weight
 from deradiff.anchor.lora import check_finite, in_short, load_lora, read_tensors
 from deradiff.anchor.module_tree import plain_name, weights_of
 from deradiff.anchor.source import Kind, Source
@@ -71,6 +71,11 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
         AnchorError: unreadable, another architecture, or trained on another noise schedule.
     """
     check_same_schedule(schedule, source.scheduler)
+    if quantised := quantised_weight(denoiser):
+        raise AnchorError(
+            f"{component} is quantised ({quantised}), and {source.path} would be loaded as it is: give the anchor as a "
+            "LoRA (deradiff extract-lora makes one), or load it quantised alike and give the network"
+        )
     parameter = next(denoiser.parameters())
     if source.kind is Kind.SINGLE_FILE:
         module = _from_single_file(denoiser, source.path, parameter.dtype)
@@ -130,6 +135,10 @@ def merge_adapter(anchor: Anchor, denoiser: nn.Module) -> Anchor:
     """A LoRA anchor as a network of its own: a copy of the denoiser with the LoRA merged into its weights."""
     if anchor.adapter is None:
         return anchor
+    if quantised := quantised_weight(denoiser):
+        raise AnchorError(
+            f"the LoRA can't be merged into quantised weights without error ({quantised}); use ensemble='toggle'"
+        )
     module = copy.deepcopy(denoiser)
     try:
         for layer in adapter_layers(module, anchor.adapter):

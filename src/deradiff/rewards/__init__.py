@@ -20,6 +20,7 @@ from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, 
 from deradiff.local_modules import importable
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer
+from deradiff.votes import VOTES
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 GROUP = "deradiff.rewards"
@@ -82,6 +83,8 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
 
         return Remote(name)
     base, equals, source = name.partition("=")
+    if base == VOTES:
+        raise RewardError("votes are people's and can't be computed; name them as the objective of recommend or report")
     if "://" in base or (equals and not source):
         raise RewardError(
             f"can't read the reward {name!r}; expected NAME, NAME=/folder, module:function or http(s)://..."

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from deradiff.errors import RunFolderError
 from deradiff.reading import parse_model, parse_object
 from deradiff.results import RewardInfo
-from deradiff.runs.cells import Cell, Seed
+from deradiff.runs.cells import Cell
+from deradiff.validation import Seed
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 R = TypeVar("R", bound=BaseModel)
