@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import deradiff
-from deradiff.errors import AnchorError
+from deradiff.errors import AnchorError, RealignError
 
 from . import loras
 from .pipelines import known, near, replaced, subject
@@ -109,3 +109,19 @@ def test_a_lora_runs_on_a_quantised_network_and_is_not_merged_into_it() -> None:
             assert near(it.run(), expected)
             handle.lam = 0.0
             assert not near(it.run(), expected)
+
+
+def test_under_layerwise_casting_only_loras_that_were_loaded_before_run(tmp_path: Path) -> None:
+    it = subject("sd")
+    saved = loras.save(it.pipe, "unet", tmp_path)
+    loras.add(it.pipe.unet, "own")
+    it.pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    expected = it.run()
+    with pytest.raises(AnchorError, match=r"load it first with pipe.load_lora_weights"):
+        deradiff.realign(it.pipe, saved)
+    with pytest.raises(RealignError, match="layerwise casting would cast the anchor's own weights"):
+        deradiff.realign(it.pipe, it.anchors)
+    with deradiff.realign(it.pipe, "own", lam=1.0) as handle:
+        assert near(it.run(), expected)
+        handle.lam = 0.0
+        assert not near(it.run(), expected)

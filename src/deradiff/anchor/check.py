@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from deradiff.anchor.module_tree import weights_of
-from deradiff.errors import AnchorError
+from deradiff.anchor.module_tree import ModuleTree, weights_of
+from deradiff.errors import AnchorError, RealignError
 
 # Config entries that say where a model came from, which image size it defaults to, or how it trains, but not what it
 # computes.
@@ -46,6 +46,20 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
                 f"the anchor is {weights[name].dtype}, but {component} is {value.dtype} (at {name}); both must be the "
                 f"same: convert it with anchor.to({value.dtype})"
             )
+
+
+def check_swappable(tree: ModuleTree) -> None:
+    """Raise RealignError where layers fetch or cast their weights, and would overwrite or change what is swapped in."""
+    if tree.casts_weights:
+        raise RealignError(
+            "layerwise casting would cast the anchor's own weights to and fro, so a full anchor can't be run through "
+            "it; leave it off, or give an anchor in LoRA form"
+        )
+    if tree.streams_weights:
+        raise RealignError(
+            "sequential or group offload fetches the reference's weights layer by layer, so a full anchor can't be run "
+            "through it; use pipe.enable_model_cpu_offload(), or an anchor in LoRA form"
+        )
 
 
 def quantisation_of(value: Tensor) -> str | None:
