@@ -12,9 +12,9 @@ import numpy as np
 from deradiff.analysis.curves import equivalent_beta
 from deradiff.analysis.guards import lower_slack, make_constraints
 from deradiff.analysis.recommend import Recommendation
-from deradiff.errors import ConfigError, ResultsError
-from deradiff.io import check_replaceable, reason_of, replacing
+from deradiff.errors import ConfigError, ResultsError, reason_of
 from deradiff.results import HasResults, Results, as_results
+from deradiff.writing import check_replaceable, replacing
 
 NAME = "deradiff"
 BEYOND = "beyond the recommended lam"

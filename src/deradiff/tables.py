@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deradiff.errors import TableError, abbreviate
-from deradiff.io import parse_json, read_text
+from deradiff.reading import parse_json, read_text
 
 logger = logging.getLogger("deradiff")
 

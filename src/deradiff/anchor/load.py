@@ -17,7 +17,7 @@ from deradiff.anchor.lora import check_finite, in_short, load_lora, read_tensors
 from deradiff.anchor.module_tree import plain_name, weights_of
 from deradiff.anchor.source import Kind, Source
 from deradiff.errors import AnchorError
-from deradiff.io import read_object
+from deradiff.reading import read_object
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapter, unchanged_otherwise
 from deradiff.anchor.module_tree import plain_name
 from deradiff.errors import AnchorError
-from deradiff.io import parse_object
+from deradiff.reading import parse_object
 
 logger = logging.getLogger("deradiff")
 

@@ -83,7 +83,7 @@ def tune(
     """
     from deradiff import testbed
     from deradiff.errors import ConfigError
-    from deradiff.io import write_whole
+    from deradiff.writing import write_whole
 
     if prompts is None and model != EMBEDDED:
         raise ConfigError("no prompts to choose lam on: give --prompts FILE")
@@ -182,7 +182,7 @@ def _is_done(stage: Stage, out: Path) -> bool:
 
 def _noted(out: Path) -> dict[str, Any]:
     """The words of each stage that was done."""
-    from deradiff.io import exists, read_object
+    from deradiff.reading import exists, read_object
 
     path = out / _STATE
     return read_object(path, "the state of the stages") if exists(path, "the state of the stages") else {}
@@ -190,7 +190,7 @@ def _noted(out: Path) -> dict[str, Any]:
 
 def _note(stage: Stage, out: Path) -> None:
     """Note a stage as done; what comes after it is not done any more."""
-    from deradiff.io import write_whole
+    from deradiff.writing import write_whole
 
     order = ("align", "search", "report", "bake")
     before = order[: order.index(stage.name)]

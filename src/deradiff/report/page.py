@@ -14,10 +14,11 @@ from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
-from deradiff.io import decode_image, read_whole, write_whole
+from deradiff.reading import decode_image, read_whole
 from deradiff.report import figures
 from deradiff.report.template import render
 from deradiff.results import Results, as_results
+from deradiff.writing import write_whole
 
 SMALL = 128  # px: images up to this size are embedded losslessly and shown with crisp pixels
 LARGEST = 320  # px: larger images are reduced to this size

@@ -16,8 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few, public_url
-from deradiff.io import reason_of
+from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few, public_url, reason_of
 from deradiff.local_modules import importable
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer

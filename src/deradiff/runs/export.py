@@ -11,13 +11,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from deradiff.errors import RunFolderError
-from deradiff.io import check_replaceable, replacing
 from deradiff.results import Results
 from deradiff.runs.cells import image_name
 from deradiff.runs.results import journalled_images, load_results
 from deradiff.runs.store import Store
 from deradiff.runs.votes import cells_of_vote, read_votes
 from deradiff.votes import Vote
+from deradiff.writing import check_replaceable, replacing
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 ROWS = 10_000  # in memory as Python objects at once, and in a row group of parquet

@@ -7,14 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from deradiff.errors import RunFolderError
-from deradiff.io import read_whole
+from deradiff.reading import read_whole
 from deradiff.runs.cells import image_name
 from deradiff.runs.legacy import is_legacy, open_run_folder
 from deradiff.runs.recipe import Recipe, check_same_recipe, differing_settings
 from deradiff.runs.records import CellsRecord, ScoreRecord
 from deradiff.runs.results import journalled_images
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
 from deradiff.runs.votes import add_votes, cells_of_vote, read_votes
+from deradiff.runs.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deradiff.errors import RunFolderError
-from deradiff.io import exists, read_whole
+from deradiff.reading import exists, read_whole
 from deradiff.results import Results, RewardInfo
 from deradiff.runs.cells import Cell, image_name, union
 from deradiff.runs.recipe import Recipe

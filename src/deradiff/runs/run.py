@@ -14,9 +14,10 @@ from deradiff.runs.cells import WHOLE, Request, Shard
 from deradiff.runs.costs import Cost, estimate_cost, timed_rates
 from deradiff.runs.fingerprint import fingerprint, state_fingerprint, with_hashes
 from deradiff.runs.legacy import is_legacy, open_run_folder
+from deradiff.runs.missing import cells_of_shard, is_complete, missing_of
 from deradiff.runs.recipe import Recipe, check_same_recipe
 from deradiff.runs.results import load_results
-from deradiff.runs.store import Store, cells_of_shard, is_complete, missing_of
+from deradiff.runs.store import Store
 from deradiff.runs.votes import add_votes, read_votes
 from deradiff.testbed import resolve_anchor, resolve_model
 from deradiff.votes import Vote

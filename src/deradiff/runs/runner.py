@@ -10,16 +10,18 @@ from typing import Any
 from PIL import Image
 
 from deradiff.acceleration import Weights
-from deradiff.io import encode_png
 from deradiff.realignment import realign
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
+from deradiff.runs.missing import missing_of
 from deradiff.runs.models import decoding_one_by_one, set_scheduler
 from deradiff.runs.provenance import note_provenance, provenance
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
 from deradiff.runs.sampler import Sampler, sampling_blocks
-from deradiff.runs.store import Store, Writer, missing_of
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
+from deradiff.writing import encode_png
 
 logger = logging.getLogger("deradiff")
 

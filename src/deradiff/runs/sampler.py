@@ -20,11 +20,11 @@ from deradiff.acceleration.cells import free_memory, is_out_of_memory
 from deradiff.errors import RealignError
 from deradiff.realignment import Handle, sweeping
 from deradiff.runs.cells import Cell, Request, Shard, blocks
+from deradiff.runs.missing import cells_of_shard, shard_blocks
 from deradiff.runs.models import call_flagged
 from deradiff.runs.recipe import REFRESH, Recipe
 from deradiff.runs.records import STATISTICS, CellsRecord, SamplingInfo, SpotCheck
 from deradiff.runs.spot_checks import SpotChecks
-from deradiff.runs.store import cells_of_shard, shard_blocks
 from deradiff.sampling import final_latents, noise_seed
 from deradiff.trajectory.statistics import columns
 

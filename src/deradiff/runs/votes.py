@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from deradiff.errors import RunFolderError
-from deradiff.io import append_line, check_inside, cut_torn_line, exists, locked, parse_model, read_lines, write_errors
+from deradiff.reading import check_inside, exists, parse_model, read_lines
 from deradiff.runs.cells import Cell
 from deradiff.runs.store import Store
 from deradiff.votes import Vote
+from deradiff.writing import append_line, cut_torn_line, locked, write_errors
 
 NAME = "votes.jsonl"
 _SECONDS = 60  # to wait for another process that adds a vote
