@@ -107,8 +107,6 @@ def test_training_that_comes_no_nearer_gives_the_weights_back(tmp_path: Path) ->
     result = distil(pipe, anchor, 1.0, start, PROMPTS, settings, RECIPE, 1.0)
     assert result.update is start
     assert "not shown to be nearer" in result.sentence()
-    for name, layer in start.layers.items():  # steps are as small as what there is to gain
-        torch.testing.assert_close(result.trained.layers[name].dense(), layer.dense(), rtol=0, atol=1e-5)
 
 
 def test_a_network_in_half_precision_is_distilled_in_float32(tmp_path: Path) -> None:
