@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, duration, echo, plain
+from deradiff.cli.common import EMBEDDED, duration, echo
 
 if TYPE_CHECKING:
     from deradiff.analysis.recommend import Recommendation
@@ -122,16 +122,11 @@ def _title(stage: Stage) -> str:
 
 
 def _print_summary(stages: Sequence[Stage], out: Path) -> None:
-    """What each stage took, and where what it made is."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("stage", "took", "made", box=SIMPLE_HEAD)
+    """What each stage took, and where what it made is; paths stay whole in a narrow terminal."""
+    noted = _noted(out)
+    echo("\nstage       took  made")
     for stage in stages:
-        took = duration(float(_noted(out)[stage.name]["seconds"]))
-        table.add_row(plain(stage.name), took, plain(str(stage.shown)))
-    Console().print(table)
+        echo(f"{stage.name:<8}{duration(float(noted[stage.name]['seconds'])):>8}  {stage.shown}")
 
 
 def _stages(ctx: typer.Context, out: Path) -> Iterator[Stage]:
