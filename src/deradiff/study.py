@@ -27,8 +27,9 @@ def write_study(
 ) -> int:
     """Write a study named ``deradiff`` into an SQLite file, the only study in it.
 
-    A trial's parameter is ``lam``, its values the mean objectives (of votes, the utility), to be maximised. Its constraints are by how much
-    each guard is short of being shown to hold (0 or less: it is), and whether the lam lies beyond the recommended one,
+    A trial's parameter is ``lam``, its values the mean objectives (of votes, the utility), to be maximised. Its
+    constraints are by how much each guard is short of being shown to hold (0 or less: it is), and whether the lam lies
+    beyond the recommended one,
     so that Optuna's best trial is the recommended lam. Its user attributes are all mean rewards, and where known the
     number of images, their mean path KL in nats, and beta.
 
