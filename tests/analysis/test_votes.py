@@ -98,8 +98,9 @@ def test_nothing_but_the_pairs_matters() -> None:
 
 def test_votes_on_one_prompt_say_less_than_votes_on_many() -> None:
     votes = votes_of(60)
-    one = fit_votes([vote.model_copy(update={"prompt": "the same"}) for vote in votes], LAMS)
-    many = fit_votes([vote.model_copy(update={"prompt": f"{n}"}) for n, vote in enumerate(votes)], LAMS)
+    own_images = [vote.model_copy(update={"seed": number}) for number, vote in enumerate(votes)]
+    one = fit_votes([vote.model_copy(update={"prompt": "the same"}) for vote in own_images], LAMS)
+    many = fit_votes([vote.model_copy(update={"prompt": f"{vote.seed}"}) for vote in own_images], LAMS)
     assert (one.difference_errors(0)[1:] > many.difference_errors(0)[1:]).all()
 
 
