@@ -17,6 +17,7 @@ from deradiff.report.plots import Plots, make_plots, sampled_images
 from deradiff.report.static_figures import write_figures
 from deradiff.report.template import render
 from deradiff.report.thumbnails import make_strips
+from deradiff.report.votes import vote_section
 from deradiff.results import Results, as_results
 from deradiff.writing import write_whole
 
@@ -117,6 +118,7 @@ def _tab(name: str, results: Results, answer: Recommendation, plots: Plots) -> d
         "plots": plots,
         "verdicts": _verdicts(answer) if answer.constraints else [],
         "from_lams": ", ".join(f"{lam:g}" for lam in reweighted.sampled) if reweighted else "",
+        "votes": vote_section(results, answer.votes),
         "particles": list(_particles(results)),
         "commands": list(settling_commands(answer, results.folder)) if results.folder else [],
     }

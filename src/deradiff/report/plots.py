@@ -74,7 +74,7 @@ def sampled_images(results: Results) -> NDArray[np.bool_]:
 def make_plots(results: Results, answer: Recommendation) -> Plots:
     """The plots of a table and the answer to it."""
     curves, objective = answer.curves, answer.criteria.objectives[0]
-    reweighted = {} if unsupported_reason(results) else {name: reweight(results, name) for name in curves}
+    reweighted = {} if unsupported_reason(results) else {name: reweight(results, name) for name in results.scores}
     sampled: list[bool] = np.asarray(sampled_images(results).any(axis=(0, 1))).tolist()
     by_lam = {
         name: Plot(
@@ -98,7 +98,7 @@ def make_plots(results: Results, answer: Recommendation) -> Plots:
         by_lam=by_lam,
         by_kl=_by_kl(results, answer, sampled, reweighted),
         against=against,
-        trusted_range=_trusted_range(reweighted[objective]) if reweighted else None,
+        trusted_range=_trusted_range(reweighted[objective]) if objective in reweighted else None,
         reweighted=reweighted.get(objective),
     )
 
