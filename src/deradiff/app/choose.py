@@ -73,7 +73,7 @@ class Booth:
 
 def build(booth: Booth) -> gr.Textbox:
     """Lay the tab out and connect it; returns the rater's name, which a visitor's browser remembers."""
-    with gr.Row(elem_classes="begin"):
+    with gr.Row(elem_classes="bottom"):
         rater = gr.Textbox(label="Your name", max_length=100, scale=3, elem_id="rater", min_width=160)
         begin = gr.Button("Begin", variant="primary", elem_id="begin", min_width=100, scale=1)
     gr.HTML(f'<p class="hint">{HELP}</p>')
@@ -82,7 +82,7 @@ def build(booth: Booth) -> gr.Textbox:
         buttons = {name: gr.Button(label, elem_id=f"vote-{name}", min_width=90) for name, label in _LABELS.items()}
     count = gr.HTML(markup.status(), elem_id="vote-count")
     gr.Markdown("## What the votes say", elem_classes="heading")
-    with gr.Row():
+    with gr.Row(elem_classes="bottom"):
         guards = gr.Dropdown([], label="Rewards that must hold", multiselect=True, elem_id="vote-guards")
         ask = gr.Button("Show the recommended lam", elem_id="standing-button", min_width=160)
     standing = gr.HTML(elem_id="standing")

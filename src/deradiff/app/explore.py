@@ -128,7 +128,15 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
             lams = [_slider(name, len(anchors), index) for index, name in enumerate(anchors)]
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, min_width=90, elem_id="seed")
-                steps = gr.Slider(1, MAX_STEPS, defaults.steps, step=1, label="Steps", min_width=90, elem_id="steps")
+                steps = gr.Number(
+                    defaults.steps,
+                    label="Steps",
+                    precision=0,
+                    minimum=1,
+                    maximum=MAX_STEPS,
+                    min_width=90,
+                    elem_id="steps",
+                )
                 guidance = gr.Number(defaults.guidance, label="Guidance", min_width=90, elem_id="guidance")
             with gr.Row():
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=90)
@@ -141,7 +149,7 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
         [(f"{lam:g}", lam) for lam in _SIDE_BY_SIDE], value=[0.0, 0.5, 1.0, 1.5], label="lam", elem_id="side-lams"
     )
     compare = gr.Button("Draw side by side", elem_id="compare")
-    row, row_status = gr.HTML(elem_id="side", elem_classes="stage"), gr.HTML(markup.status())
+    row, row_status = gr.HTML(elem_id="side", elem_classes="stage"), gr.HTML(elem_id="side-status")
     controls = [prompt, seed, steps, guidance, *lams]
 
     def drawing(*, preview: bool) -> Callable[..., Any]:

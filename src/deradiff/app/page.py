@@ -10,9 +10,9 @@ import gradio as gr
 from deradiff.app import choose, explore, sweep
 from deradiff.app.ballots import Ballots
 from deradiff.app.engine import Engine
+from deradiff.app.markup import text
 from deradiff.app.sweeps import Sweeps
 from deradiff.app.turns import Sessions
-from deradiff.errors import printable
 from deradiff.runs.run import Run
 
 TITLE = "deradiff"
@@ -102,13 +102,11 @@ def _remember(page: gr.Blocks, controls: list[Any]) -> None:
 
 
 def _header(engine: Engine) -> str:
-    from deradiff.app.markup import text
-
     recipe = engine.recipe
-    beta = "" if recipe.anchor_beta is None else f", aligned at beta {recipe.anchor_beta:g}"
-    anchors = " and ".join(engine.anchors) if len(engine.anchors) > 1 else recipe.anchor
-    model = text(printable(f"{recipe.model} with {anchors}{beta}"))
-    return f'<header><h1>How strongly should the model be aligned?</h1><p class="kicker">{model}</p></header>'
+    beta = "" if recipe.anchor_beta is None else f" (aligned at beta {recipe.anchor_beta:g})"
+    anchors = ", ".join(engine.anchors) if len(engine.anchors) > 1 else recipe.anchor
+    models = text(f"Reference: {recipe.model}. Anchor: {anchors}{beta}.")
+    return f'<header><h1>How strongly should the model be aligned?</h1><p class="kicker">{models}</p></header>'
 
 
 def theme() -> gr.themes.Base:

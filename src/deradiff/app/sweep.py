@@ -81,7 +81,7 @@ def build(sweeps: Sweeps, form: Form) -> None:
                 seeds = gr.Slider(1, MAX_SEEDS, form.seeds, step=1, label="Seeds", min_width=120, elem_id="sweep-seeds")
                 guidance = gr.Number(form.guidance, label="Guidance", min_width=120)
             with gr.Row():
-                start = gr.Button("Sample what is missing", variant="primary", elem_id="start", min_width=120)
+                start = gr.Button("Sample", variant="primary", elem_id="start", min_width=120)
                 stop = gr.Button("Stop", elem_id="stop-sweep", min_width=80)
             status = gr.HTML(markup.sweep_progress(sweeps.state), elem_id="sweep-status")
             rewards = gr.CheckboxGroup(reward_names(), label="Score by", elem_id="rewards")
@@ -89,7 +89,7 @@ def build(sweeps: Sweeps, form: Form) -> None:
         with gr.Column(scale=6, min_width=280):
             shown = gr.HTML(images_of(sweeps), elem_id="sweep-images", elem_classes="stage")
     gr.Markdown("## Report", elem_classes="heading")
-    with gr.Row():
+    with gr.Row(elem_classes="bottom"):
         objective = gr.Dropdown([], label="Reward to raise", elem_id="objective")
         guards = gr.Dropdown([], label="Rewards that must hold", multiselect=True, elem_id="guards")
         report = gr.Button("Write and open the report", elem_id="report", min_width=160)
