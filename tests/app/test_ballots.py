@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.runs.painted import painted
 
+from deradiff.analysis.votes import fit_votes
 from deradiff.app.ballots import Ballot, Ballots
 from deradiff.errors import ConfigError, ResultsError
 from deradiff.runs.run import Run
@@ -65,6 +66,11 @@ def test_thirty_votes_of_a_known_preference_give_its_lam_back(run: Run) -> None:
         pair = ballots._open[ballot.ticket].pair
         left, right = (abs(lam - preferred) for lam in (pair.left, pair.right))
         ballots.vote(ballot.ticket, "tie" if left == right else "left" if left < right else "right")
-    said = ballots.standing(None)
-    assert said[0].startswith("Recommended lam = 1")
+    fit = fit_votes(run.votes(), LAMS)
+    assert fit.best == preferred
+    assert fit.interval[0] <= preferred <= fit.interval[1]
+    assert fit.interval != (LAMS[0], LAMS[-1])
+    said = " ".join(ballots.standing(None))
+    assert "Recommended lam" in said
+    assert "by one rater" in said
     assert {vote.left < vote.right for vote in run.votes()} == {True, False}  # sides are random

@@ -12,6 +12,7 @@ from playwright.sync_api import Page as Tab
 from tests.app.conftest import Page, serving
 from tests.runs.painted import painted
 
+from deradiff.analysis.votes import fit_votes
 from deradiff.app.engine import Engine
 from deradiff.runs.run import Run
 
@@ -203,8 +204,11 @@ def test_thirty_votes_of_a_rater_with_a_known_preference(booth: Page, opener: Op
         tab.click("#vote-tie" if left == right else "#vote-left" if left < right else "#vote-right")
     expect(tab.locator("#vote-count")).to_contain_text("30 votes")
     tab.click("#standing-button")
-    expect(tab.locator("#standing")).to_contain_text("Recommended lam = 1")
-    assert len(booth.run.votes()) == 30
+    expect(tab.locator("#standing")).to_contain_text("30 votes by 1 rater")
+    fit = fit_votes(booth.run.votes(), booth.run.results().lams)
+    assert fit.votes == 30
+    assert fit.interval[0] <= preferred <= fit.interval[1]
+    assert fit.interval != (0.0, 1.5)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

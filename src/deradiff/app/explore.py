@@ -183,7 +183,7 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
 def _slider(name: str, count: int, index: int) -> gr.Slider:
     label = "lam" if count == 1 else f"lam of {name}"
     info = "0 is the reference, 1 the anchor; above 1 extrapolates." if index == 0 else None
-    return gr.Slider(0, min(2.0, MAX_LAM), 0.5 if index == 0 else 0.0, step=0.05, label=label, info=info,
+    return gr.Slider(0, MAX_LAM, 0.5 if index == 0 else 0.0, step=0.05, label=label, info=info,
                      elem_id=f"lam-{index}", elem_classes="lam")  # fmt: skip
 
 

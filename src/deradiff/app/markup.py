@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from PIL.Image import Image
 
 from deradiff.app.sweeps import SweepState
 from deradiff.app.turns import Job
-from deradiff.errors import printable
-from deradiff.reading import read_whole
+from deradiff.errors import RunFolderError, printable
+from deradiff.reading import decode_image, read_whole
 from deradiff.results import Results
 from deradiff.writing import encode_png
 
+THUMBNAIL = 192  # px
 SMALL = 128  # px: up to this size pixels are shown crisp
 _TEMPLATE = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})  # what gradio's templates read
 
@@ -26,6 +28,19 @@ def text(value: object) -> str:
 def data_uri(png: bytes) -> str:
     """A PNG image as the address of an image."""
     return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
+@lru_cache(maxsize=2048)
+def thumbnail(path: Path, folder: Path) -> str:
+    """A run's image, reduced, as the address of an image.
+
+    Raises:
+        RunFolderError: it is damaged, or a link out of the folder.
+    """
+    image = decode_image(read_whole(path, "the image", inside=folder), f"the image {path}", RunFolderError)
+    image = image.convert("RGB")
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return data_uri(encode_png(image))
 
 
 def figure(image: Image, caption: str, *, kind: str = "") -> str:
@@ -107,8 +122,8 @@ def _row(results: Results, folder: Path, row: int, seed: int) -> str:
         if not file:
             cells.append('<td><div class="gap">not yet</div></td>')
             continue
-        uri = data_uri(read_whole(Path(file), "the image", inside=folder))
-        cells.append(f'<td><img src="{uri}" alt="{text(prompt)}, lam {lam:g}"></td>')
+        source = thumbnail(Path(file), folder)
+        cells.append(f'<td><img src="{source}" alt="{text(prompt)}, lam {lam:g}"></td>')
     return f'<tr><th scope="row">{text(prompt)}</th>{"".join(cells)}</tr>'
 
 

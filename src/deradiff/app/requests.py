@@ -9,7 +9,7 @@ from deradiff.validation import Seed, ValidatedModel
 
 MAX_PROMPT = 2000  # characters: text encoders read about 75 to 500 words
 MAX_STEPS = 200
-MAX_LAM = 3.0  # on a slider
+MAX_LAM = 2.0  # on a slider
 MAX_GUIDANCE = 50.0
 
 Lam = Annotated[float, Field(ge=0, le=MAX_LAM, allow_inf_nan=False)]
@@ -20,7 +20,7 @@ class ImageRequest(ValidatedModel):
 
     Attributes:
         prompt: at most 2,000 characters.
-        lams: mixing weight by anchor, in the anchors' order; each from 0 to 3.
+        lams: mixing weight by anchor, in the anchors' order; each from 0 to 2.
         seed: its noise starts from prompt and seed.
         steps: denoising steps, 1 to 200.
         guidance: classifier-free guidance scale, 0 to 50; None is the pipeline's default.

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from deradiff.app import markup
+from deradiff.app.requests import MAX_PROMPT
 from deradiff.app.sweeps import MAX_SEEDS, Sweeps, objectives_of, report_of, tables_of
 from deradiff.app.told import told
 from deradiff.errors import ConfigError
@@ -48,9 +49,13 @@ def requests_of(text: str, seeds: int, lams: Sequence[float], guidance: float | 
         raise ConfigError("no prompts; write one a line")
     if not lams:
         raise ConfigError("no lam; choose one or more")
-    if not 1 <= seeds <= MAX_SEEDS:
-        raise ConfigError(f"{seeds} seeds; expected 1 to {MAX_SEEDS}")
-    return [Request(prompts=prompts, seeds=tuple(range(seeds)), lams=tuple(lams), guidances=(guidance,))]
+    if longest := next((prompt for prompt in prompts if len(prompt) > MAX_PROMPT), ""):
+        raise ConfigError(
+            f"a prompt has {len(longest):,} characters, expected at most {MAX_PROMPT:,}: {longest[:40]!r}..."
+        )
+    if seeds not in range(1, MAX_SEEDS + 1):
+        raise ConfigError(f"{seeds} seeds; expected a whole number from 1 to {MAX_SEEDS}")
+    return [Request(prompts=prompts, seeds=tuple(range(int(seeds))), lams=tuple(lams), guidances=(guidance,))]
 
 
 def images_of(sweeps: Sweeps) -> str:
