@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.runs.small_runs import pipeline, recipe_of, save_models
+from tests.runs.small_runs import recipe_of, save_models
 
 from deradiff.app.engine import Engine
 from deradiff.app.page import Served, serve_run
+from deradiff.runs.models import load_pipeline
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 from deradiff.runs.runner import sampling
@@ -28,7 +29,7 @@ def recipe(models: tuple[str, str]) -> Recipe:
 @pytest.fixture(scope="session")
 def engine(recipe: Recipe) -> Iterator[Engine]:
     """One for all tests: an image does not depend on those before."""
-    with sampling(pipeline(recipe.model), recipe.anchor, recipe) as sampler:
+    with sampling(load_pipeline(recipe.model), recipe.anchor, recipe) as sampler:
         yield Engine(sampler)
 
 

@@ -11,7 +11,8 @@ from deradiff.app.engine import PREVIEW_STEPS, Engine
 from deradiff.app.requests import ImageRequest
 from deradiff.app.turns import Job, Stopped
 from deradiff.errors import ConfigError
-from deradiff.runs.models import call
+from deradiff.realignment import realign
+from deradiff.runs.models import call, set_scheduler
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.runner import sampling
 from deradiff.sampling import noise_seed
@@ -27,12 +28,14 @@ def test_images_of_two_users_at_once_are_those_made_alone(engine: Engine, recipe
     requests = [asked(lam, seed) for lam in (0.0, 0.3, 1.0, 1.7) for seed in (11, 12)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda request: engine.draw(request, Job()), requests))
-    handle = engine._sampler.handle
-    for request, image in zip(requests, together, strict=True):
-        handle.lam = request.lams[0][1]
-        generator = torch.Generator().manual_seed(noise_seed(request.prompt, request.seed))
-        [alone] = call(pipeline(recipe.model), recipe, [request.prompt], [generator], None)
-        assert np.array_equal(np.asarray(image), np.asarray(alone)), request
+    pipe = pipeline(recipe.model)
+    set_scheduler(pipe, recipe.scheduler)
+    with realign(pipe, recipe.anchor) as handle:
+        for request, image in zip(requests, together, strict=True):
+            handle.lam = request.lams[0][1]
+            generator = torch.Generator().manual_seed(noise_seed(request.prompt, request.seed))
+            [alone] = call(pipe, recipe, [request.prompt], [generator], None)
+            assert np.array_equal(np.asarray(image), np.asarray(alone)), request
 
 
 def test_a_stop_ends_within_a_step_and_the_pipeline_draws_on(engine: Engine) -> None:

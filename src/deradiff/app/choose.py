@@ -23,8 +23,10 @@ END = "You have judged every pair of this run. Sample more, or let somebody else
 
 def pair_html(ballot: Ballot) -> str:
     """Both images, named by their sides alone."""
+    width = int.from_bytes(ballot.left[16:20], "big")  # of a PNG file
+    crisp = ' class="crisp"' if width <= markup.SMALL else ""
     sides = "".join(
-        f'<figure class="exact"><img src="{markup.data_uri(png)}" alt="The image on the {side}"></figure>'
+        f'<figure{crisp}><img src="{markup.data_uri(png)}" alt="The image on the {side}"></figure>'
         for side, png in (("left", ballot.left), ("right", ballot.right))
     )
     return f'<p class="prompt">{markup.text(ballot.prompt)}</p><div class="pair">{sides}</div>'

@@ -164,7 +164,7 @@ def report_of(run: Run, results: Results, objective: str, guards: Sequence[str])
     """
     answer = answer_of(results, objective, guards)
     path = write_report(results, answer, run.folder / "report.html")
-    return path, f"recommended {messages.headline(answer)}"
+    return path, f"Recommended {messages.headline(answer)}"
 
 
 def objectives_of(results: Results) -> list[str]:
