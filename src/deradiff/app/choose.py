@@ -16,7 +16,7 @@ HELP = (
     "Which image would you rather have for the prompt? Press <kbd>←</kbd> or <kbd>→</kbd>, or <kbd>↓</kbd> for a tie. "
     "Votes are only ever added: one that is given can't be taken back."
 )
-_LABELS = {"left": "Left is better", "tie": "Tie", "right": "Right is better"}
+_LABELS = {"left": "Left", "tie": "Tie", "right": "Right"}
 START = "Give your name, and begin."
 END = "You have judged every pair of this run. Sample more, or let somebody else judge."
 

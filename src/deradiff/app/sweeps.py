@@ -169,5 +169,4 @@ def report_of(run: Run, results: Results, objective: str, guards: Sequence[str])
 
 def objectives_of(results: Results) -> list[str]:
     """What can be raised: rewards by name, and votes where there are some."""
-    higher = [name for name in results.scores if results.info(name).direction == "higher"]
-    return [*higher, *([VOTES] if results.votes else [])]
+    return [*results.scores, *([VOTES] if results.votes else [])]
