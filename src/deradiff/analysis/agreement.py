@@ -8,10 +8,11 @@ import numpy as np
 from deradiff.analysis.limits import Floats
 from deradiff.analysis.statistics import LEVEL, Interval
 from deradiff.analysis.vote_design import as_pair
+from deradiff.errors import ConfigError
 from deradiff.results import Results
 from deradiff.votes import Vote
 
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 400  # of the bootstrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ def rater_agreement(votes: Sequence[Vote], seed: int = 0) -> RaterAgreement:
     Args:
         votes: oldest first.
         seed: of the bootstrap.
+
+    Raises:
+        ConfigError: krippendorff isn't installed.
     """
     judged: dict[tuple[object, ...], dict[str, list[int]]] = {}
     for vote in votes:
@@ -70,8 +74,10 @@ def _alpha_interval(shared: Sequence[dict[str, int]], seed: int) -> Interval | N
 
 def _alpha(table: Floats) -> float | None:
     """Krippendorff's alpha of (raters, pairs), nan for gaps; None where all values are the same."""
-    import krippendorff
-
+    try:
+        import krippendorff
+    except ModuleNotFoundError as error:
+        raise ConfigError("agreement between raters needs krippendorff: pip install 'deradiff[app]'") from error
     if len(np.unique(table[np.isfinite(table)])) < 2:
         return None
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement="ordinal"))

@@ -261,16 +261,13 @@ class Run:
         """
         return load_results(self.store, guidance)
 
-    def votes(self, guidance: float | None = None) -> list[Vote]:
-        """People's votes on pairs of the run's images at one guidance, oldest first.
-
-        Args:
-            guidance: which one; None is the pipeline's default.
+    def votes(self) -> list[Vote]:
+        """People's votes on pairs of the run's images, oldest first; those at one guidance are ``results().votes``.
 
         Raises:
             RunFolderError: a line of votes is damaged.
         """
-        return [vote for vote in read_votes(self.store) if vote.guidance == guidance]
+        return read_votes(self.store)
 
     def add_vote(self, vote: Vote) -> None:
         """Add a vote, on disk before this returns; several raters and processes may do so at once.

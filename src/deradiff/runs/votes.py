@@ -47,10 +47,17 @@ def add_votes(store: Store, votes: Iterable[Vote]) -> None:
             append_line(path, vote.model_dump_json().encode())
 
 
+def cells_of_vote(vote: Vote) -> tuple[Cell, Cell]:
+    """The two images that a vote is on, left and right."""
+    left, right = (Cell(vote.prompt, vote.seed, vote.guidance, lam) for lam in (vote.left, vote.right))
+    return left, right
+
+
 def _check_images(store: Store, vote: Vote) -> None:
-    for lam in vote.lams:
-        if not exists(store.image(Cell(vote.prompt, vote.seed, vote.guidance, lam)), "the image"):
+    for cell in cells_of_vote(vote):
+        if not exists(store.image(cell), "the image"):
             at = "" if vote.guidance is None else f", guidance {vote.guidance:g}"
             raise RunFolderError(
-                f"{store.folder} has no image of {vote.prompt!r}, seed {vote.seed}{at}, lam = {lam:g} to vote on"
+                f"{store.folder} has no image of {vote.prompt!r}, seed {vote.seed}{at}, lam = {cell.lam:g} to vote on; "
+                "vote on pairs of its images"
             )
