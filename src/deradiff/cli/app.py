@@ -139,4 +139,4 @@ def _sampler(run: Any, anchors: dict[str, str] | None, device: str, offload: boo
     recipe = run.recipe
     model = resolve_model(run.store.located(recipe.model))
     pipe = load_pipeline(model, location=recipe.model_location, device=device, dtype=recipe.dtype, offload=offload)
-    return sampling(pipe, anchors, recipe)
+    return sampling(pipe, anchors, recipe, lam=dict.fromkeys(anchors, 0.0))
