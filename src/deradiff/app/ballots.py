@@ -168,7 +168,7 @@ class Ballots:
 
     def count(self, rater: str, guidance: float | None) -> int:
         """How many votes a rater has given."""
-        return sum(vote.rater == _named(rater) for vote in self._run.votes(guidance))
+        return sum((vote.rater, vote.guidance) == (_named(rater), guidance) for vote in self._run.votes())
 
 
 def _agreement(found: RaterAgreement) -> list[str]:
