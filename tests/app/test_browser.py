@@ -130,10 +130,12 @@ def test_two_users_at_once_get_their_own_images(page: Page, opener: Opener) -> N
     for tab, seed in zip(tabs, (5, 6), strict=True):
         expect(caption(tab)).to_contain_text(f"lam {seed / 5:g} · exact, 30 steps · seed {seed}")
         together.append(image(tab))
+    requests = {(asked.seed, asked.steps, asked.preview): asked for asked in page.served.engine._images}
     page.served.engine._images.clear()
     for seed, before in zip((5, 6), together, strict=True):
         lams = (("aligned", seed / 5),)
         alone = ImageRequest(prompt="a red circle", lams=lams, seed=seed, steps=30)
+        assert requests[seed, 30, False] == alone
         assert before == data_uri(encode_png(page.served.engine.draw(alone, Job())))
     assert together[0] != together[1]
 

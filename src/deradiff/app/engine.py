@@ -1,5 +1,6 @@
 """Drawing on one realigned pipeline for several visitors at once: locked, stoppable at every step, remembered."""
 
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -50,6 +51,18 @@ class Engine:
     def recipe(self) -> Recipe:
         """What images share."""
         return self._sampler.recipe
+
+    @property
+    def default_guidance(self) -> float | None:
+        """The pipeline's default guidance scale; None where it takes none."""
+        taken = inspect.signature(type(self._sampler.pipe).__call__).parameters
+        default = taken["guidance_scale"].default if "guidance_scale" in taken else None
+        return float(default) if isinstance(default, int | float) else None
+
+    def as_guidance(self, scale: float | None) -> float | None:
+        """A guidance scale of a form, where the pipeline's default is shown as its number, as cells hold it."""
+        default = self.default_guidance
+        return None if default is None or scale == default else scale
 
     def draw(self, request: ImageRequest, job: Job) -> Image:
         """An image, the same bytes as ``deradiff generate`` makes of the same settings unless it is a preview.

@@ -52,7 +52,7 @@ class Explorer:
             lams=tuple(zip(self._engine.anchors, lams, strict=True)),
             seed=seed,
             steps=steps,
-            guidance=guidance,
+            guidance=self._engine.as_guidance(guidance),
             preview=preview,
         )
 
@@ -137,7 +137,7 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
                     min_width=90,
                     elem_id="steps",
                 )
-                guidance = gr.Number(defaults.guidance, label="Guidance", min_width=90, elem_id="guidance")
+                guidance = guidance_field(defaults.guidance, 90)
             with gr.Row():
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=90)
                 stop = gr.Button("Stop", elem_id="stop", min_width=90)
@@ -178,6 +178,11 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
     )  # fmt: skip
     stop.click(stopper(sessions), queue=False, api_visibility="private")
     return controls
+
+
+def guidance_field(scale: float | None, min_width: int) -> gr.Number:
+    """A field for the guidance scale, hidden where the pipeline takes none; browsers send 0 for none."""
+    return gr.Number(scale, label="Guidance", min_width=min_width, elem_classes="guidance", visible=scale is not None)
 
 
 def _slider(name: str, count: int, index: int) -> gr.Slider:

@@ -57,6 +57,7 @@ def build_page(served: Served, prompts: Sequence[str], guidance: float | None) -
         guidance: likewise; None is the pipeline's default.
     """
     engine = served.engine
+    guidance = engine.default_guidance if guidance is None else guidance
     defaults = explore.Defaults(prompts[0], min(engine.recipe.steps, 200), guidance)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
         gr.HTML(_header(engine), elem_id="header")

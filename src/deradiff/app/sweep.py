@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from deradiff.app import markup
+from deradiff.app.explore import guidance_field
 from deradiff.app.requests import MAX_PROMPT
 from deradiff.app.sweeps import MAX_SEEDS, Sweeps, objectives_of, report_of, tables_of
 from deradiff.app.told import told
@@ -35,7 +36,9 @@ def form_of(sweeps: Sweeps, prompts: Sequence[str], guidance: float | None) -> F
     if not earlier:
         return Form(tuple(prompts), 1, (0.0, 0.5, 1.0, 1.5), guidance)
     last = earlier[-1]
-    return Form(last.prompts, len(last.seeds), last.lams, last.guidances[0])
+    scale = last.guidances[0]
+    shown = sweeps.engine.default_guidance if scale is None else scale
+    return Form(last.prompts, len(last.seeds), last.lams, shown)
 
 
 def requests_of(text: str, seeds: int, lams: Sequence[float], guidance: float | None) -> list[Request]:
@@ -84,7 +87,7 @@ def build(sweeps: Sweeps, form: Form) -> None:
                                     elem_id="sweep-lams")  # fmt: skip
             with gr.Row():
                 seeds = gr.Slider(1, MAX_SEEDS, form.seeds, step=1, label="Seeds", min_width=120, elem_id="sweep-seeds")
-                guidance = gr.Number(form.guidance, label="Guidance", min_width=120)
+                guidance = guidance_field(form.guidance, 120)
             with gr.Row():
                 start = gr.Button("Sample", variant="primary", elem_id="start", min_width=120)
                 stop = gr.Button("Stop", elem_id="stop-sweep", min_width=80)
@@ -103,7 +106,7 @@ def build(sweeps: Sweeps, form: Form) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def begin(text: str, seeds: int, lams: list[float], guidance: float | None) -> str:
-        sweeps.start(requests_of(text, seeds, lams, guidance))
+        sweeps.start(requests_of(text, seeds, lams, sweeps.engine.as_guidance(guidance)))
         return markup.sweep_progress(sweeps.state)
 
     def score_by(names: list[str]) -> str:

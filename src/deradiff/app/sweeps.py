@@ -61,7 +61,7 @@ class Sweeps:
     """
 
     def __init__(self, run: Run, engine: Engine) -> None:
-        self.run, self._engine, self.state = run, engine, SweepState()
+        self.run, self.engine, self.state = run, engine, SweepState()
         self._lock, self._job, self._thread = threading.Lock(), Job(), threading.Thread()
 
     def start(self, requests: Sequence[Request]) -> None:
@@ -77,7 +77,7 @@ class Sweeps:
         missing = self.run.cost(requests).missing
 
         def sample(job: Job) -> None:
-            sampler = self._engine.sampler_for(job)
+            sampler = self.engine.sampler_for(job)
             self.run.sample_requests(requests, progress=self._advance, sampler=sampler)
 
         self._begin(SweepState("sampling", total=missing), sample)
