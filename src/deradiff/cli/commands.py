@@ -23,6 +23,9 @@ from deradiff.cli import (
     sweep,
     tune,
 )
+from deradiff.cli import (
+    app as page,
+)
 from deradiff.cli.common import echo, log_printable
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import ConfigError
@@ -31,6 +34,7 @@ from deradiff.local_modules import allow_named_in
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMANDS = {
     "demo": demo.demo,
+    "app": page.app,
     "tune": tune.tune,
     "align": align.align,
     "generate": generate.generate,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from deradiff.acceleration import Weights
 from deradiff.realignment import realign
+from deradiff.realignment.lams import LamLike
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
 from deradiff.runs.missing import missing_of
@@ -31,8 +32,10 @@ _THREADS = 4  # compressing and hashing release the GIL; more would take cores f
 
 
 @contextmanager
-def sampling(pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any] | None = None) -> Iterator[Sampler]:
-    """A sampler on a pipeline, which is left as it was.
+def sampling(
+    pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any] | None = None, *, lam: LamLike = 0.0
+) -> Iterator[Sampler]:
+    """A sampler on a pipeline, which is left as it was; ``lam`` is the one it begins with, by name for several anchors.
 
     Raises:
         ConfigError: a setting the pipeline doesn't take.
@@ -45,7 +48,7 @@ def sampling(pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any]
         cached_text_encoders(pipe),
         decoding_one_by_one(pipe),
         realign(
-            pipe, anchor, 0.0, component=recipe.component, ensemble=recipe.ensemble, policy=policy, **location
+            pipe, anchor, lam, component=recipe.component, ensemble=recipe.ensemble, policy=policy, **location
         ) as handle,
     ):
         yield Sampler(pipe, handle, recipe, call_kwargs)

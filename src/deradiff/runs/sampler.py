@@ -118,7 +118,7 @@ class Sampler:
         if recipe.policy == "weights":
             with final_latents(self.pipe) as final:
                 images, blackened = self._call(filled, settings)
-                _check_finite(filled, final())
+                check_finite(filled, final())
             info = self._info(cells, recipe.steps * len(cells), began, None, [])
             return Sampled(images[: len(cells)], {}, info, [index for index in blackened if index < len(cells)])
         tolerance, index = self.checks.tolerance, self.checks.select(len(cells))
@@ -130,7 +130,7 @@ class Sampler:
             final = stack.enter_context(final_latents(self.pipe))
             self.handle.particles = recipe.particles if recipe.needs_particles(cells[0].lam) else 1
             images, blackened = self._call(filled, settings)
-            _check_finite(filled, final())
+            check_finite(filled, final())
             recorded = columns(self.handle.paths) if self.handle.paths and recipe.diagnostics else {}
         counted = self.budget.nfe - before
         shares = [recipe.nfe(cell.lam) for cell in filled]  # copies cost what the last cell does
@@ -190,7 +190,7 @@ class Sampler:
         return SpotCheck(index=index, error=error.item(), nfe=budget.nfe)
 
 
-def _check_finite(cells: list[Cell], latents: Tensor) -> None:
+def check_finite(cells: list[Cell], latents: Tensor) -> None:
     """Raise RealignError where some cell's final latents are NaN or infinite: pipelines make black images of them.
 
     Args:

@@ -1,0 +1,73 @@
+"""A run that grows in the background: stopped and gone on with, it ends with the bytes of an undisturbed one."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from tests.runs.small_runs import finished, images
+
+from deradiff.app.engine import Engine
+from deradiff.app.requests import ImageRequest
+from deradiff.app.sweep import requests_of
+from deradiff.app.sweeps import MAX_IMAGES, Sweeps
+from deradiff.app.turns import Job
+from deradiff.errors import ConfigError
+from deradiff.runs.recipe import Recipe
+from deradiff.runs.run import Run
+
+PROMPTS = "a red circle\na blue square\n\n a red circle "
+
+
+def test_a_sweep_that_is_stopped_goes_on_and_has_the_bytes_of_an_undisturbed_one(
+    engine: Engine, recipe: Recipe, tmp_path: Path
+) -> None:
+    sweeps = Sweeps(Run(tmp_path / "run", recipe), engine)
+    requests = requests_of(PROMPTS, 2, [0, 0.5, 1], None)
+    sweeps.start(requests)
+    with pytest.raises(ConfigError, match="already"):
+        sweeps.start(requests)
+    while not sweeps.state.done:
+        assert sweeps.state.is_running
+        threading.Event().wait(0.005)
+    beside = ImageRequest(prompt="somebody else's", lams=(("aligned", 1.3),), steps=2)
+    engine.draw(beside, Job())  # between two blocks
+    sweeps.stop()
+    sweeps.join()
+    assert sweeps.state.phase in ("stopped", "done")
+    sweeps.start(requests)
+    sweeps.join()
+    assert sweeps.state.phase == "done"
+    undisturbed = finished(tmp_path / "undisturbed", recipe)
+    assert images(tmp_path / "run") == images(undisturbed.folder)
+
+
+def test_what_fails_in_the_background_is_told(engine: Engine, recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", recipe)
+    sweeps = Sweeps(run, engine)
+    (tmp_path / "run").write_text("in the way")
+    sweeps.start(requests_of(PROMPTS, 1, [0.5], None))
+    sweeps.join()
+    assert sweeps.state.phase == "failed"
+    assert str(tmp_path / "run") in sweeps.state.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "lams", "named"),
+    [
+        (" \n", 1, [0.5], "no prompts"),
+        ("a", 1, [], "no lam"),
+        ("a", 0, [0.5], "0 seeds"),
+        ("a", 65, [0.5], "65 seeds"),
+        ("a", None, [0.5], "seeds"),
+        ("x" * 2001, 1, [0.5], "2,001 characters"),
+    ],
+)
+def test_what_a_form_may_ask_for(text: str, seeds: int, lams: list[float], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        requests_of(text, seeds, lams, None)
+
+
+def test_a_sweep_from_the_page_is_bounded(engine: Engine, recipe: Recipe, tmp_path: Path) -> None:
+    text = "\n".join(str(number) for number in range(MAX_IMAGES + 1))
+    with pytest.raises(ConfigError, match="more than the 20,000"):
+        Sweeps(Run(tmp_path / "run", recipe), engine).start(requests_of(text, 1, [0.5], None))
