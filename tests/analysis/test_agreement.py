@@ -6,14 +6,14 @@ from tests.analysis.voters import votes_of
 
 from deradiff.analysis.agreement import rater_agreement, reward_agreement
 from deradiff.results import Results
-from deradiff.votes import Vote
+from deradiff.votes import Outcome, Vote
 
 LAMS = [0.0, 0.5, 1.0]
 
 
 def judged(signs: dict[str, list[int]]) -> list[Vote]:
     """Votes of several raters on the same pairs: 1 where the larger lam is better."""
-    outcomes = {1: "right", 0: "tie", -1: "left"}
+    outcomes: dict[int, Outcome] = {1: "right", 0: "tie", -1: "left"}
     return [
         Vote(prompt=f"prompt {n}", seed=0, left=0, right=1, outcome=outcomes[sign], rater=rater)
         for rater, column in signs.items()

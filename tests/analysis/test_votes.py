@@ -6,7 +6,6 @@ from typing import Any
 import choix
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 from tests.analysis.voters import LAMS, PEAK, votes_of
 
 from deradiff.analysis.davidson import _laplace, log_likelihood, win_share
@@ -163,4 +162,4 @@ def test_botorchs_pairwise_gp_orders_the_lams_alike() -> None:
     comparisons = torch.tensor([[LAMS.index(lam) for lam in pair] for pair in won])
     model = models.PairwiseGP(points / 2, comparisons)
     utility = model.posterior(points / 2).mean.detach().numpy().ravel()
-    assert spearmanr(utility, fit_votes(votes, LAMS).mean).statistic == pytest.approx(1)
+    assert np.argsort(utility).tolist() == np.argsort(fit_votes(votes, LAMS).mean).tolist()

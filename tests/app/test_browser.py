@@ -20,6 +20,8 @@ from deradiff.app.turns import Job
 from deradiff.runs.run import Run
 from deradiff.writing import encode_png
 
+pytestmark = pytest.mark.browser
+
 PATIENCE = 300_000  # ms: a busy machine must not fail a test
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>${window.hacked=1}{{value}}"
 

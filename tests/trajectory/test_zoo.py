@@ -58,5 +58,6 @@ def test_particles_give_as_many_images_or_are_refused(name: str, caplog: pytest.
             # particles have their own image's conditions, whatever is beside it
             alone = it.run(1)
             assert handle.paths is not None
+            assert handle.paths.log_weights is not None
             torch.testing.assert_close(handle.paths.log_weights[0], paths.log_weights[0], rtol=1e-2, atol=1e-2)
             assert (alone[0] - images[0]).abs().max() < 1e-3 * alone.abs().max()

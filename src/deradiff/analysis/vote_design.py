@@ -97,7 +97,7 @@ def _new_pair(
         low, high = sorted((results.lams[first], results.lams[second]))
         open_cells = [
             (results.prompts[p], results.seeds[s])
-            for p, s in np.argwhere(there[:, :, first] & there[:, :, second])
+            for p, s in np.argwhere(there[:, :, first] & there[:, :, second]).tolist()
             if (results.prompts[p], results.seeds[s], low, high) not in judged
         ]
         if open_cells:

@@ -15,8 +15,8 @@ from deradiff.report.plots import Plot, Plots
 from deradiff.results import Results
 from deradiff.writing import replacing
 
-_SIZE = {"width": 640, "height": 420}
-_SCALE = 2  # px of a PNG for each of `_SIZE`
+_WIDTH, _HEIGHT = 640, 420  # px of an SVG
+_SCALE = 2  # px of a PNG for each of an SVG's
 _TILE, _LABEL, _PROMPTS = 160, 24, 8  # px, px, and how many prompts a grid shows
 
 
@@ -64,7 +64,8 @@ def _image(figure: go.Figure, kind: str) -> bytes:
     """A plot on white, as the bytes of a file."""
     drawn = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color="#222")
     try:
-        return plotly.io.to_image(drawn, format=kind, scale=_SCALE if kind == "png" else 1, **_SIZE)
+        scale = _SCALE if kind == "png" else 1
+        return plotly.io.to_image(drawn, format=kind, scale=scale, width=_WIDTH, height=_HEIGHT)
     except (RuntimeError, ValueError, OSError) as error:  # of kaleido: no browser, or one that doesn't start
         raise ResultsError(
             f"figures can't be drawn ({type(error).__name__}: {error}); install Chromium or Chrome, or name it in the "

@@ -44,8 +44,8 @@ def vote_section(results: Results, fit: VoteFit | None = None) -> VoteSection | 
     sentences = [f"{vote_source(fit)}. {vote_interval(fit)}", votes_to_settle(fit), *_agreement_sentences(results)]
     return VoteSection(
         sentences=tuple(filter(None, sentences)),
-        by_lam=wins_against_lam(fit).to_json(),
-        agreement=reward_agreement_figure(agreements).to_json() if agreements else None,
+        by_lam=str(wins_against_lam(fit).to_json()),
+        agreement=str(reward_agreement_figure(agreements).to_json()) if agreements else None,
     )
 
 
