@@ -217,7 +217,7 @@ def _connected(cluster: ClusterSettings) -> tuple[Any, bool]:
     options = {"log_to_driver": False, "logging_level": logging.ERROR, **cluster.ray_options}
     try:
         ray.init(address=cluster.address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises errors of many kinds here, bare ones too
         where = "a cluster on this machine" if cluster.address is None else f"the cluster at {cluster.address}"
         reason = str(error).strip().partition("\n")[0]
         raise ClusterError(f"Ray can't reach or start {where} ({reason}); check the address") from error

@@ -40,6 +40,12 @@ class ClusterSampler:
         self._checks = SpotChecks(store.recipe)
         self._pool: RayPool | None = None
 
+    @property
+    def status(self) -> str:
+        """How many workers are up."""
+        count = 0 if self._pool is None else len(self._pool.workers())
+        return "workers are starting" if not count else f"on {count} worker{'s' * (count > 1)}"
+
     def update(self, records: Iterable[CellsRecord]) -> None:
         """Let the spot checks of records, in their order, set the tolerance of an adaptive policy."""
         for record in records:

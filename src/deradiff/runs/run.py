@@ -210,15 +210,15 @@ class Run:
         shard: Shard = WHOLE,
         *,
         timed: bool = False,
-        sampler: "Sampler | None" = None,
+        sampler: "BlockSampler | None" = None,
     ) -> Cost:
         """What is missing of some requests, by default all, and what it costs.
 
         Args:
             requests: of :meth:`requests`.
             shard: as :meth:`sample` takes it.
-            timed: load the pipeline and time two short calls, where the run has recorded nothing yet.
-            sampler: one at hand, to time.
+            timed: load the pipeline and time two short calls, where the run has recorded nothing yet; not on a cluster.
+            sampler: one at hand, to time; not that of a cluster.
 
         Raises:
             ConfigError: a model that can't be loaded.
@@ -227,7 +227,13 @@ class Run:
         cost = estimate_cost(self.store, requests, shard)
         if cost.seconds is not None or not cost.missing or not (timed or sampler):
             return cost
+        from deradiff.runs.sampler import Sampler
+
+        if self._cluster is not None:
+            return cost
         with self.sampler() if sampler is None else nullcontext(sampler) as active_sampler:
+            if not isinstance(active_sampler, Sampler):
+                return cost
             rates = timed_rates(active_sampler, missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
         return cost if rates is None else estimate_cost(self.store, requests, shard, rates)
 

@@ -23,6 +23,11 @@ Progress = Callable[[int], None]  # called with how many more images are done
 class BlockSampler(Protocol):
     """What samples a run's blocks: a `Sampler` in this process, or the workers of a cluster."""
 
+    @property
+    def status(self) -> str:
+        """What to show beside the progress; empty where there is nothing to say."""
+        ...
+
     def update(self, records: Iterable[CellsRecord]) -> None:
         """Let the spot checks of records, in their order, set the tolerance of an adaptive policy."""
         ...

@@ -67,6 +67,11 @@ class Sampler:
         self.checks = SpotChecks(recipe)
         self.largest: int | None = None  # cells of a block, once memory ran out
 
+    @property
+    def status(self) -> str:
+        """Nothing: there is one pipeline."""
+        return ""
+
     def with_steps(self, steps: int) -> "Sampler":
         """The same with another number of steps, and nothing learned."""
         return Sampler(self.pipe, self.handle, self.recipe.model_copy(update={"steps": steps}), self.call_kwargs)
