@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from deradiff.cluster.sampler import ClusterSampler
 from deradiff.cluster.settings import ClusterSettings
-from deradiff.runs.store import Store
+
+if TYPE_CHECKING:
+    from deradiff.cluster.sampler import ClusterSampler
+    from deradiff.runs.store import Store
 
 
 class Cluster(ClusterSettings):
@@ -15,7 +18,7 @@ class Cluster(ClusterSettings):
     """
 
     @contextmanager
-    def sampler(self, store: Store, *, device: str = "auto", offload: bool = False) -> Iterator[ClusterSampler]:
+    def sampler(self, store: "Store", *, device: str = "auto", offload: bool = False) -> "Iterator[ClusterSampler]":
         """What samples blocks of a run; the workers start with the first block and end with this context.
 
         Args:
@@ -23,6 +26,8 @@ class Cluster(ClusterSettings):
             device: of the workers, as `deradiff.Run` takes it.
             offload: likewise.
         """
+        from deradiff.cluster.sampler import ClusterSampler
+
         sampler = ClusterSampler(self, store, device, offload)
         try:
             yield sampler

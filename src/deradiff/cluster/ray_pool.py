@@ -1,8 +1,11 @@
 """Workers on Ray: actors that restart when their process or their node dies; Ray itself retries no work."""
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +19,7 @@ logger = logging.getLogger("deradiff")
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that failed is asked again
 _LOOK_FOR_NODES = 5.0  # seconds
+_SILENCE = 120.0  # seconds without a worker, after which that is said
 _FETCH_SECONDS = 60.0  # for a result that is there
 
 
@@ -59,6 +63,7 @@ class RayPool:
         self.told = list[Any]()  # by workers that began, since this was last looked at
         self._members = dict[int, _Member]()
         self._number, self._looked = 0, -_LOOK_FOR_NODES
+        self._has_begun, self._since = False, time.monotonic()
         self._early = list[Event]()
         self._unusable = dict[int, str]()
         gpus = cluster.gpus_per_worker
@@ -147,7 +152,7 @@ class RayPool:
     def _loaded(self, member: _Member, answer: Answer) -> list[Event]:
         member.loading = None
         if answer.kind == "done":
-            member.is_up = True
+            member.is_up = self._has_begun = True
             self._unusable.pop(member.number, None)
             self.told.append(answer.value)
             return []
@@ -189,6 +194,12 @@ class RayPool:
         if time.monotonic() < self._looked + _LOOK_FOR_NODES:
             return
         self._looked = time.monotonic()
+        if not self._has_begun and self._looked > self._since + _SILENCE:
+            logger.warning(
+                "no worker has begun yet; each needs %g CPUs and %g GPUs, and the cluster has %s",
+                *(self.cluster.cpus_per_worker, self._gpus, self._resources()),
+            )
+            self._since = self._looked
         while len(self._members) < self._room():
             self._members[self._number] = _Member(self._number, self._new_actor())
             self._number += 1
@@ -206,6 +217,17 @@ class RayPool:
         return self._host.remote(self.job)
 
 
+@contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Leave SIGTERM to whom it belongs: Ray would take it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _connected(cluster: ClusterSettings) -> tuple[Any, bool]:
     """Ray, connected to the cluster, and whether it is for us to end that connection."""
     try:
@@ -216,7 +238,8 @@ def _connected(cluster: ClusterSettings) -> tuple[Any, bool]:
         return ray, False
     options = {"log_to_driver": False, "logging_level": logging.ERROR, **cluster.ray_options}
     try:
-        ray.init(address=cluster.address, **options)
+        with _keeping_signals():
+            ray.init(address=cluster.address, **options)
     except Exception as error:  # Ray raises errors of many kinds here, bare ones too
         where = "a cluster on this machine" if cluster.address is None else f"the cluster at {cluster.address}"
         reason = str(error).strip().partition("\n")[0]

@@ -88,7 +88,7 @@ class ClusterSampler:
             self._pool = None
 
     def _results(self, scheduler: Scheduler[Cell], writer: Writer) -> Iterator[CellsRecord | GivenUp[Cell]]:
-        from deradiff.cluster.worker import SamplingContext
+        from deradiff.cluster.sampling_job import SamplingContext
 
         pool = self._started()
         with landing(self.store, writer, self.cluster.storage) as land:
@@ -119,7 +119,7 @@ class ClusterSampler:
     def _started(self) -> "RayPool":
         if self._pool is None:
             from deradiff.cluster.ray_pool import RayPool
-            from deradiff.cluster.worker import SamplingJob
+            from deradiff.cluster.sampling_job import SamplingJob
 
             recipe = self.store.recipe
             names = {part: self.store.located(getattr(recipe, part)) for part in ("model", "anchor")}

@@ -113,6 +113,8 @@ class Run:
         Raises:
             ConfigError: images that can't be asked for, a model that can't be loaded, a setting it doesn't take.
             RunFolderError: the folder can't be written, or another process samples the same images.
+            ClusterError: with a cluster: it can't be reached, or no worker can begin.
+            QuarantineError: with a cluster, at the end: some images failed at every try; all others are there.
         """
         self.sample_requests(self.requests(prompts, seeds, lams, guidances), shard=shard, progress=progress)
 
