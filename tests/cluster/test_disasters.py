@@ -49,14 +49,18 @@ class Nodes:
         return True
 
     def add_node(self) -> None:
-        """Let a node join; on a busy machine Ray gives up on one after half a minute."""
-        for _ in range(3):
-            try:
-                self.others.append(self.cluster.add_node(**NODE))
-                return
-            except Exception:  # noqa: BLE001  (what Ray raises)
-                continue
-        pytest.skip("this machine is too busy for a simulated node to start")
+        """Let a node join."""
+        self.others.append(patiently(lambda: self.cluster.add_node(**NODE)))
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """A node that starts; on a busy machine Ray gives up on one after half a minute."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception:  # noqa: BLE001  (what Ray raises)
+            continue
+    pytest.skip("this machine is too busy for a node of Ray to start")
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -71,7 +75,8 @@ def nodes() -> Iterator[Nodes]:
     import ray
     from ray.cluster_utils import Cluster as SimulatedCluster
 
-    cluster = SimulatedCluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    head = {**NODE, "include_dashboard": False}
+    cluster = patiently(lambda: SimulatedCluster(initialize_head=True, head_node_args=head))
     nodes = Nodes(cluster)
     for _ in range(2):
         nodes.add_node()
