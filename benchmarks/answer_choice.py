@@ -128,7 +128,7 @@ def power(truth: Truth, prompts: int, seed: int, repetitions: int = 200) -> dict
 def _named(decision: Any) -> tuple[int, int] | None:
     for index in range(decision.choices[BEST_ESTIMATE].candidate, decision.choice.recommended, -1):
         tests = [(own.slack[[lam]], RISK) for own in decision.constraints for lam in range(1, index + 1)]
-        number = prompts_to_show([*tests, (decision.gains[[index]], RISK / 2)])
+        number = prompts_to_show([*tests, (decision.gains.sample[[index]], RISK / 2)])
         if number is not None:
             return index, number
     return None

@@ -41,9 +41,9 @@ from rich.table import Table
 
 from deradiff.cli.running import run_and_report
 from deradiff.runs.cells import WHOLE, Cell
+from deradiff.runs.missing import is_complete, missing_of
 from deradiff.runs.run import Run
 from deradiff.runs.sampler import Sampler, sampling_blocks
-from deradiff.runs.store import is_complete, missing_of
 
 MILLION, HALF = (12_500, 8, 10), 500_000  # prompts, seeds, lams; images
 SCORED = (625, 8, 10)

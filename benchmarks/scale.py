@@ -23,9 +23,10 @@ from deradiff.cluster.scheduler import Scheduler
 from deradiff.cluster.settings import ClusterSettings
 from deradiff.cluster.worker import DoBatch
 from deradiff.runs.cells import Cell, Request, blocks
+from deradiff.runs.index import Index, first_bytes
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord, SamplingInfo
-from deradiff.runs.store import Index, Store, first_bytes
+from deradiff.runs.store import Store
 
 BLOCK = 8
 WORKERS = 1, 4, 16

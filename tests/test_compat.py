@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import logging
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,39 +20,46 @@ from deradiff import compat
 from deradiff.noise import NoiseLevel, is_flow, is_stochastic, noise_at, noise_levels, renoises
 from deradiff.trajectory.transition import draws_posterior
 
+CLASS = re.compile(r"^class (\w+)(.*?)(?=^class |^def |^@|\Z)", re.MULTILINE | re.DOTALL)
+INIT = re.compile(r"^    def __init__\((.*?)\)(?: -> [^\n]*)?:$", re.MULTILINE | re.DOTALL)
+
 
 @cache
-def classes(folder: str, ending: str) -> list[ast.ClassDef]:
-    """The classes of diffusers' files, without importing them."""
+def classes(folder: str, ending: str) -> dict[str, set[str]]:
+    """The classes of diffusers' files, each with the arguments of its own ``__init__``, without importing them."""
     spec = importlib.util.find_spec("diffusers")
     assert spec is not None
     assert spec.origin is not None
-    files = sorted((Path(spec.origin).parent / folder).rglob("*.py"))
-    nodes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
-    return [node for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith(ending)]
+    files = (Path(spec.origin).parent / folder).rglob("*.py")
+    found = [match for file in files for match in CLASS.finditer(file.read_text(encoding="utf-8"))]
+    return {match[1]: arguments(match[2]) for match in found if match[1].endswith(ending)}
 
 
-def arguments(kind: ast.ClassDef) -> set[str]:
-    """Of its ``__init__``; none where it has none of its own."""
-    inits = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-    return {argument.arg for init in inits for argument in (*init.args.args, *init.args.kwonlyargs)}
+def arguments(body: str) -> set[str]:
+    """Of a class's ``__init__``; none where it has none of its own."""
+    init = INIT.search(body)
+    if init is None:
+        return set()
+    (function,) = ast.parse(f"def init({init[1]}): pass").body
+    assert isinstance(function, ast.FunctionDef)
+    return {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
 
 
 def test_every_scheduler_of_diffusers_is_known() -> None:
-    names = {kind.name for kind in classes("schedulers", "Scheduler")}
+    names = classes("schedulers", "Scheduler").keys()
     assert len(names) > 40
     assert names - compat.known_schedulers() == set()
 
 
 def test_every_pipeline_has_a_denoiser_by_a_known_name() -> None:
-    pipelines = [kind for kind in classes("pipelines", "Pipeline") if arguments(kind)]
+    pipelines = {name: parts for name, parts in classes("pipelines", "Pipeline").items() if parts}
     assert len(pipelines) > 200
-    assert {own.name for own in pipelines if not arguments(own) & {*compat.DENOISERS}} == {*compat.WITHOUT_DENOISER}
+    assert {name for name, parts in pipelines.items() if not parts & {*compat.DENOISERS}} == {*compat.WITHOUT_DENOISER}
 
 
 @pytest.mark.parametrize("prefixes", [compat.ROWS_ARE_NOT_IMAGES, compat.SHARE_PICTURES])
 def test_every_name_of_a_pipeline_is_one_of_diffusers(prefixes: tuple[str, ...]) -> None:
-    names = [kind.name for folder in ("pipelines", "modular_pipelines") for kind in classes(folder, "Pipeline")]
+    names = [name for folder in ("pipelines", "modular_pipelines") for name in classes(folder, "Pipeline")]
     assert [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)] == []
 
 

@@ -65,3 +65,14 @@ def test_text_that_would_be_read_wrongly_is_refused(tmp_path: Path, name: str, t
 def test_quoted_commas_and_line_breaks_are_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('prompt\n"a red square, left of\na ""blue"" circle"\n')
     assert list(tables.rows(tmp_path / "t.csv", ["prompt"])) == [{"prompt": 'a red square, left of\na "blue" circle'}]
+
+
+def test_a_disk_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MOST_FOLDERS", 3)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "train.csv").write_text("prompt\none\n")
+    assert tables.files(tmp_path) == [tmp_path / "a" / "train.csv"]
+    (tmp_path / "d").mkdir()
+    with pytest.raises(TableError, match="more than 3 folders; give the folder of the tables"):
+        tables.files(tmp_path)

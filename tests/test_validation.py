@@ -37,3 +37,11 @@ def test_every_setting_that_is_wrong_is_named(model: type[ValidatedModel], good:
 def test_many_mistakes_are_one_short_line() -> None:
     with pytest.raises(ConfigError, match=r"^prompts.0 is 0; expected a text; .*; and \d+ more$"):
         Request(prompts=range(100), seeds=[0], lams=[0])
+
+
+@pytest.mark.parametrize("seed", [1 << 63, -(1 << 63) - 1, 1 << 80])
+def test_an_item_that_is_wrong_says_nothing_of_its_list(seed: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Request(prompts=["one"], seeds=[0, seed], lams=[0])
+    bound = f"a number below {1 << 63}" if seed > 0 else f"{-(1 << 63)} or more"
+    assert str(caught.value) == f"seeds.1 is {seed}; expected {bound}"

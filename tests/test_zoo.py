@@ -7,53 +7,48 @@ from typing import Any
 
 import pytest
 import torch
-from tests.zoo import ZOO, Specimen, anchor_of
+from tests.realignment.pipelines import known, sample
+from tests.zoo import ZOO
 from torch import Tensor
 
-pytestmark = pytest.mark.parametrize("specimen", ZOO.values(), ids=ZOO.keys())
+pytestmark = pytest.mark.parametrize("name", list(ZOO))
 
 
-def run(pipe: Any, specimen: Specimen, n: int) -> Tensor:
-    """n images of the seeds 0, 1, …."""
-    seeds = [torch.Generator().manual_seed(seed) for seed in range(n)]
-    return specimen.images(pipe(**specimen.call(n), generator=seeds if specimen.generators else seeds[0]))
-
-
-def test_repeats_itself_in_finite_images(specimen: Specimen) -> None:
-    images = run(specimen.build(), specimen, 2)
+def test_repeats_itself_in_finite_images(name: str) -> None:
+    images, specimen = known(name).plain, ZOO[name]
     assert len(images) == 2
     assert images.isfinite().all()
-    assert torch.equal(images, run(specimen.build(), specimen, 2))
+    assert torch.equal(images, sample(specimen, specimen.build()))
     assert not torch.allclose(images[0], images[1], atol=0.1)
 
 
-def test_an_image_does_not_depend_on_its_batch(specimen: Specimen) -> None:
-    if not specimen.generators:
+def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
+    it = known(name)
+    if not it.specimen.generators:
         pytest.skip("one generator for all images")
-    pipe = specimen.build()
-    alone = run(pipe, specimen, 1)
-    assert (run(pipe, specimen, 2)[:1] - alone).abs().max() < 1e-5 * alone.abs().max()
+    alone = it.run(1)
+    assert (it.plain[:1] - alone).abs().max() < 1e-5 * alone.abs().max()
 
 
-def test_answers_to_each_denoiser(specimen: Specimen) -> None:
-    pipe = specimen.build()
-    reference = run(pipe, specimen, 2)
-    for name in specimen.components:
-        network = getattr(pipe, name)
-        setattr(pipe, name, anchor_of(network))
-        images = run(pipe, specimen, 2)
-        setattr(pipe, name, network)
-        change = (images - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
+def test_answers_to_each_denoiser(name: str) -> None:
+    it = known(name)
+    for part in it.anchors:
+        images = it.run_with(part)
+        change = (images - it.plain).flatten(1).norm(dim=1) / it.plain.flatten(1).norm(dim=1)
         assert images.isfinite().all()
-        assert (change > 0.02).all(), f"{name} changes the images by {change.tolist()} only"
+        assert (change > 0.02).all(), f"{part} changes the images by {change.tolist()} only"
 
 
-def test_no_denoiser_writes_to_an_input_tensor(specimen: Specimen) -> None:
+def test_no_denoiser_writes_to_an_input_tensor(name: str) -> None:
     """What it may do is to consume lists, and to fill caches: those are for the hook to guard."""
-    pipe = specimen.build()
-    for name in specimen.components:
-        watch(getattr(pipe, name))
-    run(pipe, specimen, 1)
+    it = known(name)
+    for network in it.denoisers.values():
+        watch(network)
+    try:
+        it.run(1)
+    finally:
+        for network in it.denoisers.values():
+            del network.forward
 
 
 def watch(network: torch.nn.Module) -> None:

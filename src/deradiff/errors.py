@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from textwrap import shorten
 
 # C0 and C1 but for tab and line feed, and what turns or hides text; not the joiners that scripts and emoji need
@@ -10,6 +11,7 @@ _UNPRINTABLE = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _LONGEST = 2000  # characters of a message: what was given may be a file by mistake
+_LONGEST_PATH = 200
 _URL = re.compile(r"\b(https?://)(?:[^\s/?#]*@)?([^\s?#'\"<>]*)(?:\?[^\s#'\"<>]*)?(?:#[^\s'\"<>]*)?", re.IGNORECASE)
 
 
@@ -119,3 +121,15 @@ def first_few(texts: Iterable[str]) -> str:
     """The first three of some texts, shortened and in quotes, as a message names them."""
     listed = list(texts)
     return ", ".join(repr(shorten(text, 60)) for text in listed[:3]) + (", ..." if len(listed) > 3 else "")
+
+
+def shown_path(path: Path) -> str:
+    """A path as a message shows it."""
+    return abbreviate(path, _LONGEST_PATH)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in a line: the system's words, or the first line of the error's."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__

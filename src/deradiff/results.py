@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deradiff.errors import ResultsError, first_few
+from deradiff.votes import VOTES, Vote
 
 Direction = Literal["higher", "steady", "none"]
 
@@ -71,6 +72,7 @@ class Results:
         paths: other trajectory statistics (`deradiff.trajectory.Paths`), name -> array (P, S, L), nan where unknown.
         rewards: reward name -> what is known of its scale; `RewardInfo`'s defaults where a name is missing.
         anchor_beta: KL strength the anchor was aligned at, or None where its card does not state it.
+        votes: people's votes on pairs of these images, oldest first.
         details: what a reader needs to repeat the run (model, anchor, scheduler, steps, guidance, ...).
 
     Raises:
@@ -90,6 +92,7 @@ class Results:
     paths: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     rewards: Mapping[str, RewardInfo] = field(default_factory=dict)
     anchor_beta: float | None = None
+    votes: Sequence[Vote] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +113,9 @@ class Results:
             self._set("path_kl", self._table("path_kl", self.path_kl))
         images = np.full(self.shape, "", dtype=object) if self.images is None else np.asarray(self.images, dtype=object)
         self._set("images", self._shaped("images", images))
+        self._set("votes", _converted("votes", self.votes, _vote, "a list of deradiff.Vote"))
+        if VOTES in self.scores:
+            raise ResultsError(f"no reward may be called {VOTES!r}, which are people's; give that reward another name")
         for name, table in self.scores.items():
             if bad := int(np.sum(np.isinf(table))):
                 raise ResultsError(f"{name}: {bad} of {table.size} scores are infinite; expected finite numbers")
@@ -144,6 +150,8 @@ class Results:
         """
         if reward in self.unscored:
             raise ResultsError(self.missing_scores_message(reward))
+        if reward == VOTES:
+            raise ResultsError("votes are on pairs of images and give no image a score: that takes a reward")
         if reward not in self.scores:
             known = ", ".join([*self.scores, *self.unscored])
             expected = f"; expected one of: {known}; or" if known else ", nor any other;"
@@ -203,6 +211,7 @@ class Results:
             lams=[self.lams[column] for column in columns],
             scores={name: cut(table) for name, table in self.scores.items()},
             images=cut(self.images),
+            votes=self._votes_on([self.prompts[row] for row in rows], [self.lams[column] for column in columns]),
             path_kl=None if self.path_kl is None else cut(self.path_kl),
             paths={name: cut(table) for name, table in self.paths.items()},
         )
@@ -240,10 +249,15 @@ class Results:
             lams=lams,
             scores={name: moved(self.scored(name), np.nan) for name in (self.scores if rewards is None else rewards)},
             images=moved(self.images, ""),
+            votes=[vote for vote in self._votes_on(prompts, lams) if vote.seed in seeds],
             unscored={},
             path_kl=None if self.path_kl is None else moved(self.path_kl, np.nan),
             paths={name: moved(table, np.nan) for name, table in self.paths.items()},
         )
+
+    def _votes_on(self, prompts: Sequence[str], lams: Sequence[float]) -> list[Vote]:
+        texts, values = set(prompts), set(lams)
+        return [vote for vote in self.votes if vote.prompt in texts and values.issuperset(vote.lams)]
 
     def _gaps(self, reward: str) -> NDArray[np.bool_]:
         """Which images have no score of a reward, (P, S, L)."""
@@ -296,6 +310,12 @@ def _converted(name: str, values: Any, convert: Callable[[Any], Any], expected: 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _vote(value: Any) -> Vote:
+    if not isinstance(value, Vote):
         raise TypeError(type(value).__name__)
     return value
 

@@ -12,9 +12,10 @@ import numpy as np
 from deradiff.analysis.curves import equivalent_beta
 from deradiff.analysis.guards import lower_slack, make_constraints
 from deradiff.analysis.recommend import Recommendation
-from deradiff.errors import ConfigError, ResultsError
-from deradiff.io import check_replaceable, reason_of, replacing
+from deradiff.errors import ConfigError, ResultsError, reason_of
 from deradiff.results import HasResults, Results, as_results
+from deradiff.votes import VOTES
+from deradiff.writing import check_replaceable, replacing
 
 NAME = "deradiff"
 BEYOND = "beyond the recommended lam"
@@ -26,8 +27,9 @@ def write_study(
 ) -> int:
     """Write a study named ``deradiff`` into an SQLite file, the only study in it.
 
-    A trial's parameter is ``lam``, its values the mean objectives, to be maximised. Its constraints are by how much
-    each guard is short of being shown to hold (0 or less: it is), and whether the lam lies beyond the recommended one,
+    A trial's parameter is ``lam``, its values the mean objectives (of votes, the utility), to be maximised. Its
+    constraints are by how much each guard is short of being shown to hold (0 or less: it is), and whether the lam lies
+    beyond the recommended one,
     so that Optuna's best trial is the recommended lam. Its user attributes are all mean rewards, and where known the
     number of images, their mean path KL in nats, and beta.
 
@@ -64,7 +66,10 @@ def write_study(
 def _trials(optuna: Any, results: Results, answer: Recommendation, indices: Sequence[int]) -> list[Any]:
     criteria = answer.criteria
     slack = lower_slack(make_constraints(results, criteria), results.zero, len(results.lams), criteria.risk)
-    objectives = [np.nanmean(results.scores[name], axis=(0, 1)) for name in criteria.objectives]
+    objectives = [
+        answer.curves[name].score if name == VOTES else np.nanmean(results.scores[name], axis=(0, 1))
+        for name in criteria.objectives
+    ]
     within = optuna.distributions.FloatDistribution(results.lams[0], results.lams[-1])
     return [
         optuna.create_trial(

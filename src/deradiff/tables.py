@@ -7,21 +7,22 @@ import csv
 import errno
 import json
 import logging
+import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deradiff.errors import TableError, abbreviate
-from deradiff.io import parse_json, read_text
+from deradiff.reading import parse_json, read_text
 
 logger = logging.getLogger("deradiff")
 
@@ -29,6 +30,7 @@ KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")  # and, where they are 
 ALONE = (".json", ".txt")  # a folder may hold such files that are no tables
 # what runs and trainings write into their folders, which may lie beside the data
 _OUTPUTS = ("run.json", "checkpoint.pt", "pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_MOST_FOLDERS = 10_000  # below one of tables; more are a disk, or a home
 _ROWS = 128  # held at once: rows may hold pictures
 _HEADER = re.compile(r"\w+(;\w+)+")  # names with semicolons between them, as spreadsheets write in some countries
 LINE = "text"  # the column of a table that has one without a name
@@ -127,7 +129,7 @@ def cell(file: Path, row: int, column: str) -> Any:
 
 
 @contextmanager
-def _opened(file: Path, delimiter: str | None, header: bool) -> Iterator[tuple[list[str], Read]]:
+def _opened(file: Path, delimiter: str | None, header: bool) -> Generator[tuple[list[str], Read]]:
     """The names of a table's columns, and what reads rows that hold at least some of them."""
     kind = file.suffix.lower()
     if _is_folder(file):
@@ -223,7 +225,17 @@ def _as_row(value: Any, what: str) -> dict[str, Any]:
     return value
 
 
-def _dicts(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+class _Batch(Protocol):
+    """What is used of pyarrow's RecordBatch, which comes without types."""
+
+    num_rows: int
+
+    def validate(self, *, full: bool) -> None: ...
+    def slice(self, offset: int, length: int) -> "_Batch": ...
+    def to_pylist(self) -> list[dict[str, Any]]: ...
+
+
+def _dicts(batches: Iterable[_Batch]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         batch.validate(full=True)  # else a damaged file can end the process
         for start in range(0, batch.num_rows, _ROWS):
@@ -277,10 +289,10 @@ def _is_output(file: Path, folder: Path) -> bool:
 
 def _files_of_split(folder: Path, split: str | None) -> list[Path]:
     """The files of one split in the order of their numbers; ``datasets`` keeps caches of its own beside them."""
-    list(folder.iterdir())  # raises where the folder can't be listed, which rglob passes over
+    list(folder.iterdir())  # raises where the folder can't be listed, which a walk passes over
     splits: dict[str, list[Path]] = defaultdict(list)
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in KINDS and not file.name.startswith("cache-") and not _is_output(file, folder):
+    for file in sorted(_tables_below(folder)):
+        if not file.name.startswith("cache-") and not _is_output(file, folder):
             splits[_split_of(file.relative_to(folder))].append(file)
     if not splits:
         raise TableError(f"no table in {folder}: expected {', '.join(KINDS)} files")
@@ -297,6 +309,13 @@ def _files_of_split(folder: Path, split: str | None) -> list[Path]:
     return files
 
 
+def _tables_below(folder: Path) -> Iterator[Path]:
+    for count, (parent, _, names) in enumerate(os.walk(folder)):
+        if count > _MOST_FOLDERS:
+            raise TableError(f"{folder} holds more than {_MOST_FOLDERS:,} folders; give the folder of the tables")
+        yield from (Path(parent, name) for name in names if Path(name).suffix in KINDS)
+
+
 def _split_of(file: Path) -> str:
     """``data/train-00000-of-00002-ab12.parquet``, ``train/data-00000-of-00001.arrow``, ``train/0.parquet``: train."""
     path = re.sub(r"(^|[-/])\d+(-of-\d+.*)?$", "", file.with_suffix("").as_posix())
@@ -305,7 +324,7 @@ def _split_of(file: Path) -> str:
 
 
 @contextmanager
-def _table_errors(file: Path) -> Iterator[None]:
+def _table_errors(file: Path) -> Generator[None]:
     try:
         yield
     except TableError:

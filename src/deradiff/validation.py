@@ -3,13 +3,14 @@
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from deradiff.errors import ConfigError
 
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]  # as tables hold it
 _SHOWN = 3  # errors that are described
 
 
@@ -36,9 +37,19 @@ def describe_errors(error: ValidationError, known: Iterable[str] = ()) -> str:
         error: of pydantic.
         known: names of all settings, for a hint at one that is misspelled.
     """
-    errors, names = error.errors(), list(known)
+    errors, names = _innermost(error.errors()), list(known)
     more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
     return "; ".join(_describe(details, error.title, names) for details in errors[:_SHOWN]) + more
+
+
+def _innermost(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without what is said of a list because of what is said of its items: pydantic counts the good ones alone."""
+    places = [details["loc"] for details in errors]
+    return [
+        details
+        for details, place in zip(errors, places, strict=True)
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    ]
 
 
 def closest_hint(name: str, known: Iterable[str]) -> str:
@@ -50,7 +61,9 @@ def closest_hint(name: str, known: Iterable[str]) -> str:
 
 def _describe(details: ErrorDetails, title: str, known: list[str]) -> str:
     name, given = ".".join(map(str, details["loc"])), reprlib.repr(details["input"])
-    context = details.get("ctx", {})
+    context = {
+        key: f"{value:g}" if isinstance(value, float) else value for key, value in details.get("ctx", {}).items()
+    }
     if details["type"] == "missing":
         return f"{title} needs {name}, which is missing"
     if details["type"] == "extra_forbidden":
@@ -64,11 +77,11 @@ def _describe(details: ErrorDetails, title: str, known: list[str]) -> str:
 
 
 _EXPECTED = {
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "{le:g} or less",
-    "multiple_of": "a multiple of {multiple_of:g}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
     "finite_number": "a finite number",
     "literal_error": "{expected}",
     "too_short": "{min_length} or more",

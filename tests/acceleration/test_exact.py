@@ -22,20 +22,20 @@ CALLS_A_STEP = [(name, 1) for name in STACKED] + [(name, 2) for name in BY_BRANC
 WHOLE = {"z_image": "lists", "kandinsky": "variance", "flux2_klein_kv": "key-value", "animatediff": "frames"}
 
 
-def count_calls(it: Any) -> int:
-    """Of the denoisers, in a plain run."""
+def sweep_counting(it: Any) -> tuple[torch.Tensor, int]:
+    """A plain run, and its calls of the denoisers."""
     calls: list[int] = []
     hooks = [module.register_forward_pre_hook(lambda *_: calls.append(1)) for module in it.denoisers.values()]
-    sweep(it)
+    images = sweep(it)
     for hook in hooks:
         hook.remove()
-    return len(calls)
+    return images, len(calls)
 
 
 @pytest.mark.parametrize(("name", "first"), CALLS_A_STEP)
 def test_it_equals_the_plain_hook_and_counts_what_has_weight(name: str, first: int) -> None:
     it = known(name)
-    calls = count_calls(it)
+    reference, calls = sweep_counting(it)
     with attach(it) as handle:
         plain = sweep(it)
         got, budget = through(handle, Exact(), lambda: sweep(it))
@@ -44,7 +44,6 @@ def test_it_equals_the_plain_hook_and_counts_what_has_weight(name: str, first: i
         assert budget.nfe == IMAGES * (2 * first + 4 * (calls - first))
         again, _ = through(handle, Reuse(1), lambda: sweep(it))
         assert near(again, plain)
-    reference = sweep(it)
     with replaced(it.pipe, it.anchors):
         aligned = sweep(it)
     for image in range(IMAGES):
@@ -56,7 +55,7 @@ def test_it_equals_the_plain_hook_and_counts_what_has_weight(name: str, first: i
 @pytest.mark.parametrize("name", WHOLE)
 def test_calls_that_cannot_be_taken_apart_run_whole_or_are_refused(name: str) -> None:
     it = known(name)
-    calls = count_calls(it)
+    _, calls = sweep_counting(it)
     with attach(it) as handle:
         plain = sweep(it)
         got, budget = through(handle, Exact(), lambda: sweep(it))
@@ -100,11 +99,11 @@ class Small:
     """Memory for some rows only."""
 
     def __init__(self, module: torch.nn.Module, rows: int) -> None:
-        self.rows, self.seen = rows, list[int]()
+        self.rows, self.sizes = rows, list[int]()
         self.hook = module.register_forward_pre_hook(self)
 
     def __call__(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        self.seen.append(len(args[0]))
+        self.sizes.append(len(args[0]))
         if len(args[0]) > self.rows:
             raise torch.OutOfMemoryError(f"{len(args[0])} rows")
 
@@ -120,8 +119,8 @@ def test_out_of_memory_halves_what_runs_at_once_and_goes_on(policy: Any, caplog:
         assert near(got, roomy)
         assert budget.nfe == asked.nfe
         assert budget.limit < 3
-        assert max(small.seen) <= 2 * 6
-        assert max(small.seen[small.seen.index(max(small.seen)) + 4 :]) <= 4
+        assert max(small.sizes) <= 2 * 6
+        assert max(small.sizes[small.sizes.index(max(small.sizes)) + 4 :]) <= 4
         assert "out of memory" in caplog.text
         plain = sweep(it)
         hook = it.pipe.unet.register_forward_pre_hook(Small(torch.nn.Identity(), rows=1))

@@ -135,7 +135,7 @@ def test_the_name_of_one_guard_and_names_with_colons_will_do() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"objectives": 5}, {"objectives": [5]}, {"kl_budget": "40"}, {"risk": "5%"}, {"risk": None}, {"prefer": None}],
+    [{"objectives": 5}, {"objectives": [5]}, {"kl_budget": "40"}, {"risk": "5%"}, {"risk": None}, {"prefer": 1}],
 )
 def test_values_of_another_type_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(ResultsError):

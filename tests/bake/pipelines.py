@@ -20,8 +20,8 @@ def build() -> Any:
     return pipe
 
 
-def lora(pipe: Any, folder: Path, seed: int = 3, rank: int = 2) -> str:
-    return str(loras.save(pipe, "unet", folder, ALL, seed=seed, rank=rank))
+def lora(pipe: Any, folder: Path, seed: int = 3, rank: int = 2, layers: tuple[str, ...] = ALL) -> str:
+    return str(loras.save(pipe, "unet", folder, layers, seed=seed, rank=rank))
 
 
 def full(pipe: Any, seed: int = 1) -> Any:

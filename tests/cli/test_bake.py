@@ -87,9 +87,11 @@ def test_several_anchors_and_a_distillation(prompts: Path, tmp_path: Path) -> No
         word for name in ("warmth-beta0.1-seed0", "warmth-beta0.2-seed0") for word in ("--anchor", f"embedded:{name}")
     ]
     words = ["bake", "embedded", *anchors, "--lam", "0.5", "--lam", "0.3", *STEPS, "--prompts", str(prompts)]
-    here(*words, "--distil", "1s", "--out", str(tmp_path / "two"))
+    printed = here(*words, "--distil", "1s", "--out", str(tmp_path / "two")).stdout
     told = card(tmp_path / "two" / "pytorch_lora_weights.safetensors")
     assert told["kind"] == "distilled" or "distillation came no nearer" in str(told["note"])
+    assert str(told["note"]) in printed
+    assert str(told["distillation"]) in printed
 
 
 def test_a_lora_is_extracted_from_a_full_anchor(prompts: Path, tmp_path: Path) -> None:
@@ -107,6 +109,11 @@ def test_a_lora_is_extracted_from_a_full_anchor(prompts: Path, tmp_path: Path) -
         (("embedded", "--lam", "0.5", "--lam", "0.3"), "got 1 anchors and 2 lams; give --lam once for each --anchor"),
         (("embedded", "--lam", "nan"), "lam must be finite"),
         (("embedded", "--lam", "0.5", "--distil", "soon"), "expected one like 90s, 5min or 2h"),
+        (("embedded", "--lam", "0.5", "--fold-guidance"), "give --distil TIME too"),
+        (
+            ("embedded", "--lam", "0.5", "--fold-guidance", "--distil", "1s"),
+            "guidance is 1.0; to fold guidance in, give",
+        ),
         (("embedded", "--lam", "0.5", "--format", "checkpoint", "--rank", "4"), "which are for LoRAs"),
         (("embedded", "--lam", "0"), "the bake changes nothing"),
         (("embedded", "--lam", "0.5", "--rewards", "nothing"), "nothing"),

@@ -51,6 +51,7 @@ def test_all_stages_are_done_once(words: list[str], tmp_path: Path, quick: None)
     printed = here(*words, *prompts, "--max-images", "60")
     assert "align is done: deradiff align" in printed.stderr
     assert "is baked in" in printed.stdout
+    assert all(name in printed.stdout for name in ("align", "search", "report.html", "bake.html", "load_lora_weights"))
     assert times(out / "anchor") == trained
     assert (out / "baked" / "pytorch_lora_weights.safetensors").is_file()
     before = times(out)
@@ -62,6 +63,7 @@ def test_a_dry_run_prints_commands_and_costs_and_makes_nothing(words: list[str],
     printed = here(*words, "--prompts", str(tmp_path / "two.txt"), "--guard", "faithfulness:-10%", "--dry-run").stdout
     commands = [line.split()[1] for line in printed.splitlines() if line.startswith("  deradiff")]
     assert commands == ["align", "search", "report", "bake"]
+    assert "2 images a prompt at 2 steps to make pairs of, then 1 steps of 2 pairs" in printed
     assert "some of 66 images, 264 NFE for all of them" in printed  # 2 prompts x 33 lams, 2 x 2 NFE each
     assert not (tmp_path / "out").exists()
 

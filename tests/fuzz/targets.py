@@ -32,7 +32,7 @@ from deradiff.cli.commands import app
 from deradiff.cli.config import read_config
 from deradiff.compare.run import read_comparison
 from deradiff.errors import RunFolderError
-from deradiff.io import decode_image
+from deradiff.reading import decode_image
 from deradiff.results import RewardInfo
 from deradiff.rewards import load_reward, reward_name
 from deradiff.runs.cells import Request

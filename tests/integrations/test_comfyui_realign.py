@@ -95,9 +95,11 @@ def test_between_and_beyond_it_is_the_line_through_both(case: Case, lam: float) 
     torch.testing.assert_close(predict(realign([lam])), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_each_image_has_its_lam_under_every_conditioning(case: Case) -> None:
-    _, _, realign = case
+def test_each_image_has_its_lam_under_every_conditioning_in_one_call_of_each_model(case: Case) -> None:
+    reference, aligned, realign = case
+    reference.model.n_calls = aligned.model.n_calls = 0
     together = predict(realign([0.0, 0.5, 1.0]))
+    assert reference.model.n_calls + aligned.model.n_calls == 2  # the LoRA runs on the reference's model
     for index, lam in enumerate([0.0, 0.5, 1.0]):
         torch.testing.assert_close(together[:, index], predict(realign([lam]))[:, index], rtol=0, atol=0)
 

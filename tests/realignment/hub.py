@@ -46,8 +46,12 @@ class Hub(BaseHTTPRequestHandler):
         if revision not in ("main", "v2", COMMIT):
             return self._send(404, b'{"error":"Revision not found"}', {"X-Error-Code": "RevisionNotFound"})
         files = [{"rfilename": p.relative_to(folder).as_posix()} for p in sorted(folder.rglob("*")) if p.is_file()]
-        info = {"id": name, "modelId": name, "sha": COMMIT, "siblings": files, "private": False, "tags": []}
+        private = self.is_private(name)
+        info = {"id": name, "modelId": name, "sha": COMMIT, "siblings": files, "private": private, "tags": []}
         return self._send(200, json.dumps(info).encode())
+
+    def is_private(self, name: str) -> bool:
+        return False
 
     def _tree(self, folder: Path) -> None:
         files = [p for p in sorted(folder.rglob("*")) if p.is_file()]

@@ -28,8 +28,21 @@ class Subject:
     anchors: dict[str, nn.Module]
     plain: Tensor
 
+    @functools.cached_property
+    def aligned(self) -> Tensor:
+        """What the anchors make of the two prompts in the references' place."""
+        with replaced(self.pipe, self.anchors):
+            return self.run()
+
     def run(self, n: int = 2, **changes: Any) -> Tensor:
         return sample(self.specimen, self.pipe, n, **changes)
+
+    def run_with(self, part: str) -> Tensor:
+        """What the anchor of one denoiser makes of them in its reference's place."""
+        if len(self.anchors) == 1:
+            return self.aligned
+        with replaced(self.pipe, {part: self.anchors[part]}):
+            return self.run()
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:
@@ -97,17 +110,23 @@ def by_hand(pipe: Any, anchors: Mapping[str, nn.Module], lam: Callable[[], float
 def _mixing(module: nn.Module, weights: dict[str, Tensor], lam: Callable[[], float]) -> Callable[..., Any]:
     caches: dict[int, Any] = {}  # with the key's object, whose id another would have once it is gone
 
+    @functools.cache
+    def anchor() -> nn.Module:
+        """A copy as the pipeline has set it up by the first call."""
+        aligned = copy.deepcopy(module)
+        del aligned.__dict__["forward"]
+        aligned.load_state_dict(weights, strict=False)
+        return aligned
+
     @functools.wraps(type(module).forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        anchor = copy.deepcopy(module)  # as the pipeline has set it up by now
-        del anchor.__dict__["forward"]
-        anchor.load_state_dict(weights, strict=False)
         state = {name: value for name, value in kwargs.items() if name.startswith("kv_cache")}
         rest = {name: value for name, value in kwargs.items() if name not in state}
-        own = {name: _follow(caches, value) for name, value in state.items()}
+        state_of_anchor = {name: _follow(caches, value) for name, value in state.items()}
         copies = copy.deepcopy((args, rest))
+        aligned_network = anchor()
         reference = type(module).forward(module, *args, **rest, **state)
-        aligned = anchor(*copies[0], **copies[1], **own)
+        aligned = aligned_network(*copies[0], **copies[1], **state_of_anchor)
         if isinstance(reference, tuple) and len(reference) == 2 and not isinstance(reference[1], Tensor):
             caches[id(reference[1])] = reference[1], aligned[1]  # a state that is handed out
         return _mix_first(reference, aligned, lam())

@@ -56,7 +56,6 @@ def test_switch_batch_and_networks_agree_on_every_layer(name: str) -> None:
             with pytest.raises(RuntimeError):
                 it.run()
         else:
-            assert near(it.run(), results[0.5])
             handle.lam = [1.0, 0.5]
             together = it.run()
             assert near(together[0], full[0])

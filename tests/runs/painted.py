@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard, blocks, image_name
+from deradiff.runs.missing import cells_of_shard
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord, SamplingInfo
 from deradiff.runs.results import journalled_images, load_results
-from deradiff.runs.store import Store, cells_of_shard
+from deradiff.runs.store import Store
 
 JOURNAL, SCORES, REQUESTS = "cells.jsonl", "rewards.jsonl", "requests.jsonl"
 SIDE = 8

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from deradiff import testbed
 from deradiff.errors import RunFolderError
-from deradiff.io import write_whole
 from deradiff.runs import fingerprint as hashing
 from deradiff.runs.fingerprint import fingerprint, state_fingerprint, with_hashes
 from deradiff.runs.recipe import Recipe
+from deradiff.writing import write_whole
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -13,11 +13,12 @@ from tests.runs.painted import JOURNAL, REQUESTS, SCORES, cells_of, lines_of, pa
 from tests.runs.small_runs import REWARD, assert_same, contents, finished, quiet
 
 from deradiff.errors import RunFolderError
+from deradiff.runs.missing import missing_of
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import ScoreRecord
 from deradiff.runs.results import load_results
 from deradiff.runs.scoring import score
-from deradiff.runs.store import Store, missing_of
+from deradiff.runs.store import Store
 
 
 def test_what_a_crash_tore_is_made_again(tmp_path: Path, recipe: Recipe) -> None:

@@ -65,9 +65,10 @@ def entry(place: Any, name: str) -> SimpleNamespace:
 def resume(folder: Path) -> dict[str, float]:
     before = peak()  # of the interpreter
     from deradiff.runs.cells import Request, blocks
+    from deradiff.runs.missing import cells_of_shard, is_complete, missing_of
     from deradiff.runs.recipe import Recipe
     from deradiff.runs.records import CellsRecord, SamplingInfo
-    from deradiff.runs.store import Store, cells_of_shard, is_complete, missing_of
+    from deradiff.runs.store import Store
 
     prompts = [f"prompt number {i}" for i in range(PROMPTS)]
     half, whole = (

@@ -27,7 +27,8 @@ from deradiff.runs.records import CellsRecord, ScoreRecord
 from deradiff.runs.results import load_results
 from deradiff.runs.run import Run
 from deradiff.runs.scoring import check_group, score
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 
 COUNTING = f"{Counting.__module__}:Counting"
 SEEN: list[str] = []  # prompts that `seeing` saw

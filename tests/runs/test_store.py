@@ -18,12 +18,13 @@ from tests.runs.painted import JOURNAL, cells_of, paint
 from tests.runs.small_runs import REWARD, contents, finished, grown, images, pipeline, quiet, recipe_of
 
 from deradiff.errors import ConfigError, RunFolderError
+from deradiff.runs.missing import missing_of
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.results import load_results
 from deradiff.runs.run import Run
 from deradiff.runs.runner import sampling
 from deradiff.runs.scoring import score
-from deradiff.runs.store import Store, missing_of
+from deradiff.runs.store import Store
 
 
 def change_run_file(store: Store, change: Callable[[dict[str, Any]], object]) -> None:

@@ -36,7 +36,7 @@ def settings(
 
 
 def infer_batch(folder: Path, models: tuple[str, str], **changes: Any) -> Run:
-    return Run(folder, recipe_of(models, **{"batch_size": 4, **changes}))
+    return Run(folder, recipe_of(models, **{"batch_size": 6, **changes}))
 
 
 def find(run: Run, asked: Settings | None = None, **given: Any) -> tuple[SearchResult, list[str]]:

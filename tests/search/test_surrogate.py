@@ -17,6 +17,12 @@ from deradiff.search.surrogate import fit_surrogate
 SHAPE = (PROMPTS, SEEDS, len(GRID))
 
 
+@pytest.fixture
+def fitted_to_few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a fit takes grows with the cube of their number; for laws that hold on average over worlds."""
+    monkeypatch.setattr(surrogate, "FIT", 60)
+
+
 def sampled(world: World, reward: str, *blocks: SampleBlock) -> Floats:
     """Scores of a reward on the whole grid, nan where no block is."""
     there = np.zeros(world.sampled.shape, bool)
@@ -35,6 +41,7 @@ def test_what_was_sampled_is_kept_and_the_remainder_lies_on_the_curve_of_its_pro
         np.testing.assert_allclose(found.samples[:, :, own.lams].mean(axis=0), means[:, own.lams], atol=0.02)
 
 
+@pytest.mark.usefixtures("fitted_to_few_changes")
 def test_a_lam_of_few_seeds_leans_on_its_neighbours_of_many() -> None:
     """What the surrogate makes of a noisy lam is nearer to the truth than its own mean."""
     many = SampleBlock(range(PROMPTS), range(SEEDS), (0, 8, 12, 20, 24))
@@ -83,6 +90,7 @@ def test_it_is_the_posterior_of_one_gaussian_process_over_all_pairs(
     assert mean.std() == pytest.approx(np.sqrt(covariance.mean()), rel=0.1)
 
 
+@pytest.mark.usefixtures("fitted_to_few_changes")
 def test_its_prompts_differ_as_much_as_real_ones() -> None:
     """One seed at two lams: between them, prompts spread as they do where all is sampled, and not less."""
     shares = []
@@ -95,6 +103,7 @@ def test_its_prompts_differ_as_much_as_real_ones() -> None:
     assert 0.75 < np.mean(shares) < 1.6
 
 
+@pytest.mark.usefixtures("fitted_to_few_changes")
 def test_draws_are_the_same_for_the_same_seed_and_hold_the_truth_as_often_as_they_spread() -> None:
     """Mean curves of what sampling everything gives, of worlds of which a tenth is known."""
     own = SampleBlock(range(PROMPTS), range(2), (0, 8, 16, 24, 32))

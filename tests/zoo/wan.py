@@ -13,10 +13,14 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
+from torch.nn.attention import flex_attention
 
 from . import inputs, parts
 from .inputs import COMMON, TOKENS, WIDTH
 from .specimen import Specimen
+
+# AnyFlow's attention: the same operations, without compiling them anew for each shape
+flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
 
 
 def wan_transformer(seed: int = 0) -> WanTransformer3DModel:

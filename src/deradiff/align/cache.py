@@ -15,7 +15,7 @@ from deradiff.align.checkpoint import load_latent, load_torch, save_torch
 from deradiff.align.pairs import Pairs, latent_file
 from deradiff.align.settings import Settings
 from deradiff.errors import AlignError
-from deradiff.io import write_whole
+from deradiff.writing import write_whole
 
 _MAX_CACHED_BYTES = 2 << 30  # of files held in memory
 

@@ -12,8 +12,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 
-from deradiff.errors import AlignError
-from deradiff.io import exists, open_regular, read_errors, read_whole, reason_of, replacing, write_whole
+from deradiff.errors import AlignError, reason_of
+from deradiff.reading import exists, open_regular, read_errors, read_whole
+from deradiff.writing import replacing, write_whole
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 _STATE = ("settings", "step", "trained", "optimizer", "rate", "ema", "scaler")

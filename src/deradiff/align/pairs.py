@@ -18,7 +18,8 @@ from deradiff import tables
 from deradiff.align.checkpoint import load_latent
 from deradiff.align.images import ImageError, ImageStore, TableCell
 from deradiff.errors import AlignError
-from deradiff.io import exists, read_whole, write_whole
+from deradiff.reading import exists, read_whole
+from deradiff.writing import write_whole
 
 _COLUMNS = ("prompt", "chosen", "rejected"), ("probability",)
 _PICK_A_PIC = (

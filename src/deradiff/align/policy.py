@@ -25,7 +25,7 @@ from deradiff.anchor.adapters import adapter_names, toggled
 from deradiff.anchor.lora_files import write_lora_file
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
-from deradiff.io import check_replaceable
+from deradiff.writing import check_replaceable
 
 NAME = "deradiff"
 AnchorFormat = Literal["diffusers", "kohya"]

@@ -12,9 +12,10 @@ from safetensors.torch import save as to_safetensors
 
 from deradiff.align.pairs import Pair, Pairs, latent_file, read_pairs, write_pairs
 from deradiff.errors import AlignError
-from deradiff.io import decode_image, encode_png, read_whole, write_whole
+from deradiff.reading import decode_image, read_whole
 from deradiff.rewards import Reward, compute_scores
 from deradiff.sampling import final_latents, noise_seed, to_pixels
+from deradiff.writing import encode_png, write_whole
 
 
 @torch.no_grad()

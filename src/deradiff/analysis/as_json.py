@@ -6,6 +6,7 @@ from typing import Any
 
 from deradiff.analysis.curves import Curve
 from deradiff.analysis.recommend import Recommendation
+from deradiff.analysis.votes import VoteFit
 
 
 def as_json(answer: Recommendation) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def as_json(answer: Recommendation) -> dict[str, Any]:
             "suggested_lams": answer.suggested_lams,
             "skipped_rewards": answer.skipped_rewards,
             "prompts": answer.prompts,
+            "votes": None if answer.votes is None else _votes(answer.votes),
         }
     )
 
@@ -46,6 +48,20 @@ def _lam(answer: Recommendation, index: int) -> dict[str, Any]:
         "failing": answer.failing[index],
         "sampled": answer.is_sampled(index),
         "rewards": {name: _figures(curve, index) for name, curve in answer.curves.items()},
+    }
+
+
+def _votes(fit: VoteFit) -> dict[str, Any]:
+    return {
+        "votes": fit.votes,
+        "raters": len(fit.raters),
+        "prompts": fit.prompts,
+        "tie_rate": fit.tie_rate,
+        "best": fit.best,
+        "interval": fit.interval,
+        "decided": fit.is_decided,
+        "votes_needed": fit.votes_needed,
+        "probability_best": fit.probability_best.tolist(),
     }
 
 

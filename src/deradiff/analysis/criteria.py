@@ -11,6 +11,7 @@ import numpy as np
 
 from deradiff.errors import ResultsError
 from deradiff.results import Results
+from deradiff.votes import VOTES
 
 Prefer = Literal["smallest", "best"]
 
@@ -91,7 +92,7 @@ class Criteria:
     """A question to a run.
 
     Attributes:
-        objectives: names of rewards to raise, one or more.
+        objectives: names of rewards to raise, one or more; or ``votes`` alone, for what people prefer.
         guards: rewards that must hold.
         kl_budget: the largest mean path KL to the reference, in nats; None for no limit.
         risk: the probability accepted that a guard's true loss at the recommended lam exceeds its margin, in (0, 0.5].
@@ -125,6 +126,10 @@ class Criteria:
         for name in names:
             if names.count(name) > 1:
                 raise ResultsError(f"{name!r} is named twice among objectives and guards; name each reward once")
+        if VOTES in names and self.objectives != (VOTES,):
+            raise ResultsError(
+                "votes are an objective of their own: name no other beside them, and only rewards as guards"
+            )
         if self.kl_budget is not None and not (math.isfinite(self.kl_budget) and self.kl_budget > 0):
             raise ResultsError(f"the KL budget is a number of nats above 0, got {self.kl_budget:g}")
         if not 0 < self.risk <= 0.5:
@@ -133,14 +138,19 @@ class Criteria:
             raise ResultsError(f"prefer the 'smallest' lam or the 'best', got {self.prefer!r}")
 
     @property
+    def by_votes(self) -> bool:
+        """Whether people's votes are the objective."""
+        return VOTES in self.objectives
+
+    @property
     def guard_names(self) -> list[str]:
         """Names of the guards' rewards."""
         return [guard.reward for guard in self.guards]
 
     @property
     def rewards(self) -> list[str]:
-        """Names of objectives and guards, objectives first."""
-        return [*self.objectives, *self.guard_names]
+        """Names of the rewards among objectives and guards, objectives first."""
+        return [*(name for name in self.objectives if name != VOTES), *self.guard_names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +209,12 @@ def make_criteria(
     guards: Guard | str | Sequence[Guard | str] = (),
     kl_budget: float | None = None,
     risk: float = RISK,
-    prefer: Prefer = "smallest",
+    prefer: Prefer | None = None,
 ) -> Criteria:
     """`Criteria` from what is convenient to write: one name for one objective, the bare name of a reward for `Guard`.
+
+    ``prefer`` is ``smallest`` by default, and ``best`` of votes: people's preference is no proxy that a larger lam
+    could hack.
 
     Raises:
         ResultsError: a part of another type, or one that `Criteria` or `Guard` rejects.
@@ -209,6 +222,8 @@ def make_criteria(
     names = (objectives,) if isinstance(objectives, str) else _items("objectives", objectives)
     listed = (guards,) if isinstance(guards, Guard | str) else _items("guards", guards)
     typed = tuple(Guard(guard) if isinstance(guard, str) else guard for guard in listed)
+    if prefer is None:
+        prefer = "best" if VOTES in names else "smallest"
     return Criteria(objectives=names, guards=typed, kl_budget=kl_budget, risk=risk, prefer=prefer)
 
 

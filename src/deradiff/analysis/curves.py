@@ -48,7 +48,8 @@ def paired_curve(results: Results, reward: str) -> Curve:
     Raises:
         ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
     """
-    check_answerable(results, reward)
+    results.scored(reward)  # raises for one that isn't there
+    check_answerable(results)
     lams, scores, zero = tuple(results.lams), results.scores[reward], results.zero
     sample = paired_changes(results, reward)
     change = intervals(sample)
@@ -70,14 +71,13 @@ def paired_curve(results: Results, reward: str) -> Curve:
     )
 
 
-def check_answerable(results: Results, reward: str) -> None:
-    """Check that a table can say how a reward changes.
+def check_answerable(results: Results) -> None:
+    """Check that a table can say how rewards change.
 
     Raises:
-        ResultsError: a reward that is unknown or scored in part, lam = 0 missing, or a single lam or prompt.
+        ResultsError: lam = 0 missing, or a single lam or prompt.
     """
     lams, swept = results.lams, ", ".join(f"{lam:g}" for lam in results.lams)
-    results.scored(reward)  # raises for one that isn't there
     if len(lams) < 2:
         raise ResultsError(f"one lam only, {swept}: nothing to compare; sweep lam = 0 and others into it")
     if 0 not in lams:

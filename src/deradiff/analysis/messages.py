@@ -8,6 +8,7 @@ from deradiff.analysis.decide import BEST_ESTIMATE, RISKS
 from deradiff.analysis.overoptimization import LEAST_PROMPTS, LEVEL, Alarm, missable_share
 from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.statistics import Interval
+from deradiff.analysis.vote_messages import vote_interval, vote_reasons, vote_warnings, votes_to_settle
 
 FEW_PROMPTS = 5
 ENOUGH_PROMPTS = 29  # miss a tenth of all prompts one time in twenty
@@ -29,13 +30,16 @@ def lead(answer: Recommendation) -> str:
 def reasons(answer: Recommendation) -> list[str]:
     """Why this lam, a sentence each, with the figures."""
     sentences: list[str] = []
+    if answer.votes is not None:
+        sentences += vote_reasons(answer.votes, answer.lams.index(answer.candidate))
     if answer.gain is not None:
         sentences.append(f"{_gain_sentence(answer)}")
         sentences += [
             f"There {name} changes by {answer.curves[name].change[answer.lams.index(answer.candidate)]}."
             for name in answer.criteria.guard_names
         ]
-        sentences += _wins(answer)
+        if answer.votes is None:
+            sentences += _wins(answer)
     if answer.pareto:
         lams = ", ".join(f"{lam:g}" for lam in answer.pareto)
         sentences.append(f"No lam shown to hold is better than these in every objective: {lams}.")
@@ -47,12 +51,18 @@ def by_risk(answer: Recommendation) -> str:
     names = {RISKS[0]: "safe", BEST_ESTIMATE: "best estimate"}
     parts = [f"{names.get(risk, '')} {lam:g} ({risk:.0%} risk)".strip() for risk, lam in answer.lams_by_risk.items()]
     low, high = answer.interval
+    votes = "" if answer.votes is None or not answer.constraints else f" {vote_interval(answer.votes)}"
     where = f"is {low:g}" if low == high else f"lies between {low:g} and {high:g}"
-    return f"{', '.join(parts)}. For all prompts like these, the best of these lams {where} (95 % confidence)."
+    return f"{', '.join(parts)}. For all prompts like these, the best of these lams {where} (95 % confidence).{votes}"
 
 
 def to_settle(answer: Recommendation) -> str | None:
-    """How many prompts would show more; None where nothing is left to settle."""
+    """How many prompts or votes would show more; None where nothing is left to settle."""
+    votes = None if answer.votes is None else votes_to_settle(answer.votes)
+    return " ".join(filter(None, [_prompts_to_settle(answer), votes])) or None
+
+
+def _prompts_to_settle(answer: Recommendation) -> str | None:
     if answer.settled_by is not None:
         lam, prompts = answer.settled_by
         more = prompts - answer.prompts
@@ -62,7 +72,8 @@ def to_settle(answer: Recommendation) -> str | None:
             f"About {more:,} more prompt{'s' * (more > 1)} like these ({prompts:,} in all) would show lam = {lam:g} "
             "(80 % power)."
         )
-    if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam:
+    can_settle = answer.votes is None or answer.constraints  # else more votes can, and prompts can't
+    if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam and can_settle:
         wanted = f"{answer.lams_by_risk[BEST_ESTIMATE]:g}"
         return (
             f"These {answer.prompts:,} prompts can't say how many would show lam = {wanted}: "
@@ -120,7 +131,8 @@ def no_alarm_message(answer: Recommendation) -> str | None:
 
 def warnings(answer: Recommendation) -> list[str]:
     """What a reader should know before trusting the answer."""
-    return [*_sample_warnings(answer), *_lam_warnings(answer), *_guard_warnings(answer), *_alarm_warnings(answer)]
+    own = _alarm_warnings(answer) if answer.votes is None else vote_warnings(answer.votes)
+    return [*_sample_warnings(answer), *_lam_warnings(answer), *_guard_warnings(answer), *own]
 
 
 def _status(answer: Recommendation) -> str:
@@ -130,7 +142,10 @@ def _status(answer: Recommendation) -> str:
 def _holds(answer: Recommendation) -> str:
     risk = answer.criteria.risk
     if not answer.constraints:
-        return f"{_objectives(answer)} is {'likelier than not' if risk == BEST_ESTIMATE else 'shown'} to rise there"
+        how = "likelier than not" if risk == BEST_ESTIMATE else "shown"
+        if answer.votes is not None:
+            return f"its images are {how} to be preferred to the reference's"
+        return f"{_objectives(answer)} is {how} to rise there"
     return f"{' and '.join(answer.constraints)}, shown at {risk:.0%} risk"
 
 
@@ -138,9 +153,14 @@ def _why_not(answer: Recommendation) -> str:
     others = [index for index, lam in enumerate(answer.lams) if lam != 0]
     any_shown = any(answer.verdicts[index] == "shown to hold" for index in others)
     if any_shown and answer.candidate != 0:
+        if answer.votes is not None:
+            votes = f"these {answer.votes.votes:,} votes"
+            return f"{votes} don't settle whether lam = {answer.candidate:g} is preferred to the reference"
         gain = f"the gain in {_objectives(answer)} at lam = {answer.candidate:g}"
         return f"these {answer.prompts:,} prompts don't settle {gain}"
     if any_shown:
+        if answer.votes is not None:
+            return "no lam shown to hold is preferred to the reference"
         return f"no lam shown to hold raises {_objectives(answer)}"
     if all(answer.failing[index] for index in others):
         return f"every other lam fails ({', '.join(sorted({name for names in answer.failing for name in names}))})"
@@ -162,6 +182,8 @@ def _gain_sentence(answer: Recommendation) -> str:
         return (
             f"Gain {where}: {gains}. It is {how} {rivals}, by the mean of the gains as shares of their largest.{source}"
         )
+    if answer.votes is not None:
+        return f"Gain in utility {where}, in logits: {answer.gain}. It is {how} {rivals}."
     return (
         f"Gain in {_objectives(answer)} {where}, corrected for choosing: {answer.gain}. It is {how} {rivals}.{source}"
     )
@@ -261,7 +283,8 @@ def _guard_warnings(answer: Recommendation) -> Iterator[str]:
             f"{'it' if one else 'they'} would fail."
         )
     if not answer.constraints and len(objectives) == 1:
-        yield f"No guard: nothing shows what {objectives[0]} may cost; name what must hold with --guard."
+        what = objectives[0] if answer.votes is None else f"lam = {answer.lam:g}"
+        yield f"No guard: nothing shows what {what} may cost; name what must hold with --guard."
     for name in objectives:
         flat = [change.mean == 0 and change.low <= 0 <= change.high for change in answer.curves[name].change]
         if all(flat):

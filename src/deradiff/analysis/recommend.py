@@ -12,9 +12,12 @@ from deradiff.analysis.grid import suggest_lams
 from deradiff.analysis.guards import Bools, Constraint, side_risk
 from deradiff.analysis.overoptimization import Alarm, alarms
 from deradiff.analysis.power import prompts_to_show
-from deradiff.analysis.statistics import Interval, simultaneous_risk
+from deradiff.analysis.statistics import Interval
+from deradiff.analysis.vote_gains import VoteGains, vote_curve
+from deradiff.analysis.votes import VoteFit, fit_votes
 from deradiff.errors import ResultsError
 from deradiff.results import HasResults, Results, as_results
+from deradiff.votes import VOTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Recommendation:
         candidate: the best lam at which every guard is shown to hold, whether its gain is settled or not.
         gain: of the objective at the candidate (of several, the mean of the gains, each as a share of its objective's
             largest), after choosing: unbiased by selection, with 95 % limits that hold for whichever lam was chosen.
-            None where the candidate is lam = 0.
+            None where the candidate is lam = 0. Of votes, in logits, with credible limits.
         verdicts: for each lam whether all guards and the KL budget are shown to hold there.
         failing: for each lam, the names of what fails at it or on the way: rewards, ``path KL``.
         interval: the smallest and the largest lam of the run that may be the right one (the best at which all guards
@@ -48,6 +51,7 @@ class Recommendation:
         constraints: what must hold, as text.
         criteria: the question.
         prompts: how many prompts the run has.
+        votes: what people's votes say, where they are the objective; else None.
     """
 
     lam: float
@@ -69,6 +73,7 @@ class Recommendation:
     constraints: tuple[str, ...]
     criteria: Criteria
     prompts: int
+    votes: VoteFit | None = None
 
     @property
     def lams(self) -> tuple[float, ...]:
@@ -99,7 +104,7 @@ class Recommendation:
 
     def is_sampled(self, index: int) -> bool:
         """Whether images were sampled at a lam, by its index; where none were, a surrogate filled in its figures."""
-        return any(curve.pairs[index] > 0 for curve in self.curves.values())
+        return self.votes is not None or any(curve.pairs[index] > 0 for curve in self.curves.values())
 
 
 def recommend(
@@ -109,22 +114,23 @@ def recommend(
     *,
     kl_budget: float | None = None,
     risk: float = RISK,
-    prefer: Prefer = "smallest",
+    prefer: Prefer | None = None,
 ) -> Recommendation:
     """The best lam for the objectives at which every guard is shown to hold.
 
     Args:
         source: scores with lam = 0 among their lams, or a run with such scores.
         objectives: names of rewards to raise. Of several, the Pareto set is listed too, and ``lam`` is that of the
-            largest mean gain, each gain as a share of its objective's largest.
+            largest mean gain, each gain as a share of its objective's largest. Or ``votes``, for what people prefer.
         guards: rewards that must hold, each with what it may lose; a bare name for the smallest change that matters.
         kl_budget: the largest mean path KL, in nats.
         risk: the probability accepted that a guard's true loss at the recommended lam exceeds its margin, in (0, 0.5].
-        prefer: among lams that hold and are within one standard error of the best, the ``smallest`` or the ``best``.
+        prefer: among lams that hold and are within one standard error of the best, the ``smallest`` or the ``best``; by
+            default the smallest, and the best of votes.
 
     Raises:
-        ResultsError: criteria that can't be used, a reward that is unknown or scored in part, lam = 0 missing, a
-            single lam or prompt, or a KL budget for a run that recorded no path KL.
+        ResultsError: criteria that can't be used, a reward that is unknown or scored in part, no votes where these are
+            the objective, lam = 0 missing, a single lam or prompt, or a KL budget for a run that recorded no path KL.
     """
     return recommend_for(as_results(source), make_criteria(objectives, guards, kl_budget, risk, prefer))
 
@@ -134,11 +140,14 @@ def recommend_for(results: Results, criteria: Criteria) -> Recommendation:
     for name in criteria.guard_names:
         _check_margin_is_read(results, name)
     for name in criteria.rewards:
-        check_answerable(results, name)
+        results.scored(name)  # raises for one that isn't there
+    check_answerable(results)
+    votes = _vote_gains(results) if criteria.by_votes else None
     names = [*criteria.rewards, *sorted(set(results.scores) - set(criteria.rewards))]
-    curves = {name: paired_curve(results, name) for name in names}
-    all_alarms = tuple(alarms(results, criteria))
-    decision = decide(results, criteria, _alarm_ceiling(results, all_alarms))
+    curves = {} if votes is None else {VOTES: vote_curve(votes, results.votes)}
+    curves |= {name: paired_curve(results, name) for name in names}
+    all_alarms = () if criteria.by_votes else tuple(alarms(results, criteria))
+    decision = decide(results, criteria, _alarm_ceiling(results, all_alarms), votes)
     lams, choice, needed = results.lams, decision.choice, decision.constraints
     return Recommendation(
         lam=lams[choice.recommended],
@@ -167,7 +176,15 @@ def recommend_for(results: Results, criteria: Criteria) -> Recommendation:
         constraints=tuple(constraint.text for constraint in needed),
         criteria=criteria,
         prompts=len(results.prompts),
+        votes=None if votes is None else votes.fit,
     )
+
+
+def _vote_gains(results: Results) -> VoteGains:
+    if not results.votes:
+        where = "the run" if results.folder is None else str(results.folder)
+        raise ResultsError(f"{where} has no votes yet: let people compare its images first, or name a reward to raise")
+    return VoteGains(fit_votes(results.votes, results.lams), results.zero)
 
 
 def _check_margin_is_read(results: Results, guard: str) -> None:
@@ -194,9 +211,9 @@ def _settled_by(results: Results, decision: Decision, risk: float) -> tuple[floa
             return None  # shown already, but no better
         on_the_way = range(zero + step, index + step, step)
         tests = [(constraint.slack[[lam]], each) for constraint in decision.constraints for lam in on_the_way]
-        rivals = decision.gains.means[:, list(on_the_way)]
-        tests.append((decision.gains[[index]], simultaneous_risk(rivals, risk, two_sided=True)))
-        needed = prompts_to_show(tests)
+        of_gain = decision.gains.prompt_tests(index, list(on_the_way), risk)
+        tests += of_gain or []
+        needed = None if of_gain is None or not tests else prompts_to_show(tests)
         if needed is not None:
             return results.lams[index], needed
     return None

@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from deradiff.anchor.module_tree import weights_of
-from deradiff.errors import AnchorError
+from deradiff.anchor.module_tree import ModuleTree, weights_of
+from deradiff.errors import AnchorError, RealignError
 
 # Config entries that say where a model came from, which image size it defaults to, or how it trains, but not what it
 # computes.
@@ -37,6 +37,7 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
             f"the anchor is a {class_given}, but {component} is a {class_expected}; both must be the same"
         )
     _check_config(_config(reference), _config(anchor), component)
+    check_same_quantisation(reference, anchor, component)
     _check_shapes(_shapes(reference), _shapes(anchor), component)
     weights = weights_of(anchor)
     for name, value in weights_of(reference).items():
@@ -45,6 +46,62 @@ def check_same_network(reference: nn.Module, anchor: nn.Module, component: str) 
                 f"the anchor is {weights[name].dtype}, but {component} is {value.dtype} (at {name}); both must be the "
                 f"same: convert it with anchor.to({value.dtype})"
             )
+
+
+def check_swappable(tree: ModuleTree) -> None:
+    """Raise RealignError where layers fetch or cast their weights, and would overwrite or change what is swapped in."""
+    if tree.casts_weights:
+        raise RealignError(
+            "layerwise casting would cast the anchor's own weights to and fro, so a full anchor can't be run through "
+            "it; leave it off, or give an anchor in LoRA form"
+        )
+    if tree.streams_weights:
+        raise RealignError(
+            "sequential or group offload fetches the reference's weights layer by layer, so a full anchor can't be run "
+            "through it; use pipe.enable_model_cpu_offload(), or an anchor in LoRA form"
+        )
+
+
+def quantisation_of(value: Tensor) -> str | None:
+    """How a weight is quantised, as ``"GGUFParameter"`` or ``"torch.int8"``; None where it is a plain tensor.
+
+    Quantisers pack weights into classes of tensors of their own, or into integers.
+    """
+    if type(value).__module__.partition(".")[0] != "torch":
+        return type(value).__name__
+    packed = isinstance(value, nn.Parameter) and not (value.is_floating_point() or value.is_complex())
+    return str(value.dtype) if packed else None
+
+
+def quantised_weight(module: nn.Module) -> str | None:
+    """The first quantised weight of a network and how, as ``"conv_in.weight is a GGUFParameter"``; None without one."""
+    kinds = ((name, quantisation_of(value)) for name, value in weights_of(module).items())
+    return next((f"{name} is a {kind}" for name, kind in kinds if kind), None)
+
+
+def check_same_quantisation(reference: nn.Module, anchor: nn.Module, component: str) -> None:
+    """Raise AnchorError unless the weights of both are quantised alike, by a quantiser that keeps nothing elsewhere."""
+    weights, kept_in_layers = weights_of(anchor), "bitsandbytes"
+    for name, value in weights_of(reference).items():
+        if name not in weights or ".lora_" in name:
+            continue
+        expected, actual = quantisation_of(value), quantisation_of(weights[name])
+        if expected != actual:
+            raise AnchorError(
+                f"{name} is {_kind(actual)} in the anchor, but {_kind(expected)} in {component}: the mixture would "
+                "hold the error of quantisation; quantise both models alike, or give the anchor as a LoRA (deradiff "
+                "extract-lora makes one)"
+            )
+        if kept_in_layers in type(value).__module__:
+            raise AnchorError(
+                f"{component} is quantised by {kept_in_layers}, which keeps scales of the weights in its layers, so a "
+                "full anchor's weights can't be run through them; give the anchor as a LoRA (deradiff extract-lora "
+                "makes one)"
+            )
+
+
+def _kind(quantisation: str | None) -> str:
+    return "not quantised" if quantisation is None else f"quantised ({quantisation})"
 
 
 def _config(module: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from deradiff.anchor.adapters import active_adapters, adapter_layers, check_no_others, scaled, toggled
+from deradiff.anchor.check import check_swappable, quantised_weight
 from deradiff.anchor.inputs import DenoiserInputs, take_rows
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.module_tree import ModuleTree, weights_of
@@ -84,12 +85,17 @@ def build_interpolated(denoiser: nn.Module, anchors: Sequence[Anchor]) -> "Inter
     """One network at weights interpolated between the reference and its anchors.
 
     Raises:
-        AnchorError: full networks and LoRAs together.
+        AnchorError: full networks and LoRAs together, or full networks that are quantised.
     """
     tree = ModuleTree(denoiser)
     adapters, modules = _kinds(anchors)
     if modules and adapters:
         raise AnchorError("policy=Weights() takes anchors of one kind, got full networks and LoRAs together")
+    if modules and (quantised := quantised_weight(denoiser)):
+        raise AnchorError(
+            f"policy=Weights() can't interpolate quantised weights ({quantised}); leave the policy out, or give the "
+            "anchor as a LoRA"
+        )
     return InterpolatedNetworks(tree, modules) if modules else InterpolatedAdapters(tree, adapters)
 
 
@@ -162,16 +168,7 @@ def swap_weights(tree: ModuleTree, weights: Mapping[str, Tensor]) -> Iterator[No
     Raises:
         RealignError: layers fetch or cast their weights themselves, which would overwrite or change what is swapped in.
     """
-    if tree.casts_weights:
-        raise RealignError(
-            "layerwise casting would cast the anchor's own weights to and fro, so a full anchor can't be run through "
-            "it; leave it off, or give an anchor in LoRA form"
-        )
-    if tree.streams_weights:
-        raise RealignError(
-            "sequential or group offload fetches the reference's weights layer by layer, so a full anchor can't be run "
-            "through it; use pipe.enable_model_cpu_offload(), or an anchor in LoRA form"
-        )
+    check_swappable(tree)
     slots = tree.slots
     saved: list[tuple[Any, str, Any]] = []
     try:

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from deradiff.anchor.adapters import adapter_layers
-from deradiff.anchor.check import check_same_network, check_same_schedule
+from deradiff.anchor.check import check_same_network, check_same_schedule, check_swappable, quantised_weight
 from deradiff.anchor.lora import check_finite, in_short, load_lora, read_tensors
-from deradiff.anchor.module_tree import plain_name, weights_of
+from deradiff.anchor.module_tree import ModuleTree, plain_name, weights_of
 from deradiff.anchor.source import Kind, Source
 from deradiff.errors import AnchorError
-from deradiff.io import read_object
+from deradiff.reading import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Anchor:
 
 def hold_module(name: str, denoiser: nn.Module, module: nn.Module, component: str, card: Mapping[str, Any]) -> Anchor:
     """Hold a network given by the user, of which only the weights are used; ``undo`` brings them home."""
+    check_swappable(ModuleTree(denoiser))
     check_same_network(denoiser, module, component)
     check_finite(weights_of(module), "the anchor")
     device = next(module.parameters()).device
@@ -58,8 +59,13 @@ def hold_lora(name: str, pipe: Any, denoiser: nn.Module, source: Source, compone
     """Load a LoRA onto the denoiser.
 
     Raises:
-        AnchorError: as :func:`load_lora`.
+        AnchorError: as :func:`load_lora`, or under layerwise casting, which would leave its layers in float8.
     """
+    if ModuleTree(denoiser).casts_weights:
+        raise AnchorError(
+            f"a LoRA can't be loaded while {component} casts its weights layer by layer: load it first with "
+            f"pipe.load_lora_weights, then call pipe.{component}.enable_layerwise_casting, and give the LoRA's name"
+        )
     adapter, undo = load_lora(pipe, denoiser, source.path, component)
     return Anchor(name=name, adapter=adapter, card=source.card, path=source.path, undo=undo)
 
@@ -71,6 +77,11 @@ def load_network(name: str, denoiser: nn.Module, source: Source, component: str,
         AnchorError: unreadable, another architecture, or trained on another noise schedule.
     """
     check_same_schedule(schedule, source.scheduler)
+    if quantised := quantised_weight(denoiser):
+        raise AnchorError(
+            f"{component} is quantised ({quantised}), and {source.path} would be loaded as it is: give the anchor as a "
+            "LoRA (deradiff extract-lora makes one), or load it quantised alike and give the network"
+        )
     parameter = next(denoiser.parameters())
     if source.kind is Kind.SINGLE_FILE:
         module = _from_single_file(denoiser, source.path, parameter.dtype)
@@ -130,6 +141,10 @@ def merge_adapter(anchor: Anchor, denoiser: nn.Module) -> Anchor:
     """A LoRA anchor as a network of its own: a copy of the denoiser with the LoRA merged into its weights."""
     if anchor.adapter is None:
         return anchor
+    if quantised := quantised_weight(denoiser):
+        raise AnchorError(
+            f"the LoRA can't be merged into quantised weights without error ({quantised}); use ensemble='toggle'"
+        )
     module = copy.deepcopy(denoiser)
     try:
         for layer in adapter_layers(module, anchor.adapter):

@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapter, unchanged_otherwise
+from deradiff.anchor.check import quantisation_of
 from deradiff.anchor.module_tree import plain_name
 from deradiff.errors import AnchorError
-from deradiff.io import parse_object
+from deradiff.reading import parse_object
 
 logger = logging.getLogger("deradiff")
 
@@ -114,9 +115,9 @@ def read_tensors(path: Path) -> tuple[Weights, dict[str, str]]:
 
 
 def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
-    """Raise AnchorError where some weight is NaN or infinite."""
+    """Raise AnchorError where some weight is NaN or infinite; quantised ones can't be either, or looked at."""
     for key, value in weights.items():
-        if not value.is_floating_point() or not value.numel():
+        if quantisation_of(value) or not value.is_floating_point() or not value.numel():
             continue
         shown = value.detach().float() if value.element_size() == 1 else value.detach()  # float8 has no isfinite
         if not bool(torch.isfinite(shown).all()):

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deradiff.errors import AnchorError, DeradiffError
-from deradiff.io import write_whole
+from deradiff.writing import write_whole
 
 LoraFormat = Literal["diffusers", "kohya", "peft"]
 CARD = "deradiff"  # the metadata's entry

@@ -25,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.location import Location
 from deradiff.errors import AnchorError, abbreviate
-from deradiff.io import exists, parse_object, read_object, write_whole
+from deradiff.reading import exists, parse_object, read_object
+from deradiff.writing import write_whole
 
 CARD = "deradiff.json"  # beside the weights
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")

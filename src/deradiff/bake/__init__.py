@@ -2,6 +2,7 @@
 
 from deradiff.bake.api import bake as bake
 from deradiff.bake.distillation import Distillation as Distillation
+from deradiff.bake.distillation import DistillationResult as DistillationResult
 from deradiff.bake.distillation import distil as distil
 from deradiff.bake.files import write_checkpoint as write_checkpoint
 from deradiff.bake.files import write_lora as write_lora
@@ -14,6 +15,7 @@ from deradiff.bake.weights import interpolate_weights as interpolate_weights
 __all__ = [
     "BakeQuality",
     "Distillation",
+    "DistillationResult",
     "LoraUpdate",
     "bake",
     "bake_weights",

@@ -1,14 +1,16 @@
 """``bake``: from a realigned pipeline to one ordinary LoRA or checkpoint, with its error measured."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deradiff.bake.distillation import Distillation, distil
+from deradiff.bake.distillation import Distillation, DistillationResult, distil
 from deradiff.bake.files import Format, write_checkpoint, write_lora
 from deradiff.bake.model_card import describe_bake
 from deradiff.bake.page import write_page
 from deradiff.bake.quality import BakeQuality, measure
+from deradiff.bake.teacher import GUIDANCE_OFF
 from deradiff.bake.weights import bake_weights, interpolate_weights
 from deradiff.errors import BakeError
 from deradiff.hub.model_card import write_model_card
@@ -19,7 +21,11 @@ from deradiff.runs.recipe import Recipe
 PAGE = "bake.html"
 _WEIGHTS_NOTE = "weight interpolation, not the mixture of predictions step by step"
 _DISTILLED_NOTE = "trained to predict the mixture of reference and anchor in one call a step"
-_NOT_BETTER_NOTE = f"{_WEIGHTS_NOTE}; distillation came no nearer, so it was not taken"
+_NOT_NEARER_NOTE = f"{_WEIGHTS_NOTE}; distillation came no nearer, so it was not taken"
+_FOLDED_NOTE = (
+    "trained to predict the mixture of reference and anchor, guided at {guidance:g}, in one call a step: sample it "
+    "with classifier-free guidance off (guidance_scale=1)"
+)
 
 
 def bake(
@@ -53,7 +59,8 @@ def bake(
         component: the denoiser, where it can't be inferred.
         rank: the most that a layer of the weights bake may have.
         energy: share of each layer's ``||dW||²`` that the weights bake keeps, in (0, 1].
-        distillation: train the LoRA on realigned predictions; None bakes the weights alone.
+        distillation: train the LoRA on realigned predictions, with guidance folded in if it says so; None bakes the
+            weights alone.
         training_prompts: of the distillation; None takes ``prompts``.
         recipe: gives steps, size and batch size.
         guidance: classifier-free guidance scale; None keeps the pipeline's default.
@@ -65,7 +72,7 @@ def bake(
         The error against the realigned pipeline.
 
     Raises:
-        BakeError: it can't be baked or written so.
+        BakeError: it can't be baked or written so, or guidance was to be folded in and training came no nearer.
         AnchorError, RealignError, LamError, RewardError: as :func:`deradiff.realign` and the rewards.
     """
     if not prompts:
@@ -74,6 +81,8 @@ def bake(
         raise BakeError("a checkpoint has all weights; leave out rank, energy and distillation, which are for LoRAs")
     folder, recipe = Path(folder), recipe or Recipe()
     text = dict(card or {}) | {"lam": lam, "kind": "weights", "note": _WEIGHTS_NOTE}
+    remarks: tuple[str, ...] = ()
+    baked_guidance = GUIDANCE_OFF if distillation and distillation.fold_guidance else guidance
     if format == "checkpoint":
         name, network = interpolate_weights(pipe, aligned, lam, component=component)
         path = write_checkpoint(pipe, name, network, folder, card=text)
@@ -82,19 +91,40 @@ def bake(
         name = update.component
         text["left_out_by_rank"] = update.error
         if distillation:
-            trained = distil(
+            result = distil(
                 pipe, aligned, lam, update, training_prompts or prompts, distillation, recipe, guidance, advance
             )
-            better = trained is not update
-            text |= {"kind": "distilled", "note": _DISTILLED_NOTE} if better else {"note": _NOT_BETTER_NOTE}
-            update = trained
+            entries = _describe(result, guidance if distillation.fold_guidance else None)
+            update, text = result.update, text | entries
+            remarks = (entries["note"], entries["distillation"])
         path = write_lora(pipe, update, folder, format, card=text)
     source = path if format == "kohya" else folder
-    quality = measure(pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, rewards=rewards)
+    quality = measure(
+        pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, baked_guidance=baked_guidance,
+        rewards=rewards,
+    )  # fmt: skip
+    quality = replace(quality, remarks=remarks)
     facts = {key.replace("_", " "): _in_words(value) for key, value in text.items()}
     write_page(quality, facts, folder / PAGE)
     write_model_card(folder, describe_bake(text, quality, format, name, path.name))
     return quality
+
+
+def _describe(result: DistillationResult, folded: float | None) -> dict[str, Any]:
+    """What the card says of a distillation into which guidance at a scale was folded, or none.
+
+    Raises:
+        BakeError: guidance was to be folded in, and the trained LoRA isn't nearer: the weights can't stand for it.
+    """
+    sentence = result.sentence()
+    if not result.is_nearer and folded is not None:
+        raise BakeError(f"guidance couldn't be folded in: {sentence}; distil longer, or without folding guidance in")
+    if not result.is_nearer:
+        return {"note": _NOT_NEARER_NOTE, "distillation": sentence}
+    if folded is not None:
+        note = _FOLDED_NOTE.format(guidance=folded)
+        return {"kind": "distilled", "note": note, "folded_guidance": folded, "distillation": sentence}
+    return {"kind": "distilled", "note": _DISTILLED_NOTE, "distillation": sentence}
 
 
 def _in_words(value: Any) -> str:

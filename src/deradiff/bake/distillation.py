@@ -1,54 +1,55 @@
 """The distilled bake: a LoRA trained so that one network call matches the realigned prediction.
 
-Trajectories are the realigned chain's own (on-policy, as in progressive distillation, arXiv 2202.00512, of the target
-rather than of the sampler): each call of the denoiser is kept with its mixture, and the student regresses on it. The
-error of a prediction is weighted by what it does to the end of its step. A DDIM step from level t to level s ends at
-``alpha_s x_0 + sigma_s eps``; an error in v moves that by ``alpha_s sigma_t - sigma_s alpha_t`` times itself (the sine
-of the step's angle, where alpha² + sigma² = 1), whichever form the network predicts.
+The student regresses on what its :class:`~deradiff.bake.teacher.Teacher` predicts on realigned trajectories. A small
+loss doesn't imply near images: errors of one sign add up over the steps, others cancel. So whether training came nearer
+is decided by what a bake is measured by, the final latents, on prompts that were never trained on, and only a gain
+beyond noise counts.
 """
 
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from diffusers.training_utils import EMAModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from deradiff.acceleration.cells import single
-from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapter, unchanged_otherwise
-from deradiff.anchor.inputs import DenoiserInputs, map_tensors
-from deradiff.anchor.module_tree import plain_name
-from deradiff.bake.low_rank import LowRank
+from deradiff.analysis.statistics import Interval, mean_interval
+from deradiff.anchor.inputs import DenoiserInputs
+from deradiff.bake.sampling import relative_errors
+from deradiff.bake.student import Student, attach_student
+from deradiff.bake.teacher import RecordedCall, Teacher, batch_of
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError
-from deradiff.noise import noise_levels, prediction_type
-from deradiff.predict import convert_difference
-from deradiff.realignment import realign
-from deradiff.realignment.intercept import intercept, owner_of
 from deradiff.realignment.lams import LamLike
-from deradiff.runs.models import call
 from deradiff.runs.recipe import Recipe
-from deradiff.sampling import noise_seed
 from deradiff.validation import ValidatedModel
 
-_NAME = "deradiff_student"
 _MAX_GRADIENT_NORM = 1.0
+_EPOCHS = 3  # over one set of trajectories
+_WARM_UP = 20  # iterations
+_AVERAGED = 0.95  # decay of the average of the weights, which the bake is made of
+_HELD_OUT = 16  # images that decide
+_HELD_OUT_SHARE = 5  # of so many prompts one isn't trained on
+_ROUNDING = 1e-5  # relative: smaller gains are float32's rounding along a trajectory, though all images may agree
+_LEVEL = 0.9  # of the two-sided interval whose lower limit decides: a risk of 5 %
 
 
 class Distillation(ValidatedModel):
     """Settings of a distillation.
 
     Attributes:
-        seconds: how long it may take, trajectories included; None for as many iterations as are given.
+        seconds: how long it may take, trajectories and decision included; None for as long as the iterations take.
         iterations: steps of the optimizer; None for as many as the seconds allow.
         rank: of the LoRA's layers.
-        learning_rate: peak of AdamW's; cosine decay over the time or the iterations.
+        learning_rate: peak of AdamW's where the weights bake is as far off as the reference; a nearer start is changed
+            by as much less. Cosine decay over the time or the iterations.
+        fold_guidance: learn the guided prediction, so that the bake is sampled with classifier-free guidance off.
         seed: of noise, order and initial weights.
 
     Raises:
@@ -58,7 +59,8 @@ class Distillation(ValidatedModel):
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     iterations: int | None = Field(default=None, ge=1)
     rank: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    fold_guidance: bool = False
     seed: int = 0
 
     @model_validator(mode="after")
@@ -68,13 +70,49 @@ class Distillation(ValidatedModel):
         return self
 
 
-@dataclass(frozen=True, eq=False)
-class RecordedCall:
-    """One call of the denoiser on the realigned chain: its inputs, the mixture, and the weight of its eps error."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillationResult:
+    """A distillation and the held-out images that decided on it.
 
-    inputs: DenoiserInputs
-    mixture: Tensor
-    weight: float
+    Attributes:
+        trained: the LoRA that training ended with.
+        start: the weights bake that it began as.
+        before: relative errors of final latents of ``start`` on held-out images, ``[P]``.
+        after: likewise of ``trained``, from the same noise.
+        iterations: steps of the optimizer.
+    """
+
+    trained: LoraUpdate
+    start: LoraUpdate
+    before: Tensor
+    after: Tensor
+    iterations: int
+
+    @property
+    def gain(self) -> Interval:
+        """By how much the mean error fell, paired by image; the lower limit has a risk of 5 %."""
+        gains = (self.before - self.after).double().nan_to_num(nan=-math.inf)
+        if not bool(torch.isfinite(gains).all()):  # latents that aren't finite
+            return Interval(mean=-math.inf, low=-math.inf, high=math.inf)
+        return mean_interval(gains[:, None].numpy(), level=_LEVEL)
+
+    @property
+    def is_nearer(self) -> bool:
+        """Whether training came nearer to the realigned pipeline, beyond noise."""
+        return self.gain.low > _ROUNDING
+
+    @property
+    def update(self) -> LoraUpdate:
+        """The nearer one of both; ``start`` where that isn't shown."""
+        return self.trained if self.is_nearer else self.start
+
+    def sentence(self) -> str:
+        """What decided, in words."""
+        taken = "nearer than the weights" if self.is_nearer else "not shown to be nearer than the weights"
+        return (
+            f"{self.iterations} steps of the optimizer: {taken} on {len(self.before)} held-out images (mean error "
+            f"{float(self.after.mean()):.2%} after {float(self.before.mean()):.2%})"
+        )
 
 
 def distil(
@@ -87,10 +125,10 @@ def distil(
     recipe: Recipe,
     guidance: float | None = None,
     advance: Callable[[float, float], object] = lambda share, loss: None,
-) -> LoraUpdate:
+) -> DistillationResult:
     """Train a LoRA that stands for the realigned denoiser, from the weights bake on; the pipe is left as it was.
 
-    Where training doesn't come nearer on a batch of trajectories that it never sees, ``start`` is returned.
+    One of five prompts, 16 at most, is held out to decide; where there are fewer than five, only the noise is.
 
     Args:
         pipe: the reference pipeline.
@@ -104,202 +142,115 @@ def distil(
         advance: receives the share of the work that is done, in [0, 1], and the loss.
 
     Raises:
-        BakeError: no prompt, no layer to train, or a loss that isn't finite.
+        BakeError: no prompt, no layer to train, guidance that can't be folded in, latents or a loss that aren't finite.
     """
     if not prompts or not start.layers:
         raise BakeError(f"got {len(prompts)} prompts and {len(start.layers)} layers; expected at least one of each")
     clock = _Clock(settings)
-    rounds = itertools.count(1)
-    with _student(pipe, start, settings) as (denoiser, parameters):
-        with _switched(denoiser, on=False):
-            held_out = _batch(prompts, recipe.batch_size, 0, settings.seed)
-            unseen = _record(pipe, aligned, lam, start.component, held_out, recipe, guidance)
-        with _switched(denoiser, on=True):
-            before = _mean_loss(denoiser, unseen)
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0, betas=(0.9, 0.99))
-        while not clock.is_over():
-            with _switched(denoiser, on=False):
-                batch = _batch(prompts, recipe.batch_size, next(rounds), settings.seed)
-                calls = _record(pipe, aligned, lam, start.component, batch, recipe, guidance)
-            with _switched(denoiser, on=True):
-                for loss in _epochs(denoiser, calls, optimizer, parameters, settings, clock):
-                    if not math.isfinite(loss):
-                        raise BakeError(f"the loss is {loss}; take a smaller learning rate")
-                    advance(clock.share, loss)
-        with _switched(denoiser, on=True):
-            if _mean_loss(denoiser, unseen) >= before:
-                return start
-        return LoraUpdate(component=start.component, layers=_factors(denoiser))
+    teacher = Teacher(
+        pipe=pipe, aligned=aligned, lam=lam, component=start.component, recipe=recipe, guidance=guidance,
+        folds_guidance=settings.fold_guidance,
+    )  # fmt: skip
+    texts = list(dict.fromkeys(prompts))
+    count = min(_HELD_OUT, len(texts) // _HELD_OUT_SHARE)
+    held_out = batch_of(texts[:count] or texts, _HELD_OUT, 0, settings.seed, "decide")
+    target = teacher.final_latents(held_out)
+    with attach_student(pipe, start, settings.rank, settings.seed) as student:
+
+        def errors() -> Tensor:
+            with student.active():
+                return relative_errors(teacher.student_latents(held_out), target)
+
+        begun = time.monotonic()
+        before = errors()
+        clock.reserved = time.monotonic() - begun  # for the same once more, after training
+        _train(teacher, student, texts[count:], settings, clock, advance)
+        after = errors()
+        trained = LoraUpdate(component=start.component, layers=student.factors())
+    return DistillationResult(trained=trained, start=start, before=before, after=after, iterations=clock.iterations)
+
+
+def _train(
+    teacher: Teacher,
+    student: Student,
+    prompts: Sequence[str],
+    settings: Distillation,
+    clock: "_Clock",
+    advance: Callable[[float, float], object],
+) -> None:
+    """Train on one batch of trajectories after another; the student ends as the average of its last weights."""
+    parameters, peak = student.parameters, 0.0
+    average = EMAModel(parameters, decay=_AVERAGED)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0, betas=(0.9, 0.99))
+    for number in itertools.count(1):
+        if clock.is_over():
+            break
+        batch = batch_of(prompts, teacher.recipe.batch_size, number, settings.seed, "train")
+        calls = teacher.record(batch)
+        if number == 1:
+            peak = settings.learning_rate * _distance(student, calls)
+        for recorded in _shuffled(calls, settings.seed + number):
+            if clock.is_over():
+                break
+            rate = peak * 0.5 * (1 + math.cos(math.pi * clock.share)) * min(1, (clock.iterations + 1) / _WARM_UP)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = _step(student, recorded, optimizer)
+            average.step(parameters)
+            clock.iterations += 1
+            advance(clock.share, loss)
+    average.copy_to(parameters)
+
+
+def _step(student: Student, recorded: RecordedCall, optimizer: torch.optim.Optimizer) -> float:
+    """One step of the optimizer; returns the loss before it."""
+    with student.active(), torch.enable_grad():
+        loss = _loss(student.denoiser, recorded)
+        loss.backward()
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise BakeError(f"the loss is {value}; take a smaller learning rate")
+    nn.utils.clip_grad_norm_(student.parameters, _MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
+    return value
 
 
 def _loss(denoiser: nn.Module, recorded: RecordedCall) -> Tensor:
     output = single(DenoiserInputs(denoiser, recorded.inputs.args, recorded.inputs.kwargs).run())
-    return recorded.weight * (output.float() - recorded.mixture.float()).square().mean()
+    return recorded.weight * (output.float() - recorded.target.float()).square().mean()
 
 
 @torch.no_grad()
-def _mean_loss(denoiser: nn.Module, calls: Sequence[RecordedCall]) -> float:
-    return float(torch.stack([_loss(denoiser, recorded) for recorded in calls]).mean())
+def _distance(student: Student, calls: Sequence[RecordedCall]) -> float:
+    """How far the student's predictions are off, as a share of the reference's; at most 1."""
+    reference = sum(float(_loss(student.denoiser, recorded)) for recorded in calls)
+    with student.active():
+        own = sum(float(_loss(student.denoiser, recorded)) for recorded in calls)
+    return min(math.sqrt(own / reference), 1.0) if reference else 1.0
+
+
+def _shuffled(calls: Sequence[RecordedCall], seed: int) -> Iterator[RecordedCall]:
+    """All calls in random order, once an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(_EPOCHS):
+        for index in torch.randperm(len(calls), generator=generator).tolist():
+            yield calls[index]
 
 
 class _Clock:
-    """How much of the seconds or iterations has gone."""
+    """How much of the seconds or iterations has gone, as a share of what training has of them."""
 
     def __init__(self, settings: Distillation) -> None:
-        self.settings, self.begun, self.iterations = settings, time.monotonic(), 0
+        self.settings, self.begun, self.iterations, self.reserved = settings, time.monotonic(), 0, 0.0
+
+    def is_over(self) -> bool:
+        return self.share >= 1
 
     @property
     def share(self) -> float:
         if self.settings.iterations is not None:
             return self.iterations / self.settings.iterations
         assert self.settings.seconds is not None
-        return min((time.monotonic() - self.begun) / self.settings.seconds, 1.0)
-
-    def is_over(self) -> bool:
-        return self.share >= 1
-
-
-_EPOCHS = 3  # over one set of trajectories
-
-
-def _epochs(
-    denoiser: nn.Module,
-    calls: list[RecordedCall],
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    settings: Distillation,
-    clock: _Clock,
-) -> Iterator[float]:
-    """Train on recorded calls in random order; gives each step's loss."""
-    generator = torch.Generator().manual_seed(settings.seed + clock.iterations)
-    for _ in range(_EPOCHS):
-        for index in torch.randperm(len(calls), generator=generator).tolist():
-            if clock.is_over():
-                return
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * clock.share))
-            with torch.enable_grad():
-                loss = _loss(denoiser, calls[index])
-                loss.backward()
-            nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
-            optimizer.step()
-            optimizer.zero_grad()
-            clock.iterations += 1
-            yield float(loss.detach())
-
-
-def _batch(prompts: Sequence[str], size: int, number: int, seed: int) -> list[tuple[str, int]]:
-    """Prompts of one batch of trajectories, each with the seed of its noise; no two batches share noise."""
-    indices = range(number * size, (number + 1) * size)
-    texts = [prompts[index % len(prompts)] for index in indices]
-    return [(text, noise_seed(f"{text}\n{index}\ndistil", seed)) for text, index in zip(texts, indices, strict=True)]
-
-
-@torch.no_grad()
-def _record(
-    pipe: Any,
-    aligned: Any,
-    lam: LamLike,
-    component: str,
-    batch: list[tuple[str, int]],
-    recipe: Recipe,
-    guidance: float | None,
-) -> list[RecordedCall]:
-    """The denoiser's calls on one batch of trajectories of the realigned chain."""
-    kept: list[tuple[DenoiserInputs, Tensor]] = []
-
-    def keep(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        output = run(*args, **kwargs)
-        inputs = map_tensors([list(args), kwargs], Tensor.clone)
-        kept.append((DenoiserInputs(run, tuple(inputs[0]), inputs[1]), single(output).clone()))
-        return output
-
-    with realign(pipe, aligned, lam, component=component):
-        denoiser = pipe.components[component]
-        undo = intercept(denoiser, keep, owner_of(denoiser))
-        try:
-            generators = [torch.Generator().manual_seed(seed) for _, seed in batch]
-            call(pipe, recipe, [text for text, _ in batch], generators, guidance, output_type="latent")
-        finally:
-            undo()
-    weights = _step_weights(pipe.scheduler, len(kept))
-    return [RecordedCall(inputs, mixture, weight) for (inputs, mixture), weight in zip(kept, weights, strict=True)]
-
-
-def _step_weights(scheduler: Any, calls: int) -> list[float]:
-    """The weight of the squared error of each call's prediction, of mean 1: the squared change of the step's end.
-
-    Samplers that call the network several times a step have a level a call, so there is one weight a call.
-    """
-    levels, form = noise_levels(scheduler), prediction_type(scheduler)
-    start, end = levels[:-1], levels[1:]
-    in_v = convert_difference(torch.ones_like(start.alpha), start, form, "v_prediction")
-    change = (end.alpha * start.sigma - end.sigma * start.alpha) / (start.alpha.square() + start.sigma.square()) * in_v
-    weights = change.square()
-    if len(weights) != calls:  # a call a branch of guidance
-        if calls % len(weights):
-            raise BakeError(
-                f"{type(scheduler).__name__} calls the denoiser {calls} times in {len(weights)} steps, so which step a "
-                "call belongs to isn't known; bake the weights, or give another --scheduler"
-            )
-        weights = weights.repeat_interleave(calls // len(weights))
-    return (weights / weights.mean()).tolist()
-
-
-@contextmanager
-def _student(pipe: Any, start: LoraUpdate, settings: Distillation) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
-    """The denoiser with a trainable LoRA that begins as the weights bake; taken off again at the end."""
-    denoiser: Any = pipe.components[start.component]
-    before = peft_metadata(denoiser)
-    rank = {name: max(settings.rank, layer.rank) for name, layer in start.layers.items()}
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.rank,
-        target_modules=list(rank),
-        rank_pattern=rank,
-        alpha_pattern=dict(rank),
-    )
-    with unchanged_otherwise(denoiser):
-        denoiser.requires_grad_(False)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(settings.seed)  # PEFT initialises a LoRA from the global generator
-                denoiser.add_adapter(config, adapter_name=_NAME)
-            parameters: list[nn.Parameter] = []
-            with torch.no_grad():
-                for name, layer in _layers(denoiser):
-                    # trained in float32, whatever the network's dtype
-                    down, up = layer.lora_A[_NAME].float().weight, layer.lora_B[_NAME].float().weight
-                    if known := start.layers.get(name):  # PEFT may take another layer whose name ends so, from zero
-                        down[: known.rank], up[:, : known.rank] = known.down.to(down), known.up.to(up)
-                    parameters += [down.requires_grad_(True), up.requires_grad_(True)]
-            yield denoiser, parameters
-        finally:
-            remove_adapter(denoiser, _NAME, before)
-
-
-@contextmanager
-def _switched(denoiser: nn.Module, *, on: bool) -> Iterator[None]:
-    """Inside the block the student's LoRA is on or off."""
-    layers = [(layer, layer._active_adapter, layer._disable_adapters) for layer in adapter_layers(denoiser, _NAME)]
-    try:
-        for layer, active, _ in layers:
-            names = [active] if isinstance(active, str) else list(active)
-            kept = [name for name in names if name != _NAME] + [_NAME] * on
-            layer._active_adapter, layer._disable_adapters = kept, not kept
-        yield
-    finally:
-        for layer, active, disabled in layers:
-            layer._active_adapter, layer._disable_adapters = active, disabled
-
-
-def _layers(denoiser: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, module in denoiser.named_modules():
-        if _NAME in getattr(module, "lora_A", {}):
-            yield plain_name(name), module
-
-
-@torch.no_grad()
-def _factors(denoiser: nn.Module) -> dict[str, LowRank]:
-    factors = {name: (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight) for name, layer in _layers(denoiser)}
-    return {name: LowRank(down.cpu().clone(), up.cpu().clone()) for name, (down, up) in factors.items()}
+        available = self.settings.seconds - self.reserved
+        return min((time.monotonic() - self.begun) / available, 1.0) if available > 0 else 1.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deradiff.anchor.lora_files import LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError
-from deradiff.io import write_whole
+from deradiff.writing import write_whole
 
 Format = Literal["diffusers", "kohya", "peft", "checkpoint"]
 

@@ -22,6 +22,8 @@ _LOAD = {
     "peft": _PEFT,
     "checkpoint": 'pipe.{component} = type(pipe.{component}).from_pretrained("{here}", subfolder="{component}")',
 }
+_CALL_WITHOUT_GUIDANCE = """
+image = pipe("a prompt", guidance_scale=1.0).images[0]  # guidance is folded in"""
 
 
 def describe_bake(
@@ -37,6 +39,7 @@ def describe_bake(
         file: name of the file of weights, or of the folder.
     """
     reference = str(card.get("reference", "unknown"))
+    folded = card.get("folded_guidance")
     beta = f"{card['beta']:g}, in the units of the anchor's" if "beta" in card else "unknown"
     facts = {
         "anchor": ", ".join(map(name_of, str(card.get("anchor", "unknown")).split(", "))),
@@ -45,7 +48,10 @@ def describe_bake(
         "kind": f"{card['kind']}: {card['note']}",
         "measured": "; ".join(quality.sentences()),
     }
-    usage = (_BASE + _LOAD[format]).format(
+    call = _CALL_WITHOUT_GUIDANCE if folded else ""
+    if "distillation" in card:
+        facts["distillation"] = str(card["distillation"])
+    usage = (_BASE + _LOAD[format] + call).format(
         base=hub_id(reference) or "path/to/the/base",
         here="path/to/this/folder/or/repository",
         component=component,

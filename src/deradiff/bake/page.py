@@ -10,8 +10,8 @@ from PIL import Image
 
 from deradiff.bake.quality import BakeQuality
 from deradiff.errors import BakeError
-from deradiff.io import write_whole
 from deradiff.report import page as report
+from deradiff.writing import write_whole
 
 _LARGEST = 320  # px
 _TEMPLATES = [Path(__file__).parent, Path(report.__file__).parent]  # for the report's css

@@ -10,13 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from deradiff.analysis.statistics import Interval, mean_interval
-from deradiff.errors import BakeError
+from deradiff.bake.sampling import check_finite, relative_errors, sample
 from deradiff.realignment import realign
 from deradiff.realignment.lams import LamLike
 from deradiff.rewards import Reward, compute_scores
-from deradiff.runs.models import call
 from deradiff.runs.recipe import Recipe
-from deradiff.sampling import final_latents, noise_seed, to_pixels
+from deradiff.sampling import noise_seed, to_pixels
 
 POOR = 0.25  # share of what realignment changes, from which on a bake is called poor
 
@@ -32,6 +31,7 @@ class BakeQuality:
         rewards: mean difference of each reward, baked minus realigned, with its 95 % interval.
         realigned: images.
         baked: images.
+        remarks: on how the bake was made, in words.
     """
 
     prompts: tuple[str, ...]
@@ -40,6 +40,7 @@ class BakeQuality:
     rewards: Mapping[str, Interval]
     realigned: tuple[Image.Image, ...]
     baked: tuple[Image.Image, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -63,7 +64,7 @@ class BakeQuality:
         count = f"{len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}"
         lines = [
             f"error of final latents against the realigned pipeline {self.error:.1%}, which is {self.share:.1%} of "
-            f"what realignment changes (mean of {count})"
+            f"what realignment changes (mean of {count})",
         ]
         lines += [
             f"{name}: {interval.mean:+.3g} against the realigned pipeline (95 % interval {interval.low:+.3g} to "
@@ -87,6 +88,7 @@ def measure(
     *,
     component: str | None = None,
     guidance: float | None = None,
+    baked_guidance: float | None = None,
     rewards: Mapping[str, Reward] | None = None,
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
@@ -102,6 +104,7 @@ def measure(
         recipe: gives steps, size and batch size.
         component: the denoiser, where it can't be inferred.
         guidance: classifier-free guidance scale; None keeps the pipeline's default.
+        baked_guidance: of the bake, where guidance is folded into it; None takes ``guidance``.
         rewards: by name, to compare.
         seed: of the noise.
         advance: receives the number of images sampled since its last call.
@@ -111,41 +114,29 @@ def measure(
         AnchorError, RealignError, RewardError: as :func:`deradiff.realign` and the rewards.
     """
 
-    def sample() -> tuple[Tensor, list[Image.Image]]:
-        latents: list[Tensor] = []
-        images: list[Image.Image] = []
-        for first in range(0, len(prompts), recipe.batch_size):
-            texts = prompts[first : first + recipe.batch_size]
-            generators = [torch.Generator().manual_seed(noise_seed(text, seed)) for text in texts]
-            with final_latents(pipe) as final:
-                images += call(pipe, recipe, texts, generators, guidance)
-            latents.append(final().float().cpu())
-            if not bool(torch.isfinite(latents[-1]).all()):
-                raise BakeError(f"at lam = {lam} latents are NaN or infinite; bake a smaller one")
-            advance(len(texts))
-        return torch.cat(latents), images
+    seeds = [noise_seed(text, seed) for text in prompts]
 
-    reference, _ = sample()
+    def images_at(scale: float | None) -> tuple[Tensor, list[Image.Image]]:
+        latents, images = sample(pipe, recipe, prompts, seeds, scale, advance=advance)
+        return check_finite(latents, lam), images
+
+    reference, _ = images_at(guidance)
     with realign(pipe, aligned, lam, component=component):
-        target, realigned = sample()
+        target, realigned = images_at(guidance)
     with realign(pipe, baked, 1.0, component=component):
-        latents, images = sample()
+        latents, images = images_at(guidance if baked_guidance is None else baked_guidance)
     pixels = [torch.stack([to_pixels(image) for image in kind]) for kind in (images, realigned)]
     differences = {
         name: _difference(name, reward, pixels[0], pixels[1], prompts) for name, reward in (rewards or {}).items()
     }
     return BakeQuality(
         prompts=tuple(prompts),
-        errors=_relative(latents, target),
-        changes=_relative(reference, target),
+        errors=relative_errors(latents, target),
+        changes=relative_errors(reference, target),
         rewards=differences,
         realigned=tuple(realigned),
         baked=tuple(images),
     )
-
-
-def _relative(latents: Tensor, target: Tensor) -> Tensor:
-    return (latents - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
 
 
 def _difference(name: str, reward: Reward, baked: Tensor, realigned: Tensor, prompts: Sequence[str]) -> Interval:

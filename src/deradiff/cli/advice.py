@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deradiff.cli.common import duration
+from deradiff.votes import VOTES
 
 if TYPE_CHECKING:
     from deradiff.analysis.criteria import Guard
@@ -39,8 +40,9 @@ def next_commands(answer: "Recommendation", folder: Path) -> Iterator[tuple[str,
 def _question_options(answer: "Recommendation") -> str:
     """The options that make a sweep end with the same question."""
     criteria = answer.criteria
-    rewards, objectives = (shlex.quote(",".join(names)) for names in (answer.curves, criteria.objectives))
-    text = f"--rewards {rewards} --objective {objectives}"
+    scored = [name for name in answer.curves if name != VOTES]
+    rewards, objectives = (shlex.quote(",".join(names)) for names in (scored, criteria.objectives))
+    text = f"--rewards {rewards} --objective {objectives}" if scored else f"--objective {objectives}"
     guards = ",".join(map(format_guard, criteria.guards))
     return text + (f" --guard {shlex.quote(guards)}" if guards else "")
 

@@ -54,7 +54,15 @@ def bake(
         ),
     ] = None,
     distil_rank: Annotated[int, typer.Option(help="Of a distilled LoRA.", min=1, rich_help_panel=BAKE)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=BAKE)] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=BAKE)] = 2e-3,
+    fold_guidance: Annotated[
+        bool,
+        typer.Option(
+            "--fold-guidance",
+            help="With --distil: learn the prediction guided at --guidance; sample the LoRA with guidance off.",
+            rich_help_panel=BAKE,
+        ),
+    ] = False,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -82,8 +90,9 @@ def bake(
 ) -> None:
     """Bake a chosen lam into one ordinary LoRA or checkpoint, which costs one network call a step.
 
-    The weights bake interpolates weights; --distil trains the LoRA to predict what the realigned pipeline predicts. The
-    error of either against the realigned pipeline is measured, printed, and shown in bake.html.
+    The weights bake interpolates weights; --distil trains the LoRA to predict what the realigned pipeline predicts, and
+    is kept where held-out images show it to be nearer. --fold-guidance puts classifier-free guidance into the LoRA too.
+    The error of either against the realigned pipeline is measured, printed, and shown in bake.html.
     """
     from deradiff.bake import Distillation
     from deradiff.bake import bake as write_bake
@@ -93,6 +102,8 @@ def bake(
     from deradiff.rewards import load_reward
     from deradiff.runs.prompts import read_prompts
 
+    if fold_guidance and distil is None:
+        raise ConfigError("--fold-guidance is learnt by distillation; give --distil TIME too, such as --distil 5min")
     recipe, run_prompts, guidance = _recipe(ctx, source, anchor, guidance)
     aligned, weight = _anchors(recipe, anchor, lam)
     texts = run_prompts if prompts is None else read_prompts(prompts, column, delimiter=parse_delimiter(delimiter))
@@ -101,9 +112,11 @@ def bake(
     measured = texts[-_MEASURED:]
     training = [text for text in texts if text not in set(measured)] or texts
     seconds = None if distil is None else parse_duration(distil)
-    distillation = (
-        None if seconds is None else Distillation(seconds=seconds, rank=distil_rank, learning_rate=learning_rate)
-    )
+    distillation = None
+    if seconds is not None:
+        distillation = Distillation(
+            seconds=seconds, rank=distil_rank, learning_rate=learning_rate, fold_guidance=fold_guidance
+        )
     functions = {name: load_reward(name) for name in listed(rewards)}
     hush()
     options.prepare_push(push_to_hub, private=private)
@@ -254,6 +267,6 @@ def _bar(shown: bool) -> Any:
 def _print(out: Path, quality: "BakeQuality") -> None:
     from deradiff.bake.api import PAGE
 
-    for sentence in quality.sentences():
+    for sentence in (*quality.remarks, *quality.sentences()):
         echo(sentence)
     echo(f"{out}: the bake; pairs of images in {(out / PAGE).resolve()}")

@@ -8,8 +8,8 @@ import typer
 
 from deradiff.cli.options import COUNT_OR_LIST
 from deradiff.errors import ConfigError
-from deradiff.io import read_yaml
 from deradiff.local_modules import allow_named_in
+from deradiff.reading import read_yaml
 
 _LARGEST = 1 << 20  # bytes of a file of options
 

@@ -51,11 +51,11 @@ def generate(
     from deradiff.cli.parsing import parse_numbers
     from deradiff.cli.planning import check_anchor_given, recipe_options
     from deradiff.errors import ConfigError
-    from deradiff.io import replacing
     from deradiff.runs.cells import Request
     from deradiff.runs.models import load_pipeline
     from deradiff.runs.recipe import Recipe
     from deradiff.testbed import resolve_model
+    from deradiff.writing import replacing
 
     if out.suffix.lower() not in _FORMATS:
         raise ConfigError(f"--out must be a file that ends in {', '.join(_FORMATS)}, got {out}")

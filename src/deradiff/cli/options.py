@@ -118,7 +118,10 @@ Delimiter = Annotated[
     typer.Option(help="Between the fields of a .csv file, such as ';' or tab; default: a comma.", rich_help_panel=WHAT),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder made by deradiff sweep, search or demo.")]
-Objective = Annotated[str, typer.Option(help="Reward to raise; several, a,b, for their Pareto set.")]
+Objective = Annotated[
+    str,
+    typer.Option(help="Reward to raise; several, a,b, for their Pareto set; or votes, for what people prefer."),
+]
 Guard = Annotated[
     str | None,
     typer.Option(
@@ -130,8 +133,11 @@ Risk = Annotated[
     float, typer.Option(help="Chance accepted that a guard's true loss exceeds its margin, up to 0.5 (best estimate).")
 ]
 Prefer = Annotated[
-    Literal["smallest", "best"],
-    typer.Option(help="Among lams that hold and are within one standard error of the best."),
+    Literal["smallest", "best"] | None,
+    typer.Option(
+        help="Among lams that hold and are within one standard error of the best; default: the smallest, of votes the "
+        "best."
+    ),
 ]
 KLBudget = Annotated[float | None, typer.Option(help="Largest mean path KL to the reference, in nats.")]
 ChosenGuidance = Annotated[

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer
+from deradiff.analysis.criteria import RISK, Criteria, Guard, Prefer, make_criteria
 from deradiff.errors import ConfigError, ResultsError, public_url
 
 _MOST = 10_000  # numbers of one range
@@ -207,7 +207,7 @@ def parse_criteria(
     guard: str | None = None,
     kl_budget: float | None = None,
     risk: float = RISK,
-    prefer: str = "smallest",
+    prefer: str | None = None,
 ) -> Criteria:
     """Criteria from the options' texts: objectives separated by commas, guards as `parse_guards` reads them.
 
@@ -215,5 +215,4 @@ def parse_criteria(
         ResultsError: names the part that can't be read or used.
     """
     names = tuple(public_url(part.strip()) for part in objective.split(",") if part.strip())
-    guards = parse_guards(guard or "")
-    return Criteria(objectives=names, guards=guards, kl_budget=kl_budget, risk=risk, prefer=cast(Prefer, prefer))
+    return make_criteria(names, parse_guards(guard or ""), kl_budget, risk, cast("Prefer | None", prefer))

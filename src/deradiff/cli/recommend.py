@@ -31,7 +31,7 @@ def recommend(
     guard: Guard = None,
     kl_budget: KLBudget = None,
     risk: Risk = 0.05,
-    prefer: Prefer = "smallest",
+    prefer: Prefer = None,
     guidance: ChosenGuidance = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for other programs.")] = False,
 ) -> None:
@@ -88,10 +88,11 @@ def _answer(run: Path, guidance: float | None, results: "Results", criteria: "Cr
 
 
 def answer_of_search(run: Path, results: "Results", criteria: "Criteria") -> "SearchResult | None":
-    """The surrogate's answer for a run that was searched; None for one that was only swept."""
+    """The surrogate's answer for a run that was searched; None for one that was only swept, and of votes, which no
+    surrogate of scores can fill in."""
     from deradiff.search.state import answer_searched, read_state
 
-    state = read_state(run)
+    state = None if criteria.by_votes else read_state(run)
     return None if state is None else answer_searched(results, state, criteria)
 
 

@@ -52,7 +52,7 @@ def report(
     guard: Guard = None,
     kl_budget: KLBudget = None,
     risk: Risk = 0.05,
-    prefer: Prefer = "smallest",
+    prefer: Prefer = None,
     guidance: ChosenGuidance = None,
 ) -> None:
     """Write the run's report, one self-contained html file; where several guidances were swept, one for each.
@@ -103,8 +103,11 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv; .db for optuna.")],
     format: Annotated[
-        Literal["table", "optuna"],
-        typer.Option(help="table: a row an image. optuna: a study with a trial a lam, which takes the options below."),
+        Literal["table", "votes", "optuna"],
+        typer.Option(
+            help="table: a row an image. votes: a row a vote. optuna: a study with a trial a lam, which takes the "
+            "options below."
+        ),
     ] = "table",
     objective: Annotated[str | None, typer.Option(help="Reward to raise; several: a,b.")] = None,
     guard: Guard = None,
@@ -112,7 +115,7 @@ def export(
     risk: Risk = 0.05,
     guidance: ChosenGuidance = None,
 ) -> None:
-    """Write a run as a table of its images or as an Optuna study; an unfinished one as far as it is."""
+    """Write a run as a table of its images or votes, or as an Optuna study; an unfinished one as far as it is."""
     from deradiff.cli.parsing import parse_criteria
     from deradiff.errors import ConfigError
 
@@ -123,8 +126,11 @@ def export(
         return
     options = {"--objective": objective, "--guard": guard, "--kl-budget": kl_budget, "--guidance": guidance}
     if extra := [name for name, value in options.items() if value is not None]:
-        raise ConfigError(f"{', '.join(extra)} belong to --format optuna; a table has all images, so leave them out")
-    _export_table(run, out)
+        raise ConfigError(f"{', '.join(extra)} belong to --format optuna; a table has all of a run, so leave them out")
+    if format == "votes":
+        _export_votes(run, out)
+    else:
+        _export_table(run, out)
 
 
 def _export_table(run: Path, out: Path) -> None:
@@ -135,6 +141,14 @@ def _export_table(run: Path, out: Path) -> None:
     store = open_run_folder(run)
     count, requested = export_run(store, out), sum(1 for _ in union(store.requests()))
     echo(f"{out}: {count:,} of the {requested:,} images asked for")
+
+
+def _export_votes(run: Path, out: Path) -> None:
+    from deradiff.runs.export import export_votes
+    from deradiff.runs.legacy import open_run_folder
+
+    count = export_votes(open_run_folder(run), out)
+    echo(f"{out}: {count:,} vote{'s' * (count != 1)}")
 
 
 def _export_study(run: Path, out: Path, criteria: "Criteria", guidance: float | None) -> None:

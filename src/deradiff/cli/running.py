@@ -154,7 +154,7 @@ def what_it_took(run: "Run") -> str:
 def list_images(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:
     """Print one line of JSON an image that is asked for."""
     from deradiff.runs.cells import image_name
-    from deradiff.runs.store import cells_of_shard
+    from deradiff.runs.missing import cells_of_shard
 
     for cell in cells_of_shard(run.recipe, requests, shard or (0, 1)):
         key = run.store.keys(cell)

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deradiff.cli import options
-from deradiff.cli.common import EMBEDDED, echo
+from deradiff.cli.common import EMBEDDED, duration, echo
 
 if TYPE_CHECKING:
     from deradiff.analysis.recommend import Recommendation
 
 ALIGN, QUESTION, RUN = "Align once", "The question", "The run"  # panels of the help
 _STATE, _PROMPTS = "tune.json", "prompts.txt"
-_EMBEDDED_PROMPTS = 64  # to choose lam on, where none are given
+_EMBEDDED_PROMPTS, _PROMPTS_SEED = 64, 11  # to choose lam on, where none are given: others than align's own
+_ORDER = ("align", "search", "report", "bake")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,14 @@ class Stage:
         name: of the stage.
         words: of the command line, after ``deradiff``.
         output: what is there once it is done.
+        shown: what to look at then.
         cost: in words.
     """
 
     name: str
     words: tuple[str, ...]
     output: Path
+    shown: Path
     cost: str
 
     @property
@@ -83,50 +87,71 @@ def tune(
     """
     from deradiff import testbed
     from deradiff.errors import ConfigError
-    from deradiff.io import write_whole
+    from deradiff.writing import write_whole
 
     if prompts is None and model != EMBEDDED:
         raise ConfigError("no prompts to choose lam on: give --prompts FILE")
     if (data is None) == (self_label is None):
         raise ConfigError("give either --data, a table of preferences, or --self-label, a reward that makes them")
-    stages = list(_stages(ctx.params, out))
+    stages = list(_stages(ctx, out))
     if dry_run:
         for stage in stages:
-            echo(f"{stage.name}{' (done)' if _is_done(stage, out) else ''}: {stage.cost}\n  {stage.command}")
+            echo(f"{_title(stage)}{' (done)' if _is_done(stage, out) else ''}: {stage.cost}\n  {stage.command}")
         return
     if prompts is None:
-        texts = testbed.prompts(_EMBEDDED_PROMPTS, drop=0.5)
+        texts = testbed.prompts(_EMBEDDED_PROMPTS, seed=_PROMPTS_SEED, drop=0.5)
         write_whole(out / _PROMPTS, "".join(f"{text}\n" for text in texts).encode())
     for stage in stages[:-1]:
         _run(ctx, stage, out)
     answer = _answer(out / "run", objective, guard, risk)
+    if answer.lam:
+        stages[-1] = _bake_stage(out, answer.lam, distil)
+        _run(ctx, stages[-1], out)
+    _print_summary(stages if answer.lam else stages[:-1], out)
     if not answer.lam:
         echo("nothing to bake: no lam above 0 is shown to be better; the lines above say what would decide", err=True)
         raise typer.Exit(1)
-    _run(ctx, _bake_stage(out, answer.lam, distil), out)
-    echo(f"lam {answer.lam:g} is baked in {out / 'baked'}; the report is {(out / 'run' / 'report.html').resolve()}")
+    beta_of_lam = "" if answer.beta is None else f" (beta {answer.beta:g})"
+    echo(f"lam {answer.lam:g}{beta_of_lam} is baked in {out / 'baked'}; plain diffusers loads it:")
+    echo(f"  pipe.load_lora_weights({str(out / 'baked')!r})")
+    echo(f"another lam of the same run: deradiff bake {shlex.quote(str(out / 'run'))} --lam LAM --out FOLDER")
 
 
-def _stages(params: dict[str, Any], out: Path) -> Iterator[Stage]:
+def _title(stage: Stage) -> str:
+    return f"{_ORDER.index(stage.name) + 1}/{len(_ORDER)} {stage.name}"
+
+
+def _print_summary(stages: Sequence[Stage], out: Path) -> None:
+    """What each stage took, and where what it made is; paths stay whole in a narrow terminal."""
+    noted = _noted(out)
+    echo("\nstage       took  made")
+    for stage in stages:
+        echo(f"{stage.name:<8}{duration(float(noted[stage.name]['seconds'])):>8}  {stage.shown}")
+
+
+def _stages(ctx: typer.Context, out: Path) -> Iterator[Stage]:
     """The commands in order; the lam of the last isn't known yet."""
     from deradiff.cli.parsing import parse_seeds
     from deradiff.runs.prompts import read_prompts
     from deradiff.runs.recipe import Recipe
     from deradiff.search.settings import make_grid
 
+    params = ctx.params
     model, prompts = str(params["model"]), params["prompts"] or out / _PROMPTS
     source = ("--data", str(params["data"])) if params["data"] else ("--self-label", str(params["self_label"]))
     config = ("--config", str(params["align_config"])) if params["align_config"] else ()
-    sampled = ("--prompts", str(prompts)) if params["self_label"] else ()
+    sampled = ("--prompts", str(prompts)) if params["self_label"] and params["prompts"] else ()
+    words = (
+        "align", "--model", model, *source, *sampled, "--beta", f"{params['beta']:g}", *config,
+        "--out", str(out / "anchor"),
+    )  # fmt: skip
     yield Stage(
         name="align",
-        words=(
-            "align", "--model", model, *source, *sampled, "--beta", f"{params['beta']:g}", *config,
-            "--out", str(out / "anchor"),
-        ),
+        words=words,
         output=out / "anchor" / "checkpoint.pt",
-        cost="one training; its log is anchor/log.jsonl",
-    )  # fmt: skip
+        shown=out / "anchor",
+        cost=_cost_of_align(ctx, words),
+    )
     guards = ("--guard", params["guard"]) if params["guard"] else ()
     question = ("--objective", params["objective"], *guards, "--risk", f"{params['risk']:g}")
     scale = () if params["guidance"] is None else ("--guidance", f"{params['guidance']:g}")
@@ -142,15 +167,32 @@ def _stages(params: dict[str, Any], out: Path) -> Iterator[Stage]:
             "--seeds", params["seeds"], "--steps", str(params["steps"]), *scale, *most, "--out", str(out / "run"),
         ),
         output=out / "run" / "search.json",
+        shown=out / "run",
         cost=f"some of {images:,} images, {nfe:,} NFE for all of them",
     )  # fmt: skip
     yield Stage(
         name="report",
         words=("report", str(out / "run"), *question),
         output=out / "run" / "report.html",
+        shown=out / "run" / "report.html",
         cost="one page",
     )
     yield _bake_stage(out, None, params["distil"])
+
+
+def _cost_of_align(ctx: typer.Context, words: Sequence[str]) -> str:
+    """Samples and steps of a training, by the options that its command would have.
+
+    Raises:
+        ConfigError: an option of --align-config that can't be used.
+    """
+    root: Any = ctx.find_root().command
+    align = root.commands["align"].make_context("align", list(words[1:]), parent=ctx.find_root()).params
+    steps = f"{align['steps']:,} steps of {align['train_batch_size']} pairs"
+    if align["data"] is not None:
+        return f"{steps}; its log is anchor/log.jsonl"
+    sampling = f"{align['images']} images a prompt at {align['sampling_steps']} steps"
+    return f"{sampling} to make pairs of, then {steps}; its log is anchor/log.jsonl"
 
 
 def _bake_stage(out: Path, lam: float | None, distil: str | None) -> Stage:
@@ -160,6 +202,7 @@ def _bake_stage(out: Path, lam: float | None, distil: str | None) -> Stage:
         name="bake",
         words=("bake", str(out / "run"), "--lam", chosen, *length, "--out", str(out / "baked")),
         output=out / "baked" / "bake.html",
+        shown=out / "baked" / "bake.html",
         cost=f"{distil} of distillation, and 48 images to measure it" if distil else "48 images to measure it",
     )
 
@@ -167,34 +210,36 @@ def _bake_stage(out: Path, lam: float | None, distil: str | None) -> Stage:
 def _run(ctx: typer.Context, stage: Stage, out: Path) -> None:
     """Run a stage's command, unless it is done; note that it is."""
     if _is_done(stage, out):
-        echo(f"{stage.name} is done: {stage.command}", err=True)
+        echo(f"{_title(stage)} is done: {stage.command}", err=True)
         return
-    echo(f"\n$ {stage.command}", err=True)
+    echo(f"\n{_title(stage)}: {stage.cost}\n$ {stage.command}", err=True)
+    began = time.monotonic()
     root: Any = ctx.find_root().command
     if code := root.main(list(stage.words), prog_name="deradiff", standalone_mode=False):
         raise typer.Exit(code)
-    _note(stage, out)
+    _note(stage, out, time.monotonic() - began)
 
 
 def _is_done(stage: Stage, out: Path) -> bool:
-    return stage.output.exists() and _noted(out).get(stage.name) == list(stage.words)
+    return stage.output.exists() and _noted(out).get(stage.name, {}).get("words") == list(stage.words)
 
 
 def _noted(out: Path) -> dict[str, Any]:
-    """The words of each stage that was done."""
-    from deradiff.io import exists, read_object
+    """The words of each stage that was done, and the seconds that it took."""
+    from deradiff.reading import exists, read_object
 
     path = out / _STATE
-    return read_object(path, "the state of the stages") if exists(path, "the state of the stages") else {}
+    noted = read_object(path, "the state of the stages") if exists(path, "the state of the stages") else {}
+    return {name: entry for name, entry in noted.items() if isinstance(entry, dict)}  # lists are of older versions
 
 
-def _note(stage: Stage, out: Path) -> None:
+def _note(stage: Stage, out: Path, seconds: float) -> None:
     """Note a stage as done; what comes after it is not done any more."""
-    from deradiff.io import write_whole
+    from deradiff.writing import write_whole
 
-    order = ("align", "search", "report", "bake")
-    before = order[: order.index(stage.name)]
-    noted = {name: words for name, words in _noted(out).items() if name in before} | {stage.name: list(stage.words)}
+    before = _ORDER[: _ORDER.index(stage.name)]
+    noted = {name: entry for name, entry in _noted(out).items() if name in before}
+    noted[stage.name] = {"words": list(stage.words), "seconds": round(seconds, 1)}
     write_whole(out / _STATE, json.dumps(noted, indent=1).encode())
 
 

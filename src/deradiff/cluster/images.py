@@ -14,7 +14,8 @@ from uuid import uuid4
 from deradiff.cluster.pool import LostResultError
 from deradiff.runs.cells import image_name
 from deradiff.runs.records import CellsRecord
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 
 _PATIENCE = 0.5, 1.0, 2.0, 4.0, 8.0  # seconds between tries to write
 _THREADS = 8

@@ -17,7 +17,8 @@ from deradiff.runs.quarantine import Quarantined, add_to_quarantine, read_quaran
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
 from deradiff.runs.spot_checks import SpotChecks
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 
 if TYPE_CHECKING:
     from deradiff.cluster.ray_pool import RayPool

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from deradiff.cluster.images import Parcel, Routes
 from deradiff.cluster.worker import DoBatch
 from deradiff.errors import ConfigError
-from deradiff.io import encode_png
 from deradiff.runs.cells import Cell, Keys
 from deradiff.runs.provenance import provenance
 from deradiff.runs.recipe import Recipe
@@ -19,6 +18,7 @@ from deradiff.runs.records import CellsRecord
 from deradiff.runs.run import Run
 from deradiff.runs.sampler import Sampler
 from deradiff.runs.spot_checks import SpotChecks
+from deradiff.writing import encode_png
 
 _THREADS = 4  # compressing releases the GIL
 

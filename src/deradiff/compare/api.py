@@ -10,9 +10,9 @@ from deradiff.compare.page import render
 from deradiff.compare.run import Runs
 from deradiff.compare.settings import Comparison
 from deradiff.compare.tables import tables
-from deradiff.io import locked, write_whole
 from deradiff.rewards import reward_name
 from deradiff.runs.run import Progress
+from deradiff.writing import locked, write_whole
 
 
 def compare(

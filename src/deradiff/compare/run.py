@@ -9,7 +9,7 @@ from typing import Any
 from deradiff.compare.aligned import check_units
 from deradiff.compare.settings import Arm, Comparison
 from deradiff.errors import RunFolderError
-from deradiff.io import exists, locked, read_model, write_errors, write_whole
+from deradiff.reading import exists, read_model
 from deradiff.results import Results
 from deradiff.rewards import load_reward
 from deradiff.runs.models import check_scheduler
@@ -17,6 +17,7 @@ from deradiff.runs.run import Progress, Run
 from deradiff.runs.runner import sampling
 from deradiff.runs.scoring import check_group
 from deradiff.runs.store import check_folder
+from deradiff.writing import locked, write_errors, write_whole
 
 
 class Runs:

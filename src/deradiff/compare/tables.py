@@ -14,8 +14,8 @@ from deradiff.compare.outcome import ANCHOR, DERADIFF, REFERENCE, WEIGHTS, Table
 from deradiff.compare.run import Runs
 from deradiff.compare.statistics import Scores, rows, seed_noise, spread
 from deradiff.errors import ResultsError
-from deradiff.io import decode_image, read_whole
 from deradiff.mixture import lam_from_beta
+from deradiff.reading import decode_image, read_whole
 from deradiff.results import Results
 
 Files = NDArray[np.object_]

@@ -11,7 +11,8 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from deradiff.errors import HubError, printable
-from deradiff.io import read_whole, write_whole
+from deradiff.reading import read_whole
+from deradiff.writing import write_whole
 
 logger = logging.getLogger("deradiff")
 

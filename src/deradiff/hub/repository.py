@@ -84,8 +84,11 @@ def _check_name(name: str) -> None:
 def _push_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+    except (HfHubHTTPError, RuntimeError, ValueError) as error:
+        refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__  # of the upload of one large file
+        if not isinstance(refusal, HfHubHTTPError):
+            raise HubError(f"{name} can't be pushed to: {error}") from error
+        status = getattr(refusal.response, "status_code", None)
         raise HubError(
             f"the hub refused {name} (status {status}); check the name, and that the token may write there"
         ) from error

@@ -14,10 +14,12 @@ from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation
 from deradiff.analysis.reweight import Reweighted, reweight, unsupported_reason
 from deradiff.errors import ResultsError
-from deradiff.io import decode_image, read_whole, write_whole
+from deradiff.reading import decode_image, read_whole
 from deradiff.report import figures
 from deradiff.report.template import render
+from deradiff.report.votes import vote_section
 from deradiff.results import Results, as_results
+from deradiff.writing import write_whole
 
 SMALL = 128  # px: images up to this size are embedded losslessly and shown with crisp pixels
 LARGEST = 320  # px: larger images are reduced to this size
@@ -195,7 +197,7 @@ def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
     """The figures' specs in JSON by their names in the template; objectives and guards come first."""
     curves, objective = answer.curves, answer.criteria.objectives[0]
     reweighted: dict[str, Reweighted] = (
-        {} if unsupported_reason(results) else {name: reweight(results, name) for name in curves}
+        {} if unsupported_reason(results) else {name: reweight(results, name) for name in results.scores}
     )
     sampled: list[bool] = np.asarray(_sampled_images(results).any(axis=(0, 1))).tolist()
     by_lam = {
@@ -217,8 +219,9 @@ def _figures(results: Results, answer: Recommendation) -> dict[str, object]:
         "by_kl": {name: figure.to_json() for name, figure in by_kl.items() if figure is not None},
         "against": {name: figure.to_json() for name, figure in against.items()},
         "reweighted": reweighted.get(objective),
-        "from_lams": ", ".join(f"{lam:g}" for lam in reweighted[objective].sampled) if reweighted else "",
-        "trusted_range": figures.trusted_range(reweighted[objective]).to_json() if reweighted else None,
+        "from_lams": ", ".join(f"{lam:g}" for lam in reweighted[objective].sampled) if objective in reweighted else "",
+        "trusted_range": figures.trusted_range(reweighted[objective]).to_json() if objective in reweighted else None,
+        "votes": vote_section(results, answer.votes),
         "particles": list(_particles(results)),
     }
 

@@ -11,11 +11,11 @@ from markupsafe import escape
 from deradiff.analysis.curves import paired_changes
 from deradiff.analysis.statistics import Interval, intervals
 from deradiff.errors import ResultsError
-from deradiff.io import write_whole
 from deradiff.report import figures
 from deradiff.report.page import MAX_IMAGES, EmbeddedImage, embed_image
 from deradiff.report.template import render
 from deradiff.results import Results
+from deradiff.writing import write_whole
 
 COLOURS = figures.MIXTURE, figures.ACCENT
 Rows = list[tuple[str, list[list[EmbeddedImage | None]]]]

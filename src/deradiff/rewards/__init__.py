@@ -16,11 +16,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few, public_url
-from deradiff.io import reason_of
+from deradiff.errors import DeradiffError, RewardError, RewardUnavailableError, first_few, public_url, reason_of
 from deradiff.local_modules import importable
 from deradiff.rewards.card import Card
 from deradiff.rewards.scorer import Dtype, Scorer
+from deradiff.votes import VOTES
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 GROUP = "deradiff.rewards"
@@ -83,6 +83,8 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
 
         return Remote(name)
     base, equals, source = name.partition("=")
+    if base == VOTES:
+        raise RewardError("votes are people's and can't be computed; name them as the objective of recommend or report")
     if "://" in base or (equals and not source):
         raise RewardError(
             f"can't read the reward {name!r}; expected NAME, NAME=/folder, module:function or http(s)://..."

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from deradiff.errors import RewardError
-from deradiff.io import read_object
+from deradiff.reading import read_object
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import (
     normalize_pixels,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import RewardError
-from deradiff.io import read_object
+from deradiff.reading import read_object
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import normalize_pixels, resize_and_crop, round_half, to_pil, to_tensor
 from deradiff.rewards.scorer import Scorer

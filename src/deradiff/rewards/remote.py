@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from deradiff.errors import RewardError, RewardUnavailableError, public_url
-from deradiff.io import encode_png, parse_object
+from deradiff.reading import parse_object
 from deradiff.rewards.card import Card
 from deradiff.rewards.preprocess import to_pil
 from deradiff.rewards.scorer import score_in_batches
+from deradiff.writing import encode_png
 
 if TYPE_CHECKING:
     from requests import Response

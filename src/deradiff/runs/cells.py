@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, field_validator
 
 from deradiff.errors import ConfigError
-from deradiff.validation import ValidatedModel
+from deradiff.validation import Seed, ValidatedModel
 
 _LONGEST_PROMPT = 100_000  # characters: a tokenizer takes minutes over a file that was meant otherwise
 
@@ -22,7 +22,6 @@ T = TypeVar("T", bound=Hashable)
 Shard = tuple[int, int]  # k of n, from 0
 
 WHOLE: Shard = (0, 1)
-Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]  # as tables hold it
 
 
 class Cell(NamedTuple):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from deradiff.io import encode_png
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard, image_name
+from deradiff.runs.missing import cells_of_shard, missing_of
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
-from deradiff.runs.store import Store, cells_of_shard, missing_of
+from deradiff.runs.store import Store
+from deradiff.writing import encode_png
 
 if TYPE_CHECKING:
     from deradiff.runs.sampler import Sampler

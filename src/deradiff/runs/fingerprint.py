@@ -15,10 +15,11 @@ from typing import IO, Any
 
 from deradiff.anchor.location import Location
 from deradiff.errors import DeradiffError, RunFolderError
-from deradiff.io import exists, open_regular, parse_object, read_errors, read_object, write_whole
+from deradiff.reading import exists, open_regular, parse_object, read_errors, read_object
 from deradiff.runs.model_files import WEIGHTS, find_local, find_single_file_configs, weights_and_configs
 from deradiff.runs.recipe import Recipe
 from deradiff.testbed import resolve_anchor, resolve_model
+from deradiff.writing import write_whole
 
 _BLOCK = 1 << 22
 _HASH = re.compile("[0-9a-f]{32}")

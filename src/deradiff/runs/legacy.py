@@ -15,23 +15,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from deradiff.errors import RunFolderError
-from deradiff.io import (
-    check_inside,
-    exists,
-    parse_model,
-    read_lines,
-    read_object,
-    read_whole,
-    write_errors,
-    write_whole,
-)
+from deradiff.reading import check_inside, exists, parse_model, read_lines, read_object, read_whole
 from deradiff.results import RewardInfo
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.fingerprint import with_hashes
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord, SamplingInfo, ScoreRecord, SpotCheck
-from deradiff.runs.store import RUN, Store, setup_lock
+from deradiff.runs.store import RUN, Store
+from deradiff.runs.writer import setup_lock
 from deradiff.validation import describe_errors
+from deradiff.writing import write_errors, write_whole
 
 _PLAN = "plan.json"
 _RENAMED = {"mode": "policy", "quality": "target_error"}

@@ -7,13 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from deradiff.errors import RunFolderError
-from deradiff.io import read_whole
+from deradiff.reading import read_whole
 from deradiff.runs.cells import image_name
 from deradiff.runs.legacy import is_legacy, open_run_folder
 from deradiff.runs.recipe import Recipe, check_same_recipe, differing_settings
 from deradiff.runs.records import CellsRecord, ScoreRecord
 from deradiff.runs.results import journalled_images
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
+from deradiff.runs.votes import add_votes, cells_of_vote, read_votes
+from deradiff.runs.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Merged:
 
 
 def merge(folders: Sequence[Path], out: Path) -> Merged:
-    """Copy what other runs of one recipe hold, and what they scored, into a run; those stay as they are.
+    """Copy what other runs of one recipe hold, their scores and votes, into a run; those stay as they are.
 
     An image that the run has already keeps its bytes. A cell of which two runs hold different images is reported; the
-    other image isn't taken, nor are its scores.
+    other image isn't taken, nor are its scores and the votes on it.
 
     Args:
         folders: of the runs, the first one's images counting most.
@@ -69,7 +71,15 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
                 entries = [entry for entry in _entries(record) if known.get(entry[1]) == entry[2]]
                 if not there.issuperset(entries):
                     scores.append(record)
+            _take_votes(source, target, {key for key, digest in latest.items() if known.get(key) == digest})
     return Merged(copied, tuple(contradictions))
+
+
+def _take_votes(source: Store, target: Store, taken: set[str]) -> None:
+    """Add the votes on pairs of images that were both taken."""
+    there = set(read_votes(target))
+    keys = {vote: {source.keys(cell) for cell in cells_of_vote(vote)} for vote in read_votes(source)}
+    add_votes(target, [vote for vote in keys if vote not in there and taken.issuperset(keys[vote])])
 
 
 def _check_distinct(folders: Sequence[Path]) -> Sequence[Path]:

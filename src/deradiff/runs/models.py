@@ -23,7 +23,7 @@ from deradiff.anchor.source import Kind, choose_variant, resolve_anchor
 from deradiff.compat import traits_of
 from deradiff.devices import pick_device
 from deradiff.errors import AnchorError, ConfigError, abbreviate
-from deradiff.io import read_object
+from deradiff.reading import read_object
 from deradiff.runs.model_files import WEIGHTS, find_single_file_configs, read_dtype
 from deradiff.runs.recipe import Recipe
 from deradiff.testbed import resolve_model

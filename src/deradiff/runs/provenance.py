@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from deradiff.io import exists, read_model
-from deradiff.runs.store import Writer, setup_lock
+from deradiff.reading import exists, read_model
+from deradiff.runs.writer import Writer, setup_lock
 
 logger = logging.getLogger("deradiff")
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deradiff.io import append_line, check_inside, cut_torn_line, exists, parse_model, read_lines, write_errors
+from deradiff.reading import check_inside, exists, parse_model, read_lines
 from deradiff.runs.cells import Seed
 from deradiff.runs.store import Store
+from deradiff.writing import append_line, cut_torn_line, write_errors
 
 _NAME = "quarantine.jsonl"
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from deradiff.errors import RunFolderError
-from deradiff.io import parse_model, parse_object
+from deradiff.reading import parse_model, parse_object
 from deradiff.results import RewardInfo
-from deradiff.runs.cells import Cell, Seed
+from deradiff.runs.cells import Cell
+from deradiff.validation import Seed
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 R = TypeVar("R", bound=BaseModel)

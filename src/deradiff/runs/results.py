@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deradiff.errors import RunFolderError
-from deradiff.io import exists, read_whole
+from deradiff.reading import exists, read_whole
 from deradiff.results import Results, RewardInfo
 from deradiff.runs.cells import Cell, image_name, union
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import STATISTICS, ScoreRecord, Varies
 from deradiff.runs.store import Store
+from deradiff.runs.votes import read_votes
 
 Floats = NDArray[np.float64]
 DEFAULT = "the pipeline's default"
@@ -123,6 +124,7 @@ def load_results(
         paths=statistics,
         rewards=infos,
         anchor_beta=store.recipe.anchor_beta,
+        votes=[vote for vote in read_votes(store) if vote.guidance == chosen],
         missing=sum(cell not in selected for cell in union(store.requests()) if cell.guidance == chosen),
         details={**recipe_details(store.recipe, chosen), **_computed_together(selected.values())},
     )

@@ -14,10 +14,13 @@ from deradiff.runs.cells import WHOLE, Request, Shard
 from deradiff.runs.costs import Cost, estimate_cost, timed_rates
 from deradiff.runs.fingerprint import fingerprint, state_fingerprint, with_hashes
 from deradiff.runs.legacy import is_legacy, open_run_folder
+from deradiff.runs.missing import cells_of_shard, is_complete, missing_of
 from deradiff.runs.recipe import Recipe, check_same_recipe
 from deradiff.runs.results import load_results
-from deradiff.runs.store import Store, cells_of_shard, is_complete, missing_of
+from deradiff.runs.store import Store
+from deradiff.runs.votes import add_votes, read_votes
 from deradiff.testbed import resolve_anchor, resolve_model
+from deradiff.votes import Vote
 
 Progress = Callable[[int], None]  # called with how many more images are done
 
@@ -286,6 +289,22 @@ class Run:
             RunFolderError: no image yet, or several guidances of which none is named.
         """
         return load_results(self.store, guidance)
+
+    def votes(self) -> list[Vote]:
+        """People's votes on pairs of the run's images, oldest first; those at one guidance are ``results().votes``.
+
+        Raises:
+            RunFolderError: a line of votes is damaged.
+        """
+        return read_votes(self.store)
+
+    def add_vote(self, vote: Vote) -> None:
+        """Add a vote, on disk before this returns; several raters and processes may do so at once.
+
+        Raises:
+            RunFolderError: the run has no such images, or the folder can't be written.
+        """
+        add_votes(self.store, [vote])
 
     def _missing(self, requests: Sequence[Request], shard: Shard) -> int:
         return sum(1 for _ in missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))

@@ -9,11 +9,13 @@ from deradiff.acceleration import Weights
 from deradiff.realignment import realign
 from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
+from deradiff.runs.missing import missing_of
 from deradiff.runs.models import decoding_one_by_one, set_scheduler
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
 from deradiff.runs.sampler import Sampler, sampling_blocks
-from deradiff.runs.store import Store, Writer, missing_of
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 
 logger = logging.getLogger("deradiff")
 

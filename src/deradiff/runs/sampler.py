@@ -19,17 +19,19 @@ from torch import Tensor
 from deradiff.acceleration import Adaptive, Budget, Exact, Policy, Reuse
 from deradiff.acceleration.cells import free_memory, is_out_of_memory
 from deradiff.errors import RealignError
-from deradiff.io import encode_png
 from deradiff.realignment import Handle, sweeping
 from deradiff.runs.cells import Cell, Request, Shard, blocks
+from deradiff.runs.missing import cells_of_shard, shard_blocks
 from deradiff.runs.models import call_flagged
 from deradiff.runs.provenance import note_provenance, provenance
 from deradiff.runs.recipe import REFRESH, Recipe
 from deradiff.runs.records import STATISTICS, CellsRecord, SamplingInfo, SpotCheck
 from deradiff.runs.spot_checks import SpotChecks
-from deradiff.runs.store import Store, Writer, cells_of_shard, shard_blocks
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 from deradiff.sampling import final_latents, noise_seed
 from deradiff.trajectory.statistics import columns
+from deradiff.writing import encode_png
 
 _THREADS = 4  # compressing and hashing release the GIL; more would take cores from the networks
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deradiff.devices import pick_device
 from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
-from deradiff.io import decode_image, read_whole
+from deradiff.reading import decode_image, read_whole
 from deradiff.results import RewardInfo
 from deradiff.rewards import Reward, card_of, compute_scores, load_reward, reward_name, unscorable_prompts
 from deradiff.rewards.cache import Image as Scored
@@ -23,7 +23,8 @@ from deradiff.rewards.scorer import Dtype
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.records import ScoreRecord
 from deradiff.runs.results import Image, current_groups, group_hash, group_of, is_current, journalled_images
-from deradiff.runs.store import Store, Writer
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 from deradiff.sampling import to_pixels
 
 logger = logging.getLogger("deradiff")

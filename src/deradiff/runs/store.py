@@ -8,76 +8,26 @@ out of the folder.
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from deradiff.errors import RunFolderError
-from deradiff.io import (
-    append_line,
-    check_inside,
-    check_replaceable,
-    cut_torn_line,
-    exists,
-    is_locked,
-    locked,
-    parse_model,
-    read_errors,
-    read_lines,
-    read_object,
-    regular_files,
-    write_errors,
-)
-from deradiff.runs.cells import WHOLE, Cell, Keys, Request, Shard, blocks, image_name, union, with_news
+from deradiff.reading import check_inside, exists, parse_model, read_errors, read_lines, read_object, regular_files
+from deradiff.runs.cells import WHOLE, Cell, Keys, Request, Shard, image_name
+from deradiff.runs.index import Index, first_bytes
 from deradiff.runs.recipe import Recipe, check_same_recipe
 from deradiff.runs.records import CellsRecord, ScoreRecord, keys_of, parse_record
+from deradiff.runs.writer import Writer, holding, setup_lock
 from deradiff.validation import describe_errors
-
-Missing = Callable[[Iterable[Cell]], Iterator[Cell]]
+from deradiff.writing import append_line, cut_torn_line, is_locked, write_errors
 
 SCHEMA = 1
 RUN = "run.json"
 _IMAGE = re.compile(r"[0-9a-f]{32}\.png")
-_SETUP_SECONDS = 60  # to wait for another process that sets the folder up
-
-
-@dataclass(frozen=True)
-class Index:
-    """Some cells, such as those that are journalled: 8 bytes a cell.
-
-    Attributes:
-        hashes: ascending, the first 64 bits of their keys.
-    """
-
-    hashes: NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, hashes: bytes | bytearray) -> "Index":
-        """An index of hashes (`first_bytes`) in any order, with repeats."""
-        return cls(np.sort(np.frombuffer(hashes, ">u8").astype(np.uint64)))
-
-    def holds(self, keys: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether each key is among them."""
-        hashes = np.frombuffer(first_bytes(keys), ">u8").astype(np.uint64)
-        held = np.zeros(len(hashes), bool)
-        if len(self.hashes):
-            order = np.argsort(hashes)  # looked up one after another, they find their positions in the cache
-            positions = np.searchsorted(self.hashes, hashes[order])
-            held[order] = self.hashes[np.minimum(positions, len(self.hashes) - 1)] == hashes[order]
-        return held
-
-
-def first_bytes(keys: Sequence[str]) -> bytes:
-    """The first 8 bytes of each key."""
-    return bytes.fromhex("".join([key[:16] for key in keys]))
 
 
 @dataclass
@@ -234,7 +184,7 @@ class Store:
         return Index.of(hashes)
 
     @contextmanager
-    def writing(self, shard: Shard = WHOLE) -> Iterator["Writer"]:
+    def writing(self, shard: Shard = WHOLE) -> Iterator[Writer]:
         """Hold the journal of shard k of n for this process: notes the recipe, cuts off a line torn by a crash.
 
         Raises:
@@ -250,7 +200,7 @@ class Store:
                         raise RunFolderError(
                             f"another process writes to {self.folder}; wait for it, or give another --out"
                         )
-                writer = stack.enter_context(_holding(self.folder, name))
+                writer = stack.enter_context(holding(self.folder, name))
                 written = Store.open(self.folder).recipe if self.exists(self.folder) else None
                 if written is not None:
                     check_same_recipe(self.folder, written, self.recipe)
@@ -259,13 +209,13 @@ class Store:
             yield writer
 
     @contextmanager
-    def scoring(self) -> Iterator["Writer"]:
+    def scoring(self) -> Iterator[Writer]:
         """Hold the scores for this process.
 
         Raises:
             RunFolderError: another process scores this run, or the folder can't be written.
         """
-        with _holding(self.folder, "rewards") as writer:
+        with holding(self.folder, "rewards") as writer:
             yield writer
 
     def add_request(self, request: Request) -> None:
@@ -282,144 +232,9 @@ class Store:
                 append_line(path, request.model_dump_json().encode())
 
 
-class Writer:
-    """What holds a journal of a run folder and may write there; several threads may save at once.
-
-    A file is written under ``.NAME.parts/`` first, which only the holder of the journal's lock touches, so that what a
-    killed process left there is thrown away when the next one is done.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.path = folder, folder / f"{name}.jsonl"
-        self.parts = folder / f".{name}.parts"
-
-    def save(self, path: Path, content: bytes) -> str:
-        """Write a file whole or not at all; returns its sha256.
-
-        Raises:
-            RunFolderError: the disk is full, the file can't be written, or it would lie outside the folder.
-        """
-        with write_errors(self.folder):
-            check_inside(self.folder, path.parent)
-            check_replaceable(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.parts / path.name
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        return sha256(content).hexdigest()
-
-    def adopt(self, part: Path, path: Path) -> None:
-        """Let a file that another process wrote whole among the parts become a file of the folder.
-
-        Raises:
-            RunFolderError: it isn't there, can't be moved, or would lie outside the folder.
-        """
-        with write_errors(self.folder):
-            check_inside(self.folder, path.parent)
-            check_replaceable(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(path)
-
-    def append(self, record: CellsRecord | ScoreRecord) -> None:
-        """Add a line, on disk before this returns.
-
-        Raises:
-            RunFolderError: the disk is full, or can't be written.
-        """
-        with write_errors(self.folder):
-            append_line(self.path, record.model_dump_json().encode())
-
-
-@contextmanager
-def _holding(folder: Path, name: str) -> Iterator[Writer]:
-    """Hold one journal of a folder for this process; makes the folder."""
-    writer = Writer(folder, name)
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for path in (writer.path, writer.parts):
-        check_inside(folder, path)
-    with locked(folder / f".{name}.lock"):
-        with write_errors(folder):
-            shutil.rmtree(writer.parts, ignore_errors=True)  # what a killed process left; it may hold links
-            writer.parts.mkdir(exist_ok=True)
-            cut_torn_line(writer.path)
-        try:
-            yield writer
-        finally:
-            shutil.rmtree(writer.parts, ignore_errors=True)
-
-
-@contextmanager
-def setup_lock(folder: Path) -> Iterator[None]:
-    """Inside the block no other process sets the folder up."""
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", timeout=_SETUP_SECONDS):
-        yield
-
-
 def check_folder(folder: Path) -> None:
     """Raise RunFolderError where a folder can't be, because a file is in its way."""
     with read_errors(folder, "the folder"):
         existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not os.path.isdir(existing):
         raise RunFolderError(f"{existing} is a file, so {folder} can't be a run folder; give another --out")
-
-
-def missing_cells(store: Store, cells: Iterable[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
-    """The cells that are not journalled, or whose image has gone, in their order; looked at in bounded memory."""
-    chunk: list[Cell] = []
-    for cell in cells:
-        chunk.append(cell)
-        if len(chunk) == _CHUNK:
-            yield from _missing(store, chunk, index, on_disk)
-            chunk = []
-    yield from _missing(store, chunk, index, on_disk)
-
-
-_CHUNK = 1024
-
-
-def _missing(store: Store, cells: list[Cell], index: Index, on_disk: Index) -> Iterator[Cell]:
-    keys = [store.keys(cell) for cell in cells]
-    are_there = index.holds(keys) & on_disk.holds(keys)
-    yield from (cell for cell, is_there in zip(cells, are_there, strict=True) if not is_there)
-
-
-def missing_of(store: Store) -> Missing:
-    """Picks from cells those that are not journalled, or whose image has gone.
-
-    Raises:
-        RunFolderError: a journal is damaged.
-    """
-    index, on_disk = store.index(), store.images_on_disk()
-    return partial(missing_cells, store, index=index, on_disk=on_disk)
-
-
-def cells_of_shard(recipe: Recipe, requests: Sequence[Request], shard: Shard = WHOLE) -> Iterator[Cell]:
-    """The cells of some requests that are shard k of n's, each once."""
-    return (cell for block in shard_blocks(recipe, requests, shard) for cell in block)
-
-
-def shard_blocks(recipe: Recipe, requests: Sequence[Request], shard: Shard = WHOLE) -> Iterator[list[Cell]]:
-    """The blocks of some requests that are shard k of n's, whatever is there of them; each cell in one.
-
-    Where an image depends on the lams that are computed beside it, a block holds (prompt, seed) pairs at all lams of
-    their request, but for cells of earlier requests.
-    """
-    if not recipe.depends_on_lams:
-        yield from blocks(union(requests), recipe.batch_size, shard)
-        return
-    pairs = max(1, recipe.batch_size // 2) if recipe.policy == "adaptive" else 1
-    for request, is_new in with_news(requests):
-        for block in blocks(request.cells(), pairs * len(request.lams), shard):
-            if new_cells := list(filter(is_new, block)):
-                yield new_cells
-
-
-def is_complete(store: Store, requests: Sequence[Request], shard: Shard = WHOLE) -> bool:
-    """Whether no image of some requests is missing; stops at the first that is."""
-    return next(missing_of(store)(cells_of_shard(store.recipe, requests, shard)), None) is None

@@ -9,12 +9,12 @@ from pydantic import Field
 
 from deradiff.analysis.criteria import Criteria
 from deradiff.errors import RunFolderError
-from deradiff.io import exists, read_model, write_whole
+from deradiff.reading import exists, read_model
 from deradiff.results import Results
-from deradiff.runs.cells import Seed
 from deradiff.search.search import SearchResult, estimate_lam, search_result
 from deradiff.search.settings import make_grid
-from deradiff.validation import ValidatedModel
+from deradiff.validation import Seed, ValidatedModel
+from deradiff.writing import write_whole
 
 NAME = "search.json"
 SCHEMA = 1
