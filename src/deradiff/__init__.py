@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from deradiff.errors import AlignError as AlignError
 from deradiff.errors import AnchorError as AnchorError
 from deradiff.errors import BakeError as BakeError
+from deradiff.errors import ClusterError as ClusterError
 from deradiff.errors import ConfigError as ConfigError
 from deradiff.errors import DeradiffError as DeradiffError
 from deradiff.errors import HubError as HubError
 from deradiff.errors import LamError as LamError
 from deradiff.errors import PartialScoresError as PartialScoresError
+from deradiff.errors import QuarantineError as QuarantineError
 from deradiff.errors import RealignError as RealignError
 from deradiff.errors import ResultsError as ResultsError
 from deradiff.errors import RewardError as RewardError
@@ -70,6 +72,7 @@ __all__ = [
     "AlignError",
     "AnchorError",
     "BakeError",
+    "ClusterError",
     "ConfigError",
     "DeradiffError",
     "Exact",
@@ -78,6 +81,7 @@ __all__ = [
     "HubError",
     "LamError",
     "PartialScoresError",
+    "QuarantineError",
     "RealignError",
     "RealignmentGuidance",
     "Recipe",

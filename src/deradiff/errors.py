@@ -99,6 +99,14 @@ class BakeError(DeradiffError, ValueError):
     """A bake that can't be made or written: an anchor that no LoRA can stand for, an unusable rank or format."""
 
 
+class ClusterError(DeradiffError, RuntimeError):
+    """A cluster that can't be reached, on which no worker can begin, or whose work comes to nothing but errors."""
+
+
+class QuarantineError(ClusterError):
+    """Some images could not be made, each tried several times, and are quarantined; all others are there."""
+
+
 class HubError(DeradiffError, ValueError):
     """A repository that can't be pushed to, or a model card that can't be written."""
 

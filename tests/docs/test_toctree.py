@@ -58,7 +58,7 @@ def is_documented(room: str, name: str) -> bool:
     return value.__module__ in WHOLE or name in re.findall(r"\w+Error", REFERENCE)
 
 
-@pytest.mark.parametrize("room", ["", ".bake", ".align", ".compare", ".rewards", ".testing", ".testbed"])
+@pytest.mark.parametrize("room", ["", ".bake", ".align", ".cluster", ".compare", ".rewards", ".testing", ".testbed"])
 def test_the_reference_has_every_public_name(room: str) -> None:
     module = import_module(f"deradiff{room}")
     here = [name for name, value in vars(module).items() if isclass(value) or isfunction(value)]

@@ -26,7 +26,7 @@ from deradiff.cli import (
 from deradiff.cli import (
     app as page,
 )
-from deradiff.cli.common import echo, log_printable
+from deradiff.cli.common import echo, log_printable, with_ray_address
 from deradiff.cli.old_options import in_todays_words
 from deradiff.errors import ConfigError
 from deradiff.local_modules import allow_named_in
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> None:
     for note in notes:
         echo(f"Note: {note}", err=True)
     log_printable()
-    app(words)
+    app(with_ray_address(words))
 
 
 def _check_working_folder() -> None:

@@ -13,6 +13,18 @@ from rich.text import Text
 from deradiff.errors import PartialScoresError, printable
 from deradiff.testbed import EMBEDDED
 
+ON_THIS_MACHINE = "local"  # of --ray, which stands for it alone too
+
+
+def with_ray_address(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with the address that a ``--ray`` without one stands for."""
+    following = [*words[1:], "--"]
+    added = [
+        [word, ON_THIS_MACHINE] if word == "--ray" and after.startswith("-") else [word]
+        for word, after in zip(words, following, strict=False)
+    ]
+    return [word for group in added for word in group]
+
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print a line of `printable` text."""
@@ -34,6 +46,18 @@ def log_printable() -> None:
 class _Echo(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         echo(self.format(record), err=True)
+
+
+class Status(ProgressColumn):
+    """What a function says each time that it is shown."""
+
+    def __init__(self, status: Callable[[], str]) -> None:
+        self._status = status
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """What it says now."""
+        return Text(self._status())
 
 
 class ImageRate(ProgressColumn):
@@ -67,8 +91,8 @@ def listed(text: str) -> list[str]:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left, on stderr."""
+def progress(label: str, total: int, status: Callable[[], str] = lambda: "") -> Iterator[Callable[[int], None]]:
+    """A bar with rate, time left and what ``status`` says, on stderr."""
     columns = (
         TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
@@ -76,6 +100,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         ImageRate(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        Status(status),
     )
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task(printable(label), total=total)

@@ -8,6 +8,7 @@ import typer
 from deradiff.errors import ConfigError, abbreviate
 
 WHAT, MODELS, SAMPLING, MACHINE = "What to sample", "Models", "Sampling", "Machine"  # panels of the help
+CLUSTER = "A cluster"
 HUB = "The hub"
 
 
@@ -169,3 +170,38 @@ def prepare_push(push_to_hub: str | None, *, private: bool) -> None:
     from deradiff.hub import create_repository
 
     create_repository(push_to_hub, private=private)
+
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        help="Sample on the Ray cluster at this address; alone, or 'local': the one that RAY_ADDRESS names or that "
+        "runs on this machine, else a new one.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        help="Workers of --ray; default: as many as its GPUs, else CPUs, hold.", min=1, rich_help_panel=CLUSTER
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --ray; a fraction shares a GPU; default: 1 where there are any.", min=0, rich_help_panel=CLUSTER
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --ray: URL where workers that don't see --out put images, such as s3://bucket/folder; default: they "
+        "come back through Ray.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+RetryQuarantined = Annotated[
+    bool,
+    typer.Option("--retry-quarantined", help="Of --ray: try again what failed too often.", rich_help_panel=CLUSTER),
+]

@@ -1,6 +1,6 @@
 """From the options of ``deradiff sweep`` and ``search`` to a run and what is asked of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import typer
 
 from deradiff.anchor.location import Location
 from deradiff.anchor.source import card_of
-from deradiff.cli.common import hush, own_guidance
+from deradiff.cli.common import ON_THIS_MACHINE, hush, own_guidance
 from deradiff.cli.parsing import lams_for_betas, parse_delimiter, parse_numbers, parse_seeds, parse_share
+from deradiff.cluster import Cluster
 from deradiff.errors import ConfigError
 from deradiff.runs.legacy import is_legacy, open_run_folder
 from deradiff.runs.prompts import read_prompts
@@ -43,7 +44,30 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
     check_anchor_given(recipe.model, recipe.anchor)
     if recipe.dtype == "auto":  # looked up in the model's files, which may have to be fetched
         hush()
-    return Run(out, recipe, device=ctx.params["device"], offload=ctx.params["offload"])
+    return Run(
+        out, recipe, device=ctx.params["device"], offload=ctx.params["offload"], cluster=cluster_given(ctx.params)
+    )
+
+
+def cluster_given(params: Mapping[str, Any]) -> Cluster | None:
+    """The cluster that the options name; None where there is none.
+
+    Raises:
+        ConfigError: a setting of a cluster without ``--ray``, or one that can't be used.
+    """
+    settings = {
+        "workers": params["ray_workers"],
+        "gpus_per_worker": params["gpus_per_worker"],
+        "storage": params["storage"],
+        "retry_quarantined": params["retry_quarantined"],
+    }
+    address = params["ray"]
+    if address is not None:
+        return Cluster(address=None if address == ON_THIS_MACHINE else address, **settings)
+    if given := [name for name, value in settings.items() if value not in (None, False)]:
+        options = ", ".join(f"--{'ray-' * (name == 'workers')}{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{options} needs a cluster: add --ray, or leave it out")
+    return None
 
 
 def recipe_options(ctx: typer.Context) -> dict[str, Any]:

@@ -88,11 +88,11 @@ def _sample(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") ->
         echo(f"complete: all {cost.cells:,} images asked for are in {run.folder}")
         return
     hush()
-    with run.sampler() as sampler:
+    with run.block_sampler() as sampler:
         if cost.seconds is None:
             cost = run.cost(requests, whole, sampler=sampler)
         echo(cost_line(cost))
-        with progress("sampling", cost.missing) as advance:
+        with progress("sampling", cost.missing, lambda: sampler.status) as advance:
             run.sample_requests(requests, shard=whole, progress=advance, sampler=sampler)
     echo(what_it_took(run))
 

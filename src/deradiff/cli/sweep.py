@@ -72,6 +72,11 @@ def sweep(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
+    ray: options.Ray = None,
+    ray_workers: options.RayWorkers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
+    storage: options.Storage = None,
+    retry_quarantined: options.RetryQuarantined = False,
     ensemble: Annotated[
         Literal["auto", "toggle", "separate", "batched"],
         typer.Option(

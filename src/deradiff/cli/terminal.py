@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from deradiff.errors import DeradiffError, printable
+from deradiff.errors import DeradiffError, QuarantineError, printable
 
-_MISTAKE, _BUG, _OUTPUT = 2, 70, 74  # a bug and failing output as in sysexits.h
+_MISTAKE, _QUARANTINE, _BUG, _OUTPUT = 2, 3, 70, 74  # a bug and failing output as in sysexits.h
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _BROKEN_PIPE = 141
 
@@ -19,8 +19,9 @@ _BROKEN_PIPE = 141
 def run_in_terminal(command: Callable[[], None]) -> int:
     """Run a command; returns its exit code.
 
-    0, or what the command exits with; 2 an error of ours; 70 one that nobody foresaw; 74 output that can't be written;
-    130 Ctrl-C and 143 SIGTERM; 141 a reader that has gone, silently. Everything else is one line on stderr.
+    0, or what the command exits with; 2 an error of ours; 3 some images are quarantined; 70 an error that nobody
+    foresaw; 74 output that can't be written; 130 Ctrl-C and 143 SIGTERM; 141 a reader that has gone, silently.
+    Everything else is one line on stderr.
     """
     with _standard_streams() as output, _stopping() as signals:
         try:
@@ -29,7 +30,7 @@ def run_in_terminal(command: Callable[[], None]) -> int:
         except BaseException as error:  # noqa: BLE001  (the last net)
             code = _report(error, signals, output)
         if isinstance(output.error, BrokenPipeError):
-            return code if code in (_MISTAKE, _BUG) or signals else _BROKEN_PIPE
+            return code if code in (_MISTAKE, _QUARANTINE, _BUG) or signals else _BROKEN_PIPE
     return code
 
 
@@ -51,7 +52,7 @@ def _report(error: BaseException, signals: list[int], output: "_Stream") -> int:
         return STOPPED[signal.Signals(signals[0])] if signals else STOPPED[signal.SIGINT]
     if isinstance(error, DeradiffError):
         _say(f"Error: {error}")
-        return _MISTAKE
+        return _QUARANTINE if isinstance(error, QuarantineError) else _MISTAKE
     if output.error is not None:
         if not isinstance(output.error, BrokenPipeError):
             _say(f"Error: the output can't be written ({output.error.strerror}); send it elsewhere")

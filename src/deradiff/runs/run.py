@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deradiff.anchor.location import Location
 from deradiff.errors import ConfigError, PartialScoresError
@@ -25,7 +25,17 @@ from deradiff.votes import Vote
 Progress = Callable[[int], None]  # called with how many more images are done
 
 if TYPE_CHECKING:
+    from deradiff.runs.runner import BlockSampler
     from deradiff.runs.sampler import Sampler
+
+
+class SamplerSource(Protocol):
+    """What can sample a run elsewhere than in this process, such as a `deradiff.cluster.Cluster`."""
+
+    def sampler(self, store: Store, *, device: str, offload: bool) -> "AbstractContextManager[BlockSampler]":
+        """What samples blocks of a run, while the context lasts."""
+        ...
+
 
 LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 SEEDS = 4
@@ -42,9 +52,11 @@ class Run:
         call_kwargs: more of the pipeline's arguments, the same for all images: ``negative_prompt``, ``image``, ...
         device: where a pipeline that is loaded runs; ``auto`` is CUDA where there is one, else MPS, else the CPU.
         offload: keep each of its networks on the CPU while it isn't called.
+        cluster: samples on the workers of a cluster (`deradiff.cluster.Cluster`), which load the models by the
+            recipe's names; None samples in this process.
 
     Raises:
-        ConfigError: nothing says what to sample with.
+        ConfigError: nothing says what to sample with, or a pipeline in hand with a cluster.
         RunFolderError: the folder holds a run of another recipe, a damaged one, or can't be a folder.
     """
 
@@ -58,12 +70,15 @@ class Run:
         call_kwargs: Mapping[str, Any] | None = None,
         device: str = "auto",
         offload: bool = False,
+        cluster: "SamplerSource | None" = None,
     ) -> None:
         self.folder = Path(folder)
+        if cluster is not None and pipe is not None:
+            raise ConfigError("a cluster can't take a pipeline in hand; give a recipe that names model and anchor")
         if (pipe is None) != (aligned is None):
             raise ConfigError("pipe and aligned go together: give both, or a recipe that names model and anchor")
         self._pipe, self._aligned, self._call_kwargs = pipe, aligned, dict(call_kwargs or {})
-        self._device, self._offload = device, offload
+        self._device, self._offload, self._cluster = device, offload, cluster
         known = Store.exists(self.folder) or is_legacy(self.folder)
         written = open_run_folder(self.folder) if known or (recipe is None and pipe is None) else None
         written = written if recipe is None else None
@@ -101,6 +116,8 @@ class Run:
         Raises:
             ConfigError: images that can't be asked for, a model that can't be loaded, a setting it doesn't take.
             RunFolderError: the folder can't be written, or another process samples the same images.
+            ClusterError: with a cluster: it can't be reached, or no worker can begin.
+            QuarantineError: with a cluster, at the end: some images failed at every try; all others are there.
         """
         self.sample_requests(self.requests(prompts, seeds, lams, guidances), shard=shard, progress=progress)
 
@@ -143,7 +160,7 @@ class Run:
         *,
         shard: Shard = WHOLE,
         progress: Progress | None = None,
-        sampler: "Sampler | None" = None,
+        sampler: "BlockSampler | None" = None,
     ) -> None:
         """Sample what is missing of some requests, by a sampler at hand or one that is made; see :meth:`sample`."""
         if sampler is None and self.is_complete(requests, shard):  # else a pipeline is loaded for nothing
@@ -156,10 +173,16 @@ class Run:
         from deradiff.runs.runner import sample_missing
 
         with (
-            self.sampler() if sampler is None else nullcontext(sampler) as active_sampler,
+            self.block_sampler() if sampler is None else nullcontext(sampler) as active_sampler,
             _shown(progress, "sampling", lambda: self._missing(requests, shard)) as advance,
         ):
             sample_missing(self.store, requests, active_sampler, advance, shard)
+
+    def block_sampler(self) -> "AbstractContextManager[BlockSampler]":
+        """What samples this run's blocks while the context lasts: the cluster's workers, or :meth:`sampler`."""
+        if self._cluster is None:
+            return self.sampler()
+        return self._cluster.sampler(self.store, device=self._device, offload=self._offload)
 
     @contextmanager
     def sampler(self) -> "Iterator[Sampler]":
@@ -192,15 +215,15 @@ class Run:
         shard: Shard = WHOLE,
         *,
         timed: bool = False,
-        sampler: "Sampler | None" = None,
+        sampler: "BlockSampler | None" = None,
     ) -> Cost:
         """What is missing of some requests, by default all, and what it costs.
 
         Args:
             requests: of :meth:`requests`.
             shard: as :meth:`sample` takes it.
-            timed: load the pipeline and time two short calls, where the run has recorded nothing yet.
-            sampler: one at hand, to time.
+            timed: load the pipeline and time two short calls, where the run has recorded nothing yet; not on a cluster.
+            sampler: one at hand, to time; not that of a cluster.
 
         Raises:
             ConfigError: a model that can't be loaded.
@@ -209,7 +232,13 @@ class Run:
         cost = estimate_cost(self.store, requests, shard)
         if cost.seconds is not None or not cost.missing or not (timed or sampler):
             return cost
+        from deradiff.runs.sampler import Sampler
+
+        if self._cluster is not None:
+            return cost
         with self.sampler() if sampler is None else nullcontext(sampler) as active_sampler:
+            if not isinstance(active_sampler, Sampler):
+                return cost
             rates = timed_rates(active_sampler, missing_of(self.store)(cells_of_shard(self.recipe, requests, shard)))
         return cost if rates is None else estimate_cost(self.store, requests, shard, rates)
 

@@ -1,13 +1,9 @@
 """Sampling what is missing of a run: every block is sampled, saved and journalled."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import Any, Protocol
 
 from deradiff.acceleration import Weights
 from deradiff.realignment import realign
@@ -16,19 +12,32 @@ from deradiff.runs.cells import WHOLE, Cell, Request, Shard
 from deradiff.runs.encoders import cached_text_encoders
 from deradiff.runs.missing import missing_of
 from deradiff.runs.models import decoding_one_by_one, set_scheduler
-from deradiff.runs.provenance import note_provenance, provenance
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord
 from deradiff.runs.sampler import Sampler, sampling_blocks
 from deradiff.runs.store import Store
 from deradiff.runs.writer import Writer
-from deradiff.writing import encode_png
 
 logger = logging.getLogger("deradiff")
 
 Progress = Callable[[int], None]  # called with how many more images are done
 
-_THREADS = 4  # compressing and hashing release the GIL; more would take cores from the networks
+
+class BlockSampler(Protocol):
+    """What samples a run's blocks: a `Sampler` in this process, or the workers of a cluster."""
+
+    @property
+    def status(self) -> str:
+        """What to show beside the progress; empty where there is nothing to say."""
+        ...
+
+    def update(self, records: Iterable[CellsRecord]) -> None:
+        """Let the spot checks of records, in their order, set the tolerance of an adaptive policy."""
+        ...
+
+    def sample_into(self, store: Store, writer: Writer, blocks: Iterator[list[Cell]]) -> Iterator[CellsRecord]:
+        """Sample blocks; their images are in the run folder when their record is yielded."""
+        ...
 
 
 @contextmanager
@@ -57,7 +66,7 @@ def sampling(
 def sample_missing(
     store: Store,
     requests: Sequence[Request],
-    sampler: Sampler,
+    sampler: BlockSampler,
     progress: Progress = lambda count: None,
     shard: Shard = WHOLE,
 ) -> None:
@@ -66,7 +75,7 @@ def sample_missing(
     Args:
         store: of the run.
         requests: images to sample; noted in the run.
-        sampler: of `sampling`, of the store's recipe.
+        sampler: of the store's recipe.
         progress: called with how many more images are sampled.
         shard: k of n, from 0: this process samples every n-th block, others may sample the rest into the same folder.
 
@@ -75,41 +84,20 @@ def sample_missing(
         RunFolderError: a folder of another recipe, one that can't be written, or in which another process samples the
             same cells.
     """
-    with store.writing(shard) as writer, ThreadPoolExecutor(_THREADS) as pool:
-        note_provenance(writer, provenance(sampler.pipe))
+    with store.writing(shard) as writer:
         for request in requests:
             store.add_request(request)
         missing = missing_of(store)
         if store.recipe.policy == "adaptive":
             sampler.update(store.records())
         blackened = 0
-        for block in sampling_blocks(store.recipe, list(requests), missing, shard):
-            record = _sampled(store, writer, pool, sampler, block)
+        for record in sampler.sample_into(store, writer, sampling_blocks(store.recipe, list(requests), missing, shard)):
+            writer.append(record)
             sampler.update([record])
             blackened += len(record.blackened)
             progress(len(record.keys))
     if blackened:
         logger.warning("the pipeline's safety checker made %d images black: they are kept, and never scored", blackened)
-
-
-def _sampled(store: Store, writer: Writer, pool: Executor, sampler: Sampler, block: list[Cell]) -> CellsRecord:
-    """Sample a block, save it, and note it."""
-    sampled = sampler.sample(block)
-    files = [store.image(cell) for cell in block]
-    record = CellsRecord.of(
-        block,
-        [store.keys(cell) for cell in block],
-        _save(writer, pool, files, sampled.images),
-        sampled.statistics,
-        sampled.info,
-        sampled.blackened,
-    )
-    writer.append(record)
-    return record
-
-
-def _save(writer: Writer, pool: Executor, files: list[Path], images: list[Image.Image]) -> list[str]:
-    return list(pool.map(lambda file, image: writer.save(file, encode_png(image)), files, images))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ network always sees ``batch_size`` rows: a block that is smaller is filled up wi
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,11 +23,17 @@ from deradiff.realignment import Handle, sweeping
 from deradiff.runs.cells import Cell, Request, Shard, blocks
 from deradiff.runs.missing import cells_of_shard, shard_blocks
 from deradiff.runs.models import call_flagged
+from deradiff.runs.provenance import note_provenance, provenance
 from deradiff.runs.recipe import REFRESH, Recipe
 from deradiff.runs.records import STATISTICS, CellsRecord, SamplingInfo, SpotCheck
 from deradiff.runs.spot_checks import SpotChecks
+from deradiff.runs.store import Store
+from deradiff.runs.writer import Writer
 from deradiff.sampling import final_latents, noise_seed
 from deradiff.trajectory.statistics import columns
+from deradiff.writing import encode_png
+
+_THREADS = 4  # compressing and hashing release the GIL; more would take cores from the networks
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,11 @@ class Sampler:
         self.checks = SpotChecks(recipe)
         self.largest: int | None = None  # cells of a block, once memory ran out
 
+    @property
+    def status(self) -> str:
+        """Nothing: there is one pipeline."""
+        return ""
+
     def with_steps(self, steps: int) -> "Sampler":
         """The same with another number of steps, and nothing learned."""
         return Sampler(self.pipe, self.handle, self.recipe.model_copy(update={"steps": steps}), self.call_kwargs)
@@ -85,6 +97,23 @@ class Sampler:
                 raise
             parts = self._halves(cells, error)
         return _joined([self.sample(part) for part in parts])
+
+    def sample_into(self, store: Store, writer: Writer, blocks: Iterator[list[Cell]]) -> Iterator[CellsRecord]:
+        """Sample blocks of a run one after another; their images are saved when their record is yielded.
+
+        Raises:
+            ConfigError: as :meth:`sample`.
+            RealignError: as :meth:`sample`.
+            RunFolderError: the run folder can't be written.
+        """
+        note_provenance(writer, provenance(self.pipe))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for block in blocks:
+                sampled = self.sample(block)
+                files = [store.image(cell) for cell in block]
+                hashes = pool.map(lambda file, image: writer.save(file, encode_png(image)), files, sampled.images)
+                keys = [store.keys(cell) for cell in block]
+                yield CellsRecord.of(block, keys, list(hashes), sampled.statistics, sampled.info, sampled.blackened)
 
     def latents(self, cells: list[Cell]) -> tuple[Tensor, SamplingInfo]:
         """A block's final latents (cells, ...), in the order of its cells; nothing is decoded.

@@ -43,6 +43,18 @@ class Writer:
             part.replace(path)
         return sha256(content).hexdigest()
 
+    def adopt(self, part: Path, path: Path) -> None:
+        """Let a file that another process wrote whole among the parts become a file of the folder.
+
+        Raises:
+            RunFolderError: it isn't there, can't be moved, or would lie outside the folder.
+        """
+        with write_errors(self.folder):
+            check_inside(self.folder, path.parent)
+            check_replaceable(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(path)
+
     def append(self, record: CellsRecord | ScoreRecord) -> None:
         """Add a line, on disk before this returns.
 

@@ -55,7 +55,7 @@ def search_run(
     axes = _resume(run, settings, names, prompts, seeds, guidance, report)
     check_start(settings, len(axes[0]), axes[2])
     state = SearchState(max_lam=settings.max_lam, prompts=tuple(axes[0]), seeds=tuple(axes[1]))
-    with run.sampler() as sampler:
+    with run.block_sampler() as sampler:
 
         def sample(block: SampleBlock) -> Results:
             (request,) = run.requests(
