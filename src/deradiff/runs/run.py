@@ -77,7 +77,8 @@ class Run:
             raise ConfigError("a cluster can't take a pipeline in hand; give a recipe that names model and anchor")
         if (pipe is None) != (aligned is None):
             raise ConfigError("pipe and aligned go together: give both, or a recipe that names model and anchor")
-        self._pipe, self._aligned, self._call_kwargs = pipe, aligned, dict(call_kwargs or {})
+        self._pipe: Any = pipe
+        self._aligned, self._call_kwargs = aligned, dict(call_kwargs or {})
         self._device, self._offload, self._cluster = device, offload, cluster
         known = Store.exists(self.folder) or is_legacy(self.folder)
         written = open_run_folder(self.folder) if known or (recipe is None and pipe is None) else None
