@@ -27,7 +27,9 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Page:
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on("request", lambda request: told.append(request.url))
     page.goto(path.as_uri(), timeout=300_000)
-    page.locator(".figure .main-svg").last.wait_for(timeout=300_000)
+    for figure in page.locator(".figure:visible").all():  # each is drawn when it comes near the window
+        figure.scroll_into_view_if_needed(timeout=60_000)
+        figure.locator(".main-svg").first.wait_for(timeout=60_000)
     assert told == [path.as_uri()]
     return page
 

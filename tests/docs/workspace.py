@@ -1,5 +1,6 @@
 """What a reader of the documentation has: models, prompts, a run, and rewards in place of the published ones."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import deradiff
 from deradiff import rewards
+from deradiff.votes import Vote
 
 PROMPTS = ["a red circle", "a large blue square"]
 PUBLISHED = ("pickscore", "hps", "clip")  # their weights are not at hand
@@ -41,6 +43,9 @@ def furnish(folder: Path) -> None:
     run = deradiff.Run(folder / RUN, recipe)
     run.sample(PROMPTS, seeds=2, lams=[0, 0.5, 1])
     run.score([*PUBLISHED, "edges"])
+    for seed, (prompt, left, right) in itertools.product((0, 1), itertools.product(PROMPTS, (0, 0.5), (0.5, 1))):
+        if left < right:
+            run.add_vote(Vote(prompt=prompt, seed=seed, left=left, right=right, outcome="right", rater="Ada"))
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def test_the_mouse_drags_lam_and_the_wipe(report: Path, open_page: Callable[...,
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2, steps=10)
     page.mouse.up()
-    page.wait_for_function("document.getElementById('reading').textContent === 'lam 4'")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 4'")
     page.locator("#wall button").first.click()
     stage = page.locator("#stage").bounding_box()
     page.mouse.click(stage["x"] + 0.8 * stage["width"], stage["y"] + 0.5 * stage["height"])
@@ -87,7 +87,7 @@ def test_of_a_long_run_only_rows_in_sight_are_in_the_document(
     assert page.locator("#wall li").first.get_attribute("aria-setsize") == str(many)
     page.evaluate("document.getElementById('wall').scrollIntoView({block: 'end'})")
     page.wait_for_function(
-        f"[...document.querySelectorAll('#wall .text')].some(e => e.textContent === 'prompt number {many - 1}')"
+        f"() => [...document.querySelectorAll('#wall .text')].some(e => e.textContent === 'prompt number {many - 1}')"
     )
     assert page.locator("#wall li").count() < many / 2
 
@@ -104,7 +104,7 @@ def test_the_full_picture_is_found_beside_the_page(tmp_path: Path, open_page: Ca
     elsewhere.write_bytes((tmp_path / "report.html").read_bytes())
     page = open_page(elsewhere).page
     page.locator("#wall button").first.click()
-    page.wait_for_function("document.getElementById('resolution').textContent !== ''")
+    page.wait_for_function("() => document.getElementById('resolution').textContent !== ''")
     assert page.locator("#right .picture").count() == 1
 
 

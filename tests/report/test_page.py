@@ -97,12 +97,12 @@ def test_one_control_moves_every_picture_and_the_cursors(page: Page) -> None:
     cursor = page.locator(".figure > .cursor").first
     before = cursor.evaluate("cursor => cursor.style.transform")
     page.keyboard.press("End")
-    page.wait_for_function("document.getElementById('reading').textContent === 'lam 4'")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 4'")
     assert set(tiles(page)) == {str(len(LAMS) - 1)}
     assert cursor.evaluate("cursor => cursor.style.transform") != before
     assert "fails" in page.locator("#verdict").inner_text()
     page.locator("#chosen").click()
-    page.wait_for_function("document.getElementById('reading').textContent === 'lam 1'")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 1'")
 
 
 def test_a_picture_opens_with_its_scores_and_a_wipe(results: Results, page: Page) -> None:
@@ -205,7 +205,7 @@ def test_gaps_of_a_run_are_gaps(results: Results, tmp_path: Path, open_page: Cal
     page.locator("#lam").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('reading').textContent === 'lam 2'")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 2'")
     gaps = page.locator("#wall .picture").evaluate_all("all => all.map(each => each.classList.contains('gap'))")
     assert gaps == [prompt == 1 for prompt in range(len(PROMPTS))]
     assert "7 requested images are missing" in text_of(page, "header")

@@ -42,7 +42,7 @@ def test_what_both_have_is_drawn_offline(path: Path, browser: Browser) -> None:
     assert page.locator("#wall .text").all_inner_texts() == list(SHARED_PROMPTS)
     assert page.locator("#wall .picture").count() == 2 * len(SHARED_PROMPTS)
     page.locator("#lam").press("End")
-    page.wait_for_function("document.getElementById('reading').textContent === 'lam 1'")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 1'")
     assert page.evaluate("window.hacked") is None
     page.locator("#wall button").first.click()
     assert page.locator("#left-lam").input_value() == f"0 {len(SHARED_LAMS) - 1}"

@@ -34,12 +34,17 @@ def test_names_in_markdown_are_only_text(results: Results, tmp_path: Path) -> No
     assert r"a\|b &lt;img src=x> \[link\]" in text
 
 
+def blank_files(figures: list[Any], files: list[Path], scale: list[int], **size: int) -> None:
+    for _, file, _ in zip(figures, files, scale, strict=True):
+        file.write_bytes(b"drawn")
+
+
 def test_figures_are_drawn_as_files_and_named_in_markdown(
     results: Results, answer: Recommendation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the drawing itself left to kaleido."""
     monkeypatch.setattr(static_figures, "find_spec", lambda name: object())
-    monkeypatch.setattr(static_figures.plotly.io, "to_image", lambda figure, format, **size: format.encode())
+    monkeypatch.setattr(static_figures.plotly.io, "write_images", blank_files)
     write_report(results, answer, tmp_path / "report.html", figures=True, markdown=True)
     files = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert "01-mean-warmth-against-lam.png" in files
@@ -60,7 +65,7 @@ def test_without_what_draws_figures_the_error_says_what_to_install(
     with pytest.raises(ResultsError, match=r"pip install 'deradiff\[figures\]'"):
         write_report(results, answer, tmp_path / "report.html", figures=True)
     monkeypatch.setattr(static_figures, "find_spec", lambda name: object())
-    monkeypatch.setattr(static_figures.plotly.io, "to_image", no_browser)
+    monkeypatch.setattr(static_figures.plotly.io, "write_images", no_browser)
     with pytest.raises(ResultsError, match=r"no Chrome\); install Chromium"):
         write_report(results, answer, tmp_path / "report.html", figures=True)
 

@@ -55,6 +55,8 @@ def cluster_given(params: Mapping[str, Any]) -> Cluster | None:
     Raises:
         ConfigError: a setting of a cluster without ``--ray``, or one that can't be used.
     """
+    if "ray" not in params:  # a command that samples in this process alone
+        return None
     settings = {
         "workers": params["ray_workers"],
         "gpus_per_worker": params["gpus_per_worker"],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import plotly.graph_objects as go
 import plotly.io
@@ -13,10 +14,10 @@ from deradiff.errors import ResultsError, printable
 from deradiff.reading import decode_image, read_whole
 from deradiff.report.plots import Plot, Plots
 from deradiff.results import Results
-from deradiff.writing import replacing
+from deradiff.writing import encode_png, write_whole
 
 _WIDTH, _HEIGHT = 640, 420  # px of an SVG
-_SCALE = 2  # px of a PNG for each of an SVG's
+_SCALES = {"svg": 1, "png": 2}  # px for each of an SVG's
 _TILE, _LABEL, _PROMPTS = 160, 24, 8  # px, px, and how many prompts a grid shows
 
 
@@ -50,22 +51,26 @@ def write_figures(
 
 
 def _write_plots(plots: list[Plot], folder: Path) -> list[tuple[str, Path]]:
-    written = list[tuple[str, Path]]()
-    for number, plot in enumerate(plots):
-        name = f"{number + 1:02}-{plot.slug}"
-        for kind in ("svg", "png"):
-            with replacing(folder / f"{name}.{kind}", ResultsError) as part:
-                part.write_bytes(_image(plot.figure, kind))
-        written.append((plot.title, folder / f"{name}.png"))
-    return written
+    names = [f"{number + 1:02}-{plot.slug}" for number, plot in enumerate(plots)]
+    with TemporaryDirectory() as drawn:
+        files = [Path(drawn) / f"{name}.{kind}" for name in names for kind in _SCALES]
+        _draw([plot.figure for plot in plots for _ in _SCALES], files)
+        for file in files:
+            write_whole(folder / file.name, file.read_bytes(), ResultsError)
+    return [(plot.title, folder / f"{name}.png") for plot, name in zip(plots, names, strict=True)]
 
 
-def _image(figure: go.Figure, kind: str) -> bytes:
-    """A plot on white, as the bytes of a file."""
-    drawn = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color="#222")
+def _draw(figures: list[go.Figure], files: list[Path]) -> None:
+    """Draw plots on white, by one browser for all."""
+    white = {"paper_bgcolor": "white", "plot_bgcolor": "white", "font_color": "#222"}
     try:
-        scale = _SCALE if kind == "png" else 1
-        return plotly.io.to_image(drawn, format=kind, scale=scale, width=_WIDTH, height=_HEIGHT)
+        plotly.io.write_images(
+            [go.Figure(figure).update_layout(white) for figure in figures],
+            files,
+            scale=[_SCALES[file.suffix[1:]] for file in files],
+            width=_WIDTH,
+            height=_HEIGHT,
+        )
     except (RuntimeError, ValueError, OSError) as error:  # of kaleido: no browser, or one that doesn't start
         raise ResultsError(
             f"figures can't be drawn ({type(error).__name__}: {error}); install Chromium or Chrome, or name it in the "
@@ -94,6 +99,5 @@ def _write_grid(results: Results, answer: Recommendation, path: Path) -> Path:
                 image = decode_image(content, f"the image {file}", ResultsError).convert("RGB")
                 image.thumbnail((_TILE, _TILE))
                 sheet.paste(image, (column * (_TILE + 4), top + _LABEL))
-    with replacing(path, ResultsError) as part:
-        sheet.save(part, "PNG")
+    write_whole(path, encode_png(sheet), ResultsError)
     return path
