@@ -66,7 +66,7 @@ def _draw(figures: list[go.Figure], files: list[Path]) -> None:
     try:
         plotly.io.write_images(
             [go.Figure(figure).update_layout(white) for figure in figures],
-            files,
+            list[str | Path](files),
             scale=[_SCALES[file.suffix[1:]] for file in files],
             width=_WIDTH,
             height=_HEIGHT,
