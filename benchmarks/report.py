@@ -1,8 +1,9 @@
-"""How large a long report is, how soon it opens, and how smoothly lam moves.
+"""How large a long report is, how soon it opens, how smoothly lam moves, and what votes by eye can decide.
 
     python benchmarks/report.py --json benchmarks/results/report.json
 
-Draws 500 prompts x 9 lams of 512 px from photographs, writes the page, and drags lam in headless Chromium.
+Draws 500 prompts x 9 lams of 512 px from photographs, writes the page, and drags lam in headless Chromium; then lets
+simulated raters vote (`votes.py`).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
+from votes import measured
 
 from deradiff import Guard, Results, recommend, write_report
 
@@ -112,7 +114,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the prompts")
     options = parser.parse_args()
     found = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
-    found |= report(options.quick)
+    found |= report(options.quick) | measured(options.quick)
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table = Table("figure", "measured")
     for key, value in found.items():
