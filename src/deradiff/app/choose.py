@@ -7,8 +7,8 @@ import gradio as gr
 
 from deradiff.app import markup
 from deradiff.app.ballots import Ballot, Ballots
+from deradiff.app.error_messages import shows_errors
 from deradiff.app.sweeps import Sweeps, tables_of
-from deradiff.app.told import told
 from deradiff.errors import ConfigError
 from deradiff.votes import Outcome
 
@@ -92,12 +92,12 @@ def build(booth: Booth) -> gr.Textbox:
     shown: dict[str, Any] = {"outputs": [pair, ticket, count], "show_progress": "hidden", "api_visibility": "private"}
 
     def voting(outcome: str) -> Callable[..., Any]:
-        return told(lambda rater, ticket: booth.vote(rater, ticket, outcome))
+        return shows_errors(lambda rater, ticket: booth.vote(rater, ticket, outcome))
 
-    gr.on([begin.click, rater.submit], told(booth.show), rater, **shown)
+    gr.on([begin.click, rater.submit], shows_errors(booth.show), rater, **shown)
     for name, button in buttons.items():
         button.click(voting(name), [rater, ticket], trigger_mode="once", **shown)
-    ask.click(told(booth.standing), guards, standing, api_visibility="private")
+    ask.click(shows_errors(booth.standing), guards, standing, api_visibility="private")
     guards.focus(lambda: gr.update(choices=booth.guard_names()), outputs=guards, show_progress="hidden",
                  api_visibility="private")  # fmt: skip
     return rater

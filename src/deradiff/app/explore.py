@@ -10,8 +10,8 @@ from PIL.Image import Image
 
 from deradiff.app import markup
 from deradiff.app.engine import Engine
+from deradiff.app.error_messages import shows_errors
 from deradiff.app.requests import MAX_LAM, MAX_STEPS, ImageRequest
-from deradiff.app.told import told
 from deradiff.app.turns import Job, Sessions, Stopped
 
 _POLL = 0.15  # seconds between looks at a job
@@ -158,7 +158,7 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
             for image, progress in explorer.draw(str(request.session_hash), asked):
                 yield gr.skip() if image is None else image, progress
 
-        return told(listener)
+        return shows_errors(listener)
 
     def side_by_side(request: gr.Request, lams: list[float], *values: Any) -> Any:
         others = values[5:]  # of several anchors the first varies
@@ -173,7 +173,7 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
         slider.release(exact, **common)
     gr.on([draw.click, prompt.submit], exact, **common)
     compare.click(
-        told(side_by_side), [chosen, *controls], [row, row_status], show_progress="hidden",
+        shows_errors(side_by_side), [chosen, *controls], [row, row_status], show_progress="hidden",
         concurrency_limit=AT_ONCE, api_visibility="private",
     )  # fmt: skip
     stop.click(stopper(sessions), queue=False, api_visibility="private")

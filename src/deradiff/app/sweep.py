@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from deradiff.app import markup
+from deradiff.app.error_messages import shows_errors
 from deradiff.app.explore import guidance_field
 from deradiff.app.requests import MAX_PROMPT
 from deradiff.app.sweeps import MAX_SEEDS, Sweeps, objectives_of, report_of, tables_of
-from deradiff.app.told import told
 from deradiff.errors import ConfigError
 from deradiff.rewards import reward_names
 from deradiff.runs.cells import Request
@@ -136,8 +136,8 @@ def build(sweeps: Sweeps, form: Form) -> None:
         return markup.paragraphs([words, f"Written to {path}."]), markup.report_frame(path.read_text("utf-8"))
 
     looked: dict[str, Any] = {"inputs": version, "outputs": [status, shown, objective, guards, version], **quiet}
-    start.click(told(begin), [prompts, seeds, lams, guidance], status, **quiet)
-    score.click(told(score_by), rewards, status, **quiet)
-    stop.click(told(sweeps.stop), queue=False, **quiet)
-    gr.Timer(PERIOD).tick(told(look), **looked)
-    report.click(told(write), [objective, guards], [answer, frame], api_visibility="private")
+    start.click(shows_errors(begin), [prompts, seeds, lams, guidance], status, **quiet)
+    score.click(shows_errors(score_by), rewards, status, **quiet)
+    stop.click(shows_errors(sweeps.stop), queue=False, **quiet)
+    gr.Timer(PERIOD).tick(shows_errors(look), **looked)
+    report.click(shows_errors(write), [objective, guards], [answer, frame], api_visibility="private")

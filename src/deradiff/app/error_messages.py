@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import wraps
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ logger = logging.getLogger("deradiff")
 UNFORESEEN = "This is a bug in deradiff; the terminal that serves this page shows it."
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
+def shows_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """A listener whose errors visitors read: ours as they are, others as a sentence while the log has the traceback."""
     if inspect.isgeneratorfunction(function):
 
@@ -40,8 +41,6 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_words(error: Exception) -> gr.Error:
-    from html import escape
-
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, Stopped):
