@@ -20,7 +20,6 @@ from deradiff.runs.quarantine import read_quarantine
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'deradiff[ray]'")
 pytestmark = pytest.mark.cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}

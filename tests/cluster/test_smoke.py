@@ -9,7 +9,7 @@ from deradiff.cluster import Cluster
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'deradiff[ray]'")
+pytestmark = pytest.mark.cluster
 
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 

@@ -171,17 +171,19 @@ class Ballots:
         return sum((vote.rater, vote.guidance) == (_named(rater), guidance) for vote in self._run.votes())
 
 
-def _agreement(found: RaterAgreement) -> list[str]:
+def _agreement(agreement: RaterAgreement) -> list[str]:
     """How far raters agree, where that is known."""
     sentences = []
-    if found.alpha is not None:
-        alpha = found.alpha
+    if agreement.alpha is not None:
+        alpha = agreement.alpha
         sentences.append(
             f"Raters agree with each other by a Krippendorff's alpha of {alpha.mean:.2f} ({alpha.low:.2f} to "
-            f"{alpha.high:.2f}) on {found.pairs:,} pairs: 1 is full agreement, 0 chance."
+            f"{alpha.high:.2f}) on {agreement.pairs:,} pairs: 1 is full agreement, 0 chance."
         )
-    if found.consistent is not None:
-        sentences.append(f"Of {found.repeats:,} pairs shown again, {found.consistent:.0%} were judged as before.")
+    if agreement.consistent is not None:
+        sentences.append(
+            f"Of {agreement.repeats:,} pairs shown again, {agreement.consistent:.0%} were judged as before."
+        )
     return sentences
 
 

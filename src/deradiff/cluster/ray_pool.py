@@ -60,7 +60,7 @@ class RayPool:
     def __init__(self, cluster: ClusterSettings, job: Job) -> None:
         self.ray, self._is_ours = _connected(cluster)
         self.cluster, self.job = cluster, job
-        self.told = list[Any]()  # by workers that began, since this was last looked at
+        self.introductions = list[Any]()  # by workers that began, since this was last looked at
         self._members = dict[int, _Member]()
         self._number, self._looked = 0, -_LOOK_FOR_NODES
         self._has_begun, self._since = False, time.monotonic()
@@ -154,7 +154,7 @@ class RayPool:
         if answer.kind == "done":
             member.is_up = self._has_begun = True
             self._unusable.pop(member.number, None)
-            self.told.append(answer.value)
+            self.introductions.append(answer.value)
             return []
         if member.number not in self._unusable:
             logger.warning("worker %d can't begin: %s", member.number, answer.text)

@@ -97,8 +97,8 @@ class ClusterSampler:
             try:
                 with closing(events):
                     for event in events:
-                        while pool.told:
-                            note_provenance(writer, pool.told.pop())
+                        while pool.introductions:
+                            note_provenance(writer, pool.introductions.pop())
                         if isinstance(event, Done):
                             assert event.value is not None
                             yield event.value

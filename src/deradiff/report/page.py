@@ -91,9 +91,9 @@ def _named(source: Any, answer: Any) -> tuple[dict[str, Results], dict[str, Reco
     answers = dict(answer) if isinstance(answer, Mapping) else {"": answer}
     if not tables or tables.keys() != answers.keys():
         raise ResultsError(f"expected one answer for each table ({', '.join(tables)}), got {', '.join(answers)}")
-    for given in answers.values():
-        if not isinstance(given, Recommendation):
-            raise ResultsError(f"answer: expected what deradiff.recommend returns, got {type(given).__name__}")
+    for each in answers.values():
+        if not isinstance(each, Recommendation):
+            raise ResultsError(f"answer: expected what deradiff.recommend returns, got {type(each).__name__}")
     return {name: as_results(table) for name, table in tables.items()}, answers
 
 
