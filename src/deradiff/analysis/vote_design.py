@@ -66,27 +66,27 @@ def next_pair(
     if not (there.sum(axis=2) >= 2).any():
         raise ResultsError("no two images of one prompt and seed at different lams: nothing to compare; sweep more")
     rng = np.random.default_rng(_digest(seed, rater, len(votes), len(pending)))
-    own = [vote for vote in votes if vote.rater == rater]
+    own_votes = [vote for vote in votes if vote.rater == rater]
     kind = rng.random()
-    if kind < REPEATED and (pair := _to_repeat(own, rng)):
+    if kind < REPEATED and (pair := _to_repeat(own_votes, rng)):
         return pair
-    if kind > 1 - SHARED and (pair := _to_share(votes, own, pending, rng)):
+    if kind > 1 - SHARED and (pair := _to_share(votes, own_votes, pending, rng)):
         return pair
     fit = fit_votes(votes, results.lams) if fit is None else fit
-    return _new_pair(results, there, votes, own, pending, fit, rng)
+    return _new_pair(results, there, votes, own_votes, pending, fit, rng)
 
 
 def _new_pair(
     results: Results,
     there: np.ndarray,
     votes: Sequence[Vote],
-    own: Sequence[Vote],
+    own_votes: Sequence[Vote],
     pending: Sequence[Pair],
     fit: VoteFit,
     rng: np.random.Generator,
 ) -> Pair | None:
     """The two lams by top-two Thompson sampling, at the prompt and seed that were judged least."""
-    judged = {as_pair(vote).images for vote in own}
+    judged = {as_pair(vote).images for vote in own_votes}
     shown = Counter(pair.images for pair in [*map(as_pair, votes), *pending])
     prompts, cells = Counter(), Counter()
     for images, count in shown.items():
@@ -128,10 +128,10 @@ def _by_preference(fit: VoteFit, rng: np.random.Generator) -> list[tuple[int, in
 
 
 def _to_share(
-    votes: Sequence[Vote], own: Sequence[Vote], pending: Sequence[Pair], rng: np.random.Generator
+    votes: Sequence[Vote], own_votes: Sequence[Vote], pending: Sequence[Pair], rng: np.random.Generator
 ) -> Pair | None:
     """A pair that others judged and this rater didn't; those of the fewest raters first."""
-    judged = {as_pair(vote).images for vote in own} | {pair.images for pair in pending}
+    judged = {as_pair(vote).images for vote in own_votes} | {pair.images for pair in pending}
     raters: dict[tuple[str, int, float, float], set[str]] = {}
     for vote in votes:
         raters.setdefault(as_pair(vote).images, set()).add(vote.rater)
@@ -143,10 +143,10 @@ def _to_share(
     return _on_random_sides(Pair(*candidates[int(rng.integers(len(candidates)))]), rng)
 
 
-def _to_repeat(own: Sequence[Vote], rng: np.random.Generator) -> Pair | None:
+def _to_repeat(own_votes: Sequence[Vote], rng: np.random.Generator) -> Pair | None:
     """One of the earlier half of a rater's pairs, which was judged once, with its sides swapped."""
-    counts = Counter(as_pair(vote).images for vote in own)
-    once = [vote for vote in own[: len(own) // 2] if counts[as_pair(vote).images] == 1]
+    counts = Counter(as_pair(vote).images for vote in own_votes)
+    once = [vote for vote in own_votes[: len(own_votes) // 2] if counts[as_pair(vote).images] == 1]
     return as_pair(once[int(rng.integers(len(once)))]).swapped if once else None
 
 

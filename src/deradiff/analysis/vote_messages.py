@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from deradiff.analysis.agreement import RaterAgreement
 from deradiff.analysis.statistics import Interval
 from deradiff.analysis.votes import PRACTICAL, VoteFit
 
@@ -40,6 +41,19 @@ def votes_to_settle(fit: VoteFit) -> str | None:
         f"{text} would decide which lam people prefer: that no other lam wins more than {PRACTICAL:.0%} of pairs "
         f"against lam = {fit.best:g}."
     )
+
+
+def agreement_sentences(agreement: RaterAgreement) -> Iterator[str]:
+    """How far raters agree with each other and with themselves, where that is known."""
+    if agreement.alpha is not None:
+        alpha = agreement.alpha
+        yield (
+            f"Raters agree with a Krippendorff's alpha of {alpha.mean:.2f} (95 % interval {alpha.low:.2f} to "
+            f"{alpha.high:.2f}) on {agreement.pairs:,} shared pairs: 1 is full agreement, 0 is chance."
+        )
+    if agreement.consistent is not None:
+        share = f"{agreement.consistent:.0%} of {agreement.repeats:,} pairs"
+        yield f"Shown again to the same rater with swapped sides, {share} got the same vote."
 
 
 def vote_warnings(fit: VoteFit) -> Iterator[str]:

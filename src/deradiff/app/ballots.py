@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from deradiff.analysis import vote_messages
-from deradiff.analysis.agreement import RaterAgreement, rater_agreement
+from deradiff.analysis.agreement import rater_agreement
 from deradiff.analysis.messages import headline
 from deradiff.analysis.vote_design import Pair, next_pair
 from deradiff.analysis.votes import VoteFit, fit_votes
@@ -164,27 +164,11 @@ class Ballots:
             *filter(None, [vote_messages.votes_to_settle(fit)]),
             *vote_messages.vote_warnings(fit),
         ]
-        return [*sentences, *_agreement(rater_agreement(results.votes))]
+        return [*sentences, *vote_messages.agreement_sentences(rater_agreement(results.votes))]
 
     def count(self, rater: str, guidance: float | None) -> int:
         """How many votes a rater has given."""
         return sum((vote.rater, vote.guidance) == (_named(rater), guidance) for vote in self._run.votes())
-
-
-def _agreement(agreement: RaterAgreement) -> list[str]:
-    """How far raters agree, where that is known."""
-    sentences = []
-    if agreement.alpha is not None:
-        alpha = agreement.alpha
-        sentences.append(
-            f"Raters agree with each other by a Krippendorff's alpha of {alpha.mean:.2f} ({alpha.low:.2f} to "
-            f"{alpha.high:.2f}) on {agreement.pairs:,} pairs: 1 is full agreement, 0 chance."
-        )
-    if agreement.consistent is not None:
-        sentences.append(
-            f"Of {agreement.repeats:,} pairs shown again, {agreement.consistent:.0%} were judged as before."
-        )
-    return sentences
 
 
 def _named(rater: str) -> str:

@@ -46,8 +46,8 @@ class Booth:
         """The pair, its ticket, and how many votes this rater gave."""
         guidance = self.guidance()
         ballot = self._ballots.next(rater, guidance)
-        given = self._ballots.count(rater, guidance)
-        count = markup.status(f"{given:,} vote{'s' * (given != 1)} by you")
+        n_votes = self._ballots.count(rater, guidance)
+        count = markup.status(f"{n_votes:,} vote{'s' * (n_votes != 1)} by you")
         if ballot is None:
             return markup.empty(END), "", count
         return pair_html(ballot), ballot.ticket, count

@@ -102,8 +102,8 @@ def web_app(page: Any, host: str, password: str | None) -> Any:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
     app.add_middleware(_Headers)
 
-    def is_known(user: str, given: str) -> bool:
-        return secrets.compare_digest(given.encode(), str(password).encode()) and user == USER
+    def is_known(user: str, typed: str) -> bool:
+        return secrets.compare_digest(typed.encode(), str(password).encode()) and user == USER
 
     page.queue(max_size=64, api_open=False)
     return gr.mount_gradio_app(

@@ -226,8 +226,8 @@ def _distance(student: Student, calls: Sequence[RecordedCall]) -> float:
     """How far the student's predictions are off, as a share of the reference's; at most 1."""
     reference = sum(float(_loss(student.denoiser, recorded)) for recorded in calls)
     with student.active():
-        own = sum(float(_loss(student.denoiser, recorded)) for recorded in calls)
-    return min(math.sqrt(own / reference), 1.0) if reference else 1.0
+        distilled = sum(float(_loss(student.denoiser, recorded)) for recorded in calls)
+    return min(math.sqrt(distilled / reference), 1.0) if reference else 1.0
 
 
 def _shuffled(calls: Sequence[RecordedCall], seed: int) -> Iterator[RecordedCall]:

@@ -54,7 +54,7 @@ def explorer_data(
         "seeds": list(first.seeds),
         "lams": [_lam(first, index, answer) for index in lams],
         "chosen": list(lams).index(answer.index) if answer else 0,
-        "zero": next((place for place, index in enumerate(lams) if first.lams[index] == 0), 0),
+        "zero": next((column for column, index in enumerate(lams) if first.lams[index] == 0), 0),
         "rewards": [_reward(first, reward, answer) for reward in rewards],
         "curve": _curve(answer, lams),
         "runs": [

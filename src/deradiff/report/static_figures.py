@@ -42,11 +42,11 @@ def write_figures(
         raise ResultsError("figures need kaleido and Chromium or Chrome; install them: pip install 'deradiff[figures]'")
     written = dict[str, list[tuple[str, Path]]]()
     for number, (name, results) in enumerate(tables.items()):
-        place = folder / f"{number + 1}" if len(tables) > 1 else folder
-        written[name] = _write_plots(plots[name].all, place)
+        subfolder = folder / f"{number + 1}" if len(tables) > 1 else folder
+        written[name] = _write_plots(plots[name].all, subfolder)
         if (results.images != "").any():
             title = "Images by prompt and lam"
-            written[name].append((title, _write_grid(results, answers[name], place / "images.png")))
+            written[name].append((title, _write_grid(results, answers[name], subfolder / "images.png")))
     return written
 
 

@@ -91,9 +91,9 @@ def make_strips(
         ResultsError: an image can't be read.
     """
     rows = [
-        _Row(number, *map(int, place))
+        _Row(number, *map(int, pair))
         for number, table in enumerate(tables)
-        for place in np.argwhere((table.images != "").any(axis=2))
+        for pair in np.argwhere((table.images != "").any(axis=2))
     ]
     rows.sort(key=lambda row: (row.prompt, row.table, row.seed))
     chosen, count, size, is_small = _choose_format(tables, rows, budget)
@@ -204,11 +204,11 @@ def _gather(table: Results, number: int, strips: dict[_Row, _Strip], size: tuple
     distance = np.full(table.shape, np.nan)
     for row, strip in strips.items():
         if row.table == number:
-            place = (row.prompt, row.seed)
-            lams = np.flatnonzero(table.images[place] != "")
-            content[place], tiles[(*place, lams)] = strip.content, np.arange(len(lams))
-            is_black[(*place, lams)] = strip.is_black
-            distance[(*place, lams)] = strip.distance
+            pair = (row.prompt, row.seed)
+            lams = np.flatnonzero(table.images[pair] != "")
+            content[pair], tiles[(*pair, lams)] = strip.content, np.arange(len(lams))
+            is_black[(*pair, lams)] = strip.is_black
+            distance[(*pair, lams)] = strip.distance
     embedded = (content != "").any(axis=1)
     return Strips(
         size=size,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from deradiff.analysis.agreement import rater_agreement, reward_agreement
 from deradiff.analysis.statistics import Interval
-from deradiff.analysis.vote_messages import vote_interval, vote_source, votes_to_settle
+from deradiff.analysis.vote_messages import agreement_sentences, vote_interval, vote_source, votes_to_settle
 from deradiff.analysis.votes import VoteFit, fit_votes
 from deradiff.errors import ConfigError
 from deradiff.report.figures import ACCENT, LINE, blank
@@ -51,20 +51,9 @@ def vote_section(results: Results, fit: VoteFit | None = None) -> VoteSection | 
 
 def _agreement_sentences(results: Results) -> list[str]:
     try:
-        raters = rater_agreement(results.votes)
+        return list(agreement_sentences(rater_agreement(results.votes)))
     except ConfigError as error:  # an optional package
         return [f"{error}."]
-    sentences = []
-    if raters.alpha is not None:
-        alpha = raters.alpha
-        sentences.append(
-            f"Raters agree with a Krippendorff's alpha of {alpha.mean:.2f} (95 % interval {alpha.low:.2f} to "
-            f"{alpha.high:.2f}) on {raters.pairs} shared pairs: 1 is full agreement, 0 is chance."
-        )
-    if raters.consistent is not None:
-        share = f"{raters.consistent:.0%} of {raters.repeats} pairs"
-        sentences.append(f"Shown again to the same rater with swapped sides, {share} got the same vote.")
-    return sentences
 
 
 def wins_against_lam(fit: VoteFit) -> go.Figure:
