@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from scipy.optimize import brentq
 
@@ -177,8 +178,9 @@ def measured(quick: bool) -> dict[str, Any]:
     runs, deciding = (2, 4) if quick else (40, 40)
     tasks = [(curve, seed) for seed, curve in enumerate(list(CURVES) * runs)]
     with get_context("spawn").Pool(os.cpu_count()) as pool:
-        rows = [row for part in pool.imap(coverage_run, tasks) for row in part]
-        decided = pool.map(deciding_run, range(deciding))
+        runs_done = track(pool.imap(coverage_run, tasks), "intervals", total=len(tasks))
+        rows = [row for part in runs_done for row in part]
+        decided = list(track(pool.imap(deciding_run, range(deciding)), "decisions", total=deciding))
     by_curve = [_summary(rows, curve, number) for curve, number in product(CURVES, COUNTS)]
     at_60 = [row for row in rows if row["votes"] == 60]
     claims = [row for row in rows if row["claims_a_gain"]]

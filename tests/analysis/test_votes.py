@@ -52,6 +52,18 @@ def test_without_ties_the_mode_is_choixs_of_bradley_and_terry() -> None:
     np.testing.assert_allclose(design.T @ mode.gradient / (2 * penalty), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("tie", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_mode_is_found_however_wide_the_prior_and_rare_the_wins(scale: float, tie: float) -> None:
+    """There a = K⁻¹ d is the gradient of the likelihood; of wide priors and many ties, whole Newton steps never end."""
+    rng = np.random.default_rng(0)
+    root, sign = rng.normal(size=(12, 4)), rng.integers(-1, 2, 12).astype(float)
+    prior = scale * (root @ root.T + 0.1 * np.eye(12))
+    mode = _laplace(prior, sign, tie, np.zeros(12))
+    gradient = log_likelihood(prior @ mode.gradient, sign, tie)[1]
+    np.testing.assert_allclose(prior @ (gradient - mode.gradient), 0, atol=1e-4 * scale)
+
+
 def test_many_votes_give_the_utilities_back() -> None:
     votes = votes_of(300, prompts=150)
     few, fit = fit_votes(votes[:20], LAMS), fit_votes(votes, LAMS)

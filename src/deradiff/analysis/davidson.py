@@ -37,6 +37,7 @@ _MEDIANS, _SPREADS = np.array(list(_PRIOR.values())).T
 _TIE = list(_PRIOR).index("tie")
 _FARTHEST = 3.0  # standard deviations of the prior that scales are looked for in
 _DRAWS = 16  # of the scales
+_STILL = 1e-6  # of a step in logits, at which the mode is found
 _WIDTH = 0.8  # of the draws around the best scales, in standard deviations of the prior
 
 
@@ -120,12 +121,12 @@ def posteriors(table: VoteTable) -> list[Posterior]:
 
     def loss(z: Floats) -> float:
         nonlocal state
-        state = _at(table, z, state.mode.differences)  # the mode moves little from one call to the next
+        state = _at(table, z, state.mode.gradient)  # the mode moves little from one call to the next
         return -state.log_posterior
 
     bounds = [(-_FARTHEST, _FARTHEST)] * len(best)
     best = minimize(loss, best, method="L-BFGS-B", bounds=bounds, tol=1e-4, options={"eps": 1e-4}).x
-    start = _at(table, best, state.mode.differences).mode.differences
+    start = _at(table, best, state.mode.gradient).mode.gradient
     others = np.delete(np.arange(len(best)), _TIE)
     steps = ndtri(Sobol(len(others), scramble=True, rng=0).random(_DRAWS))
     draws = np.tile(best, (_DRAWS, 1))
@@ -193,9 +194,8 @@ def _matern(lams: Floats, length: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Mode:
-    """The most probable differences (N,), the gradient of their log likelihood, and what solves with its curvature."""
+    """Where the posterior is largest: the gradient (N,) of the log likelihood, and what solves with its curvature."""
 
-    differences: Floats
     gradient: Floats
     root: Floats
     factor: Floats
@@ -207,19 +207,36 @@ class _Mode:
 
 
 def _laplace(prior: Floats, sign: Floats, tie: float, start: Floats) -> _Mode:
-    """Newton's method (Rasmussen & Williams, algorithm 3.1): the likelihood is log-concave, so it has one mode."""
-    d, step = start, np.inf
+    """Newton's method (Rasmussen & Williams, algorithm 3.1): the likelihood is log-concave, so it has one mode.
+
+    A step that would lose is halved: where the prior is wide, whole steps may go to and fro for ever.
+
+    Args:
+        prior: K, (N, N).
+        sign: of the votes, (N,).
+        tie: Davidson's parameter.
+        start: of a = K⁻¹ d, (N,), which is the gradient of the log likelihood at the mode.
+    """
+    a, d = start, prior @ start
     while True:
         log_p, gradient, curvature = log_likelihood(d, sign, tie)
         root = np.sqrt(curvature)
         factor = cholesky(np.eye(len(sign)) + root[:, None] * prior * root, lower=True)
         b = curvature * d + gradient
-        a = b - root * cho_solve((factor, True), root * (prior @ b))
-        if step < 1e-6:
-            evidence = log_p - 0.5 * float(a @ d) - float(np.log(np.diag(factor)).sum())
-            return _Mode(d, a, root, factor, evidence)
-        new = prior @ a
-        step, d = float(np.abs(new - d).max(initial=0)), new
+        step = b - root * cho_solve((factor, True), root * (prior @ b)) - a
+        move, value = prior @ step, log_p - 0.5 * float(a @ d)
+        if np.abs(move).max(initial=0) < _STILL:
+            evidence = value - float(np.log(np.diag(factor)).sum())
+            return _Mode(a, root, factor, evidence)
+        share = 1.0
+        while share > _STILL and _log_joint(a + share * step, d + share * move, sign, tie) < value:
+            share /= 2
+        a, d = a + share * step, d + share * move
+
+
+def _log_joint(a: Floats, d: Floats, sign: Floats, tie: float) -> float:
+    """Log likelihood plus log prior density of differences d = K a, but for a constant."""
+    return log_likelihood(d, sign, tie)[0] - 0.5 * float(a @ d)
 
 
 def log_likelihood(d: Floats, sign: Floats, tie: float) -> tuple[float, Floats, Floats]:
