@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tests.cli.shell import here
 from tests.realignment import loras
-from tests.realignment.hub import serving
+from tests.realignment.hub import connected, serving
 from tests.realignment.original_names import original_pipeline
 from tests.runs.small_runs import stamps
 from tests.zoo import ZOO
@@ -124,35 +121,21 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
         assert [json.loads(line)["seed"] for line in lines] == seeds
 
 
-COMMANDS = """
-import json, sys
-from typer.testing import CliRunner
-from deradiff.cli.commands import app
-
-for words in json.loads(sys.argv[1]):
-    done = CliRunner().invoke(app, words)
-    print(done.exit_code, done.stdout.partition("\\n")[0], done.exception)
-"""
-
-
 def test_repositories_of_the_hub_are_swept_at_a_revision(models: Path, tmp_path: Path) -> None:
     words = ["sweep", "--model", "a/model", "--anchor", "a/lora", "--revision", "v2", "--anchor-revision", "v2"]
     words += ["--anchor-weight-name", "two.safetensors", *SMALL, "--variant", "bf16", "--out"]
-    grown = ["sweep", "--lams", "0.5", "--out", str(tmp_path / "unknown")]
-    commands = [[*words, str(tmp_path / "unknown")], grown, *[[*words, str(tmp_path / "run"), "--dtype", "auto"]] * 2]
-    commands += [["v9" if word == "v2" else word for word in [*words, str(tmp_path / "other"), "--dtype", "auto"]]]
-    with serving({"a/model": models / "inner" / "sd", "a/lora": models / "loras"}) as (address, fetched):
-        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-        environment.pop("HF_HUB_OFFLINE", None)
-        command = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    first, more, sampled, again, refused = done.stdout.splitlines()
-    assert first.startswith("0 2 images to sample")
-    assert more.startswith("0 1 images to sample")  # though its hash is known by now, and wasn't when it was begun
-    assert recipe_of(tmp_path / "unknown")["model_hash"] is None
-    assert sampled.startswith("0 2 images to sample")
-    assert again.startswith("0 complete")
-    assert refused.endswith("the model 'a/model' has no revision 'v9' on the hub")
+    known = [*words, str(tmp_path / "run"), "--dtype", "auto"]
+    other = ["v9" if word == "v2" else word for word in [*words, str(tmp_path / "other"), "--dtype", "auto"]]
+    repositories = {"a/model": models / "inner" / "sd", "a/lora": models / "loras"}
+    with serving(repositories) as (address, fetched), connected(address, tmp_path / "hub"):
+        assert here(*words, str(tmp_path / "unknown")).stdout.startswith("2 images to sample")
+        # its hash is known by now, and wasn't when it was begun
+        more = here("sweep", "--lams", "0.5", "--out", str(tmp_path / "unknown"))
+        assert more.stdout.startswith("1 images to sample")
+        assert recipe_of(tmp_path / "unknown")["model_hash"] is None
+        assert here(*known).stdout.startswith("2 images to sample")
+        assert here(*known).stdout.startswith("complete")
+        assert "the model 'a/model' has no revision 'v9' on the hub" in here(*other, code=2).stderr
     recipe = recipe_of(tmp_path / "run")
     assert (recipe["model_revision"], recipe["anchor_revision"], recipe["dtype"]) == ("v2", "v2", "bfloat16")
     assert recipe["model_hash"] is not None

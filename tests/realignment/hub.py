@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+from diffusers.loaders import lora_base
+from diffusers.utils import hub_utils
+from huggingface_hub import constants, hf_api
+
 COMMIT = "a" * 40
 
 
@@ -95,3 +100,21 @@ def serving(repositories: Mapping[str, Path]) -> Iterator[tuple[str, list[str]]]
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def connected(address: str, cache: Path) -> Iterator[None]:
+    """Inside the block huggingface_hub knows that hub alone, and keeps what it downloads in an empty cache.
+
+    A new process with ``HF_ENDPOINT`` and ``HF_HOME`` would import torch and diffusers again, which takes ten seconds.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(constants, "ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        patched.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patched.setattr(hf_api.api, "endpoint", address)
+        patched.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patched.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        for module in (constants, lora_base, hub_utils):
+            patched.setattr(module, "HF_HUB_OFFLINE", False)
+        yield
