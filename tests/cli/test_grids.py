@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.cli.shell import DERADIFF, here
+from tests.runs.painted import REQUESTS, paint, painted
 from tests.runs.small_runs import assert_same, contents, images
 
 from deradiff.cli.running import what_it_took
-from deradiff.runs.cells import Request
+from deradiff.runs.cells import Cell, Request
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.records import CellsRecord, SamplingInfo
 from deradiff.runs.results import load_results
@@ -69,6 +70,23 @@ def test_an_export_has_a_row_an_image(grid: tuple[Path, str], tmp_path: Path) ->
     assert pa.types.is_floating(table.schema.field("warmth").type)
     assert all((grid[0] / image).is_file() for image in table["image"].to_pylist())
     assert ".parquet or .csv" in here("export", str(grid[0]), "--out", "t.xlsx", code=2).stderr
+
+
+def test_an_export_counts_what_was_asked_for(tmp_path: Path) -> None:
+    store, table = painted(tmp_path / "run"), str(tmp_path / "t.csv")
+    paint(store, [Cell("another", 0, None, 0.5)])
+    assert here("export", str(store.folder), "--out", table).stdout == (
+        f"{table}: 36 of the 36 images asked for, and 1 more\n"
+    )
+    (store.folder / REQUESTS).unlink()
+    assert here("export", str(store.folder), "--out", table).stdout == f"{table}: 37 images\n"
+
+
+def test_two_runs_have_no_answer_to_write(tmp_path: Path) -> None:
+    one, other = (str(painted(tmp_path / name).folder) for name in ("one", "other"))
+    for option in ("--figures", "--markdown"):
+        said = here("report", one, other, "--objective", "warmth", option, code=2).stderr
+        assert "two runs side by side have none; leave them out" in said
 
 
 def test_a_folder_alone_says_what_to_sample(grid: tuple[Path, str], tmp_path: Path) -> None:

@@ -53,9 +53,10 @@ def recommend(
 
 def iter_tables(run: Path, guidance: float | None) -> Iterator[tuple[str | None, "Results"]]:
     """Results at each guidance or the one asked for, with its name where the run has several."""
+    from deradiff.runs.results import guidance_name
+
     for scale, has_several, results in _tables(run, guidance):
-        name = "the default guidance" if scale is None else f"guidance {scale:g}"
-        yield name if has_several else None, results
+        yield guidance_name(scale) if has_several else None, results
 
 
 def _tables(run: Path, guidance: float | None) -> Iterator[tuple[float | None, bool, "Results"]]:

@@ -77,7 +77,10 @@ def report(
         raise ConfigError(f"expected one run or two, got {len(runs)}")
     if len(runs) == 2:
         if figures or markdown:
-            raise ConfigError("--figures and --markdown are of one run; give one, or leave them out")
+            raise ConfigError(
+                "--figures and --markdown write the answer of one run, and two runs side by side have none; leave them "
+                "out, or report each run by itself"
+            )
         _report_pair(runs[0], runs[1], criteria, guidance)
     else:
         report_run(runs[0], criteria, guidance, figures=figures, markdown=markdown)
@@ -174,10 +177,18 @@ def _export_table(run: Path, out: Path) -> None:
     from deradiff.runs.cells import union
     from deradiff.runs.export import export as export_run
     from deradiff.runs.legacy import open_run_folder
+    from deradiff.runs.results import journalled_images
 
     store = open_run_folder(run)
-    count, requested = export_run(store, out), sum(1 for _ in union(store.requests()))
-    echo(f"{out}: {count:,} of the {requested:,} images asked for")
+    count, there = export_run(store, out), journalled_images(store)
+    requested = found = 0
+    for cell in union(store.requests()):
+        requested, found = requested + 1, found + (cell in there)
+    if not requested:
+        echo(f"{out}: {count:,} image{'s' * (count != 1)}")
+        return
+    others = f", and {count - found:,} more" if count > found else ""
+    echo(f"{out}: {found:,} of the {requested:,} images asked for{others}")
 
 
 def _export_votes(run: Path, out: Path) -> None:

@@ -149,6 +149,11 @@ def guidances_of(store: Store, images: Iterable[Cell]) -> list[float | None]:
     return sorted(there or asked, key=lambda guidance: (guidance is not None, guidance or 0.0))
 
 
+def guidance_name(scale: float | None) -> str:
+    """A guidance scale in words, of a run that has several."""
+    return "the default guidance" if scale is None else f"guidance {scale:g}"
+
+
 def group_hash(digests: Iterable[str]) -> str:
     """A hash of some image files, in any order."""
     return blake2b("".join(sorted(digests)).encode(), digest_size=8).hexdigest()
