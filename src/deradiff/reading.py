@@ -286,8 +286,16 @@ def _expanded_nodes(node: Any, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def decode_image(content: bytes, what: str, error: type[DeradiffError]) -> "Image":
+def decode_image(
+    content: bytes, what: str, error: type[DeradiffError], *, at_least: tuple[int, int] | None = None
+) -> "Image":
     """An image from the content of its file, decoded whole.
+
+    Args:
+        content: of the file.
+        what: it is, for messages.
+        error: kind of the error.
+        at_least: width and height that will do: JPEG is decoded faster at the smallest of its sizes that has these.
 
     Raises:
         DeradiffError: it is damaged, or far too large; of the kind asked for.
@@ -296,6 +304,8 @@ def decode_image(content: bytes, what: str, error: type[DeradiffError]) -> "Imag
 
     try:
         image = Image.open(io.BytesIO(content))
+        if at_least is not None:
+            image.draft(None, at_least)
         image.load()
     except (*_UNDECODABLE, Image.DecompressionBombError) as why:
         raise error(f"{what} is no image that can be decoded ({reason_of(why)})") from why

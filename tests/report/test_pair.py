@@ -41,7 +41,12 @@ def test_what_both_have_is_drawn_offline(path: Path, browser: Browser) -> None:
     assert complaints == []
     assert page.locator("#wall .text").all_inner_texts() == list(SHARED_PROMPTS)
     assert page.locator("#wall .picture").count() == 2 * len(SHARED_PROMPTS)
-    page.locator("#lam").press("End")
+    assert page.locator("#reading").inner_text() == "lam 1"
+    assert set(page.locator("#wall .score").all_inner_texts()) == {"+0.25 warmth"}
+    page.locator("#sort").select_option("differs warmth")
+    page.locator("#lam").press("Home")
+    page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 0'")
+    page.locator("#chosen").click()
     page.wait_for_function("() => document.getElementById('reading').textContent === 'lam 1'")
     assert page.evaluate("window.hacked") is None
     page.locator("#wall button").first.click()

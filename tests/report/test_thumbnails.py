@@ -1,14 +1,18 @@
 """Strips hold every image once, exactly where it is small, and as much as fits."""
 
+import dataclasses
+import json
 from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
-from synthetic_sweep import LAMS, PROMPTS, SEEDS, synthetic
+from synthetic_sweep import LAMS, PROMPTS, SEEDS, draw, synthetic
 
-from deradiff.report.thumbnails import make_strips
+from deradiff.report import cache, thumbnails
+from deradiff.report.thumbnails import Strips, make_strips
 from deradiff.results import Results
 
 
@@ -51,3 +55,43 @@ def test_black_images_are_noticed(results: Results, tmp_path: Path) -> None:
     table = results.on_axes(results.prompts[:1], results.seeds[:1], results.lams)
     black = make_strips([Results(**{**vars(table), "images": images})])[0].is_black
     assert np.flatnonzero(black).tolist() == [3]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Results:
+    """A table that lies in a run's folder, which keeps what was made of it."""
+    table = synthetic(tmp_path, size=160, prompts=PROMPTS[:2], seeds=SEEDS[:1])
+    return dataclasses.replace(table, folder=tmp_path)
+
+
+def same(one: Strips, other: Strips) -> bool:
+    names = [field.name for field in dataclasses.fields(Strips)]
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def test_a_page_that_is_written_again_decodes_no_image(run: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    (elsewhere,) = make_strips([dataclasses.replace(run, folder=None)])
+    (first,) = make_strips([run])
+    with monkeypatch.context() as patched:
+        patched.delattr(thumbnails, "decode_image")
+        (again,) = make_strips([run])
+    assert same(first, elsewhere)
+    assert same(first, again)
+    assert not same(first, make_strips([run], budget=1)[0])  # another budget, other strips
+    draw(run.image(1, 0, 3), 5, 5, 5, size=160)
+    (changed,) = make_strips([run])
+    assert (changed.content == first.content).tolist() == [[True], [False]]
+
+
+def test_what_is_kept_of_strips_is_only_believed_where_it_fits(run: Results) -> None:
+    (first,) = make_strips([run])
+    file = run.image(0, 0, 0).parent / cache.NAME
+    kept = json.loads(file.read_bytes())
+    damaged = [{"content": '"><script>', "distance": [0.0], "is_black": [False]}, {"size": [0, 0]}, None, "x"]
+    for content in ("{", "[]", *(json.dumps(dict.fromkeys(kept, entry)) for entry in damaged)):
+        file.write_text(content)
+        assert same(first, make_strips([run])[0])
+    assert json.loads(file.read_bytes()) == kept
+    file.unlink()
+    file.mkdir()  # can't be written
+    assert same(first, make_strips([run])[0])

@@ -29,10 +29,21 @@ def test_the_page_has_a_section_on_votes_where_there_are_some(tmp_path: Path) ->
     assert "<td><b>" not in some
 
 
+def test_each_tab_has_its_votes_and_no_id_stands_twice(tmp_path: Path) -> None:
+    answer = recommend(VOTED, "votes")
+    page = write_report({"one": VOTED, "two": VOTED}, {"one": answer, "two": answer}, tmp_path / "tabs.html")
+    text = page.read_text()
+    assert text.count("60 votes by 2 raters") >= 2
+    ids = re.findall(r'\bid="([^"]*)"', text.split("<script", 1)[0])
+    assert len(ids) == len(set(ids)) > 10
+
+
 def test_the_figures_show_the_fit_and_the_agreement() -> None:
     section = vote_section(VOTED)
     assert section is not None
-    (wins,) = json.loads(section.by_lam)["data"]
+    by_lam = json.loads(section.by_lam)
+    assert by_lam["layout"]["meta"]["cursor"]["lams"] == list(LAMS)  # the bar of lam moves a line through it
+    (wins,) = by_lam["data"]
     assert wins["x"] == list(LAMS)
     assert wins["y"][0] == pytest.approx(0.5)
     assert section.agreement is not None

@@ -154,17 +154,21 @@ def _why_not(answer: Recommendation) -> str:
     any_shown = any(answer.verdicts[index] == "shown to hold" for index in others)
     if any_shown and answer.candidate != 0:
         if answer.votes is not None:
-            votes = f"these {answer.votes.votes:,} votes"
-            return f"{votes} don't settle whether lam = {answer.candidate:g} is preferred to the reference"
+            unsettled = _unsettled(answer.votes.votes, "vote")
+            return f"{unsettled} whether lam = {answer.candidate:g} is preferred to the reference"
         gain = f"the gain in {_objectives(answer)} at lam = {answer.candidate:g}"
-        return f"these {answer.prompts:,} prompts don't settle {gain}"
+        return f"{_unsettled(answer.prompts, 'prompt')} {gain}"
     if any_shown:
         if answer.votes is not None:
             return "no lam shown to hold is preferred to the reference"
         return f"no lam shown to hold raises {_objectives(answer)}"
     if all(answer.failing[index] for index in others):
         return f"every other lam fails ({', '.join(sorted({name for names in answer.failing for name in names}))})"
-    return f"these {answer.prompts:,} prompts don't settle any other lam"
+    return f"{_unsettled(answer.prompts, 'prompt')} any other lam"
+
+
+def _unsettled(count: int, what: str) -> str:
+    return f"this {what} doesn't settle" if count == 1 else f"these {count:,} {what}s don't settle"
 
 
 def _objectives(answer: Recommendation) -> str:

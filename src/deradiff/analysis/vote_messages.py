@@ -49,10 +49,10 @@ def agreement_sentences(agreement: RaterAgreement) -> Iterator[str]:
         alpha = agreement.alpha
         yield (
             f"Raters agree with a Krippendorff's alpha of {alpha.mean:.2f} (95 % interval {alpha.low:.2f} to "
-            f"{alpha.high:.2f}) on {agreement.pairs:,} shared pairs: 1 is full agreement, 0 is chance."
+            f"{alpha.high:.2f}) on {_pairs(agreement.pairs, 'shared pair')}: 1 is full agreement, 0 is chance."
         )
     if agreement.consistent is not None:
-        share = f"{agreement.consistent:.0%} of {agreement.repeats:,} pairs"
+        share = f"{agreement.consistent:.0%} of {_pairs(agreement.repeats, 'pair')}"
         yield f"Shown again to the same rater with swapped sides, {share} got the same vote."
 
 
@@ -60,6 +60,10 @@ def vote_warnings(fit: VoteFit) -> Iterator[str]:
     """What a reader should know before trusting votes."""
     if len(fit.raters) == 1:
         yield "All votes are by one rater: other people may prefer another lam."
+
+
+def _pairs(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _share(share: Interval) -> str:

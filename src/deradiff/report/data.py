@@ -53,7 +53,7 @@ def explorer_data(
         "prompts": list(first.prompts[: max(each.n_embedded for each in strips)]),
         "seeds": list(first.seeds),
         "lams": [_lam(first, index, answer) for index in lams],
-        "chosen": list(lams).index(answer.index) if answer else 0,
+        "chosen": list(lams).index(answer.index) if answer else _nearest(first, lams, 1.0),
         "zero": next((column for column, index in enumerate(lams) if first.lams[index] == 0), 0),
         "rewards": [_reward(first, reward, answer) for reward in rewards],
         "curve": _curve(answer, lams),
@@ -70,6 +70,11 @@ def _printable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_printable(key): _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _nearest(results: Results, lams: Sequence[int], lam: float) -> int:
+    """The column of the lam that is nearest to one."""
+    return min(range(len(lams)), key=lambda column: abs(results.lams[lams[column]] - lam))
 
 
 def _lam(results: Results, index: int, answer: Recommendation | None) -> dict[str, Any]:

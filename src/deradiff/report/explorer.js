@@ -22,6 +22,12 @@ function changeOf(run, reward, prompt, lam) {
   return score === null || reference === null ? null : score - reference;
 }
 
+// Of two runs: the second's score less the first's.
+function differenceOf(reward, prompt, lam) {
+  const [first, second] = tab().runs.map((run) => run.scores[reward][flat(prompt, lam)]);
+  return first === null || second === null ? null : second - first;
+}
+
 // ---- which prompts, and in which order
 
 const SORTS = {
@@ -33,6 +39,10 @@ const SORTS = {
 function sortsOf() {
   const sorts = { ...SORTS };
   for (const { name } of tab().rewards) {
+    if (tab().runs.length > 1) {
+      sorts[`differs ${name}`] = { label: `${name} differs most`, key: (p, lam) => magnitude(differenceOf(name, p, lam)) };
+      continue;
+    }
     const change = (prompt, lam) => changeOf(tab().runs[0], name, prompt, lam);
     sorts[`falls ${name}`] = { label: `${name} falls most`, key: (p, lam) => negated(change(p, lam)) };
     sorts[`rises ${name}`] = { label: `${name} rises most`, key: change };
@@ -40,6 +50,7 @@ function sortsOf() {
   return sorts;
 }
 
+const magnitude = (value) => (value === null ? null : Math.abs(value));
 const negated = (value) => (value === null ? null : -value);
 
 // The largest difference between the rewards' changes, each in units of its root mean square over prompts.
@@ -213,7 +224,8 @@ function updateCard(card) {
   for (const picture of card.pictures) showTile(picture, card.prompt, picture.fixed ? tab().zero : lam);
   const failing = failingGuards(card.prompt, lam);
   const [first] = tab().rewards;
-  const change = first ? changeOf(tab().runs[0], first.name, card.prompt, lam) : null;
+  const measure = tab().runs.length > 1 ? differenceOf : (...what) => changeOf(tab().runs[0], ...what);
+  const change = first ? measure(first.name, card.prompt, lam) : null;
   card.score.textContent = failing.length
     ? `▼ ${failing.map(({ name }) => name).join(", ")}`
     : first ? `${signed(change)} ${first.name}` : "";
@@ -274,7 +286,7 @@ function fillBar() {
     mark.style.cssText = `left: ${100 * from}%; width: ${100 * (to - from)}%`;
     return mark;
   }));
-  byId("chosen").textContent = tab().curve.length ? `Recommended: ${lams[tab().chosen].label}` : "lam = 0";
+  byId("chosen").textContent = `${tab().curve.length ? "Recommended:" : "lam ="} ${lams[tab().chosen].label}`;
   drawSpark(share);
 }
 
@@ -287,7 +299,7 @@ function drawSpark(share) {
   const line = (column) => known.map((point) => `${100 * point[0]},${y(point[column])}`);
   byId("spark").setAttribute("viewBox", "0 0 100 100");
   const shapes = { polygon: [...line(3), ...line(2).reverse()], polyline: line(1) };
-  byId("spark").replaceChildren(...Object.entries(shapes).map(([name, coordinates]) => {
+  byId("spark").replaceChildren(...(known.length ? Object.entries(shapes) : []).map(([name, coordinates]) => {
     const shape = document.createElementNS("http://www.w3.org/2000/svg", name);
     shape.setAttribute("points", coordinates.join(" "));
     return shape;

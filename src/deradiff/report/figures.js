@@ -29,11 +29,20 @@ const nearFigures = new IntersectionObserver(
   { rootMargin: "300px" },
 );
 for (const element of document.querySelectorAll("[data-figure]")) nearFigures.observe(element);
-addEventListener("beforeprint", () => document.querySelectorAll("[data-figure]").forEach(drawFigure));
+
+// On paper plots are as wide as their columns; on a screen plotly itself fits them.
+const shownFigures = () => document.querySelectorAll(".panel:not([hidden]) [data-figure]");
+addEventListener("beforeprint", () => shownFigures().forEach((element) => drawFigure(element).then(() => {
+  const { clientWidth: width, clientHeight: height } = element;
+  element.parentElement.style.setProperty("--width", width);
+  element.style.setProperty("--shape", `${width} / ${height}`);
+  element.querySelectorAll(".main-svg").forEach((svg) => svg.setAttribute("viewBox", `0 0 ${width} ${height}`));
+})));
+addEventListener("afterprint", () => document.querySelectorAll(".main-svg").forEach((svg) => svg.removeAttribute("viewBox")));
 
 function moveCursors(lam) {
   CURSOR.at = lam;
-  for (const element of document.querySelectorAll(".panel:not([hidden]) [data-figure]")) placeCursor(element);
+  for (const element of shownFigures()) placeCursor(element);
 }
 
 // A line across the plot, or a ring on the path, where its figure says that lam is.
@@ -42,8 +51,8 @@ function placeCursor(element) {
   const way = layout.meta?.cursor;
   const index = way ? way.lams.indexOf(CURSOR.at) : -1;
   const cursor = element.querySelector(":scope > .cursor") ?? element.appendChild(makeCursor(way?.y));
-  cursor.hidden = index < 0;
-  if (index < 0) return;
+  cursor.hidden = index < 0 || !element.querySelector(".main-svg"); // not drawn yet
+  if (cursor.hidden) return;
   const { l, r, t, b } = layout.margin;
   const [x0, x1] = layout.xaxis.range;
   const x = l + ((way.x[index] - x0) / (x1 - x0)) * (element.clientWidth - l - r);

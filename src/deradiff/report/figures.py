@@ -2,7 +2,7 @@
 
 One sequential colour scale encodes lam in every figure. It runs by rank, since lams are dense near 0. Text and hover
 boxes take their colours from the page's css, which has a light and a dark theme. Ranges and margins are fixed, so that
-the page can place its cursor, for which ``layout.meta`` holds the path along lam (`_follow`).
+the page can place its cursor, for which ``layout.meta`` holds the path along lam (`follow_lam`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +67,7 @@ def reward_against_lam(
         # plotly draws an axis only if a trace uses it
         figure.data[1].xaxis = "x2"
     drawn = [*low, *high, *([] if reweighted is None else [score.mean for score in reweighted.score])]
-    return _follow(figure, {lam: (lam, None) for lam in curve.lams}, [*curve.score, *drawn])
+    return follow_lam(figure, {lam: (lam, None) for lam in curve.lams}, [*curve.score, *drawn])
 
 
 def reward_against_kl(
@@ -90,7 +90,7 @@ def reward_against_kl(
         figure.add_traces(_reweighted_curve(reweighted, np.sqrt(np.maximum(reweighted.kl, 0))))
     figure.update_xaxes(range=axis_range(root), tickvals=ticks, ticktext=[f"{tick:.3g}" for tick in ticks**2])
     drawn = [*_limits(curve, sampled), *([] if reweighted is None else [score.mean for score in reweighted.score])]
-    return _follow(figure, dict(zip(curve.lams, zip(root, curve.score, strict=True), strict=True)), drawn)
+    return follow_lam(figure, dict(zip(curve.lams, zip(root, curve.score, strict=True), strict=True)), drawn)
 
 
 def trusted_range(reweighted: Reweighted) -> go.Figure:
@@ -107,7 +107,7 @@ def trusted_range(reweighted: Reweighted) -> go.Figure:
         figure.add_vline(x=lam, line={"color": LINE, "width": 1})
     figure.add_hline(y=LEAST_ESS, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
     figure.update_xaxes(range=axis_range(reweighted.lams)).update_yaxes(tickformat=".0%")
-    return _follow(figure, {lam: (lam, None) for lam in reweighted.lams}, [0, 1])
+    return follow_lam(figure, {lam: (lam, None) for lam in reweighted.lams}, [0, 1])
 
 
 def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bool], *, chosen: float) -> go.Figure:
@@ -124,10 +124,10 @@ def guard_against_objective(objective: Curve, guard: Curve, sampled: Sequence[bo
     )
     figure.add_trace(path).update_xaxes(range=axis_range([*objective.score, *_limits(objective, sampled)]))
     way = zip(objective.score, guard.score, strict=True)
-    return _follow(figure, dict(zip(guard.lams, way, strict=True)), _limits(guard, sampled))
+    return follow_lam(figure, dict(zip(guard.lams, way, strict=True)), _limits(guard, sampled))
 
 
-def _follow(figure: go.Figure, way: Mapping[float, tuple[float, float | None]], drawn: Sequence[float]) -> go.Figure:
+def follow_lam(figure: go.Figure, way: Mapping[float, tuple[float, float | None]], drawn: Sequence[float]) -> go.Figure:
     """Fix the range of y, and say where the cursor is at each lam.
 
     Args:

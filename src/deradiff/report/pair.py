@@ -119,7 +119,9 @@ def _curves(pair: list[Results], names: list[str], reward: str) -> go.Figure:
     figure.update_xaxes(range=figures.axis_range(pair[0].lams))
     figure.update_yaxes(range=figures.axis_range(mean for each in drawn for mean in each if mean is not None))
     figure.update_layout(meta={"cursor": {"lams": list(pair[0].lams), "x": list(pair[0].lams), "y": None}})
-    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
+    return figure.update_layout(
+        showlegend=True, margin_t=56, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    )
 
 
 def _mean(values: Any) -> float | None:

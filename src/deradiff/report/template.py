@@ -1,5 +1,6 @@
 """How pages are made of templates: every text in them is made `printable` and escaped, whoever wrote it."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -41,5 +42,6 @@ def _packed_plotly() -> Markup:
 
 
 def _printable(value: Any) -> Any:
+    """A text as it may be shown; a lam stays on the line of its name."""
     is_text = isinstance(value, str) and not isinstance(value, Markup) and not value.startswith("data:")
-    return printable(value) if is_text else value
+    return re.sub(r"\blam = (?=\d)", "lam\u00a0=\u00a0", printable(value)) if is_text else value

@@ -11,28 +11,36 @@ from dataclasses import dataclass
 from io import BytesIO
 from os import cpu_count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, Field
 
 from deradiff.errors import ResultsError
 from deradiff.reading import decode_image, read_whole
+from deradiff.report.cache import Cache
 from deradiff.results import Results
 
 SMALL = 128  # px: images up to this size are embedded losslessly, if they fit, and shown with crisp pixels
 BUDGET = 12_000_000  # characters of base64 in a page
 _MEASURED = 8  # strips
 _WIDEST = 16383  # px, of a WebP
+_METHOD = 2  # of libwebp: half the time of its default, 4, for 4% more bytes
+_REDUCING_GAP = 1.25  # px that images are reduced to by averages, for one of a tile's, before they are interpolated
+_VERSION = 1  # of all of this, in keys of the cache: another one makes strips anew
 _GROUND = (128, 128, 128)  # beside an image of another shape than the tile
+
+
+_Side = Annotated[int, Field(ge=1, le=320)]  # px
 
 
 class Format(NamedTuple):
     """How tiles are embedded: at most ``side`` px wide and high, at a WebP quality, None for lossless."""
 
-    side: int
-    quality: int | None
+    side: _Side
+    quality: Annotated[int, Field(ge=0, le=100)] | None
 
 
 _LOSSLESS = Format(SMALL, None)
@@ -71,9 +79,20 @@ class _Row(NamedTuple):
     seed: int
 
 
-class _Strip(NamedTuple):
-    content: str
-    distance: NDArray[np.float64]  # of its tiles to that of lam = 0; nan where that wasn't sampled
+class _Layout(BaseModel):
+    """How strips are made: their format, how many fit, the size of a tile, and whether the images are small."""
+
+    format: Format
+    count: Annotated[int, Field(ge=0)]
+    size: tuple[_Side, _Side]
+    is_small: bool
+
+
+class _Strip(BaseModel):
+    """A strip, the distances of its tiles to that of lam = 0 where that was sampled, and which are black."""
+
+    content: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+    distance: list[float | None]
     is_black: list[bool]
 
 
@@ -83,7 +102,7 @@ def make_strips(
     """The strips of one or more tables, all with tiles of the same size.
 
     Args:
-        tables: their images' files are read.
+        tables: their images' files are read, but for those whose strips are in the run's cache.
         budget: characters of base64 that all strips together may take.
         progress: called with the number of images that were added.
 
@@ -96,18 +115,21 @@ def make_strips(
         for pair in np.argwhere((table.images != "").any(axis=2))
     ]
     rows.sort(key=lambda row: (row.prompt, row.table, row.seed))
-    chosen, count, size, is_small = _choose_format(tables, rows, budget)
-    kept = rows[:count]
-
-    def strip_of(row: _Row) -> _Strip:
-        strip = _encode(_load_row(tables, row, chosen.side), size, chosen, _reference_tile(tables, row))
-        progress(len(strip.is_black))
-        return strip
-
+    caches = [Cache(table.folder) for table in tables]
     with ThreadPoolExecutor(cpu_count()) as pool:  # Pillow lets other threads run while it decodes and encodes
+        layout = _cached_layout(tables, rows, budget, caches[0], pool)
+        kept = rows[: layout.count]
+
+        def strip_of(row: _Row) -> _Strip:
+            strip = _cached_strip(tables, row, layout, caches[row.table])
+            progress(len(strip.is_black))
+            return strip
+
         strips = dict(zip(kept, pool.map(strip_of, kept), strict=True))
-    is_crisp = is_small and chosen.quality is None
-    return [_gather(table, number, strips, size, is_crisp) for number, table in enumerate(tables)]
+    for cache in caches:
+        cache.save()
+    is_crisp = layout.is_small and layout.format.quality is None
+    return [_gather(table, number, strips, layout.size, is_crisp) for number, table in enumerate(tables)]
 
 
 def data_uri(image: Image.Image, largest: int) -> str:
@@ -118,14 +140,26 @@ def data_uri(image: Image.Image, largest: int) -> str:
     return f"data:image/webp;base64,{_webp(pixels, None if is_small else 85)}"
 
 
-def _choose_format(
-    tables: Sequence[Results], rows: Sequence[_Row], budget: int
-) -> tuple[Format, int, tuple[int, int], bool]:
-    """The best format that fits, how many rows fit in it, the size of its tiles, and whether the images are small."""
-    if not rows:
-        return _LOSSLESS, 0, (1, 1), False
-    some = [rows[index] for index in sorted({len(rows) * k // _MEASURED for k in range(_MEASURED)})]
-    images = [_load_row(tables, row, _FORMATS[0].side) for row in some]
+def _cached_layout(
+    tables: Sequence[Results], rows: Sequence[_Row], budget: int, cache: Cache, pool: ThreadPoolExecutor
+) -> _Layout:
+    some = [rows[index] for index in sorted({len(rows) * k // _MEASURED for k in range(_MEASURED)})] if rows else []
+    files = [file for row in some for file in _files(tables, row)]
+    key = cache.key(files, _VERSION, budget, len(rows), max(len(table.lams) for table in tables))
+    layout = cache.get(key, _Layout)
+    if layout is None:
+        layout = _choose_layout(tables, some, len(rows), budget, pool)
+        cache.add(key, layout)
+    return layout
+
+
+def _choose_layout(
+    tables: Sequence[Results], some: Sequence[_Row], count: int, budget: int, pool: ThreadPoolExecutor
+) -> _Layout:
+    """The best format in which rows fit, by some of them; of the smallest one as many as fit."""
+    if not some:
+        return _Layout(format=_LOSSLESS, count=0, size=(1, 1), is_small=False)
+    images = list(pool.map(lambda row: _load_row(tables, row, _FORMATS[0].side), some))
     largest = max((image.size for row in images for image in row), key=max)
     is_small = max(largest) <= SMALL
     widest = max(len(table.lams) for table in tables)
@@ -133,10 +167,22 @@ def _choose_format(
         size = _tile_size(largest, chosen.side)
         if size[0] * widest > _WIDEST:
             continue
-        expected = float(np.mean([len(_encode(row, size, chosen).content) for row in images]))
-        if expected * len(rows) <= budget or chosen == _SMALLEST:
-            return chosen, max(1, min(len(rows), int(budget / expected))), size, is_small
+        encoded = pool.map(lambda row, size=size, chosen=chosen: len(_encode(row, size, chosen, None).content), images)
+        expected = float(np.mean(list(encoded)))
+        if expected * count <= budget or chosen == _SMALLEST:
+            fitting = max(1, min(count, int(budget / expected)))
+            return _Layout(format=chosen, count=fitting, size=size, is_small=is_small)
     raise ResultsError(f"{widest:,} lams are more than a page can show; select fewer of them")
+
+
+def _cached_strip(tables: Sequence[Results], row: _Row, layout: _Layout, cache: Cache) -> _Strip:
+    reference, files = _reference_tile(tables, row), _files(tables, row)
+    key = cache.key(files, _VERSION, layout.format, layout.size, reference)
+    strip = cache.get(key, _Strip)
+    if strip is None or not len(strip.distance) == len(strip.is_black) == len(files):
+        strip = _encode(_load_row(tables, row, layout.format.side), layout.size, layout.format, reference)
+        cache.add(key, strip)
+    return strip
 
 
 def _tile_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -144,17 +190,23 @@ def _tile_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
-def _load_row(tables: Sequence[Results], row: _Row, side: int) -> list[Image.Image]:
-    """The images of a prompt and seed, by lam, reduced to ``side`` px."""
+def _files(tables: Sequence[Results], row: _Row) -> list[Path]:
+    """The images of a prompt and seed, by lam."""
     table = tables[row.table]
     lams = np.flatnonzero(table.images[row.prompt, row.seed] != "").tolist()
-    return [_load(table.image(row.prompt, row.seed, lam), table.folder, side) for lam in lams]
+    return [table.image(row.prompt, row.seed, lam) for lam in lams]
+
+
+def _load_row(tables: Sequence[Results], row: _Row, side: int) -> list[Image.Image]:
+    """Them, reduced to ``side`` px."""
+    return [_load(file, tables[row.table].folder, side) for file in _files(tables, row)]
 
 
 def _load(file: Path, folder: Path | None, side: int) -> Image.Image:
     content = read_whole(file, "the image", ResultsError, inside=folder)
-    image = decode_image(content, f"the image {file}", ResultsError).convert("RGB")
-    image.thumbnail((side, side))
+    enough = round(side * _REDUCING_GAP)
+    image = decode_image(content, f"the image {file}", ResultsError, at_least=(enough, enough)).convert("RGB")
+    image.thumbnail((side, side), reducing_gap=_REDUCING_GAP)
     return image
 
 
@@ -165,18 +217,18 @@ def _reference_tile(tables: Sequence[Results], row: _Row) -> int | None:
     return lams.index(0) if 0 in lams else None
 
 
-def _encode(
-    images: Iterable[Image.Image], size: tuple[int, int], chosen: Format, reference: int | None = None
-) -> _Strip:
+def _encode(images: Iterable[Image.Image], size: tuple[int, int], chosen: Format, reference: int | None) -> _Strip:
     tiles = [_fit(image, size) for image in images]
     strip = Image.new("RGB", (size[0] * len(tiles), size[1]))
     for number, tile in enumerate(tiles):
         strip.paste(tile, (number * size[0], 0))
     pixels = np.stack([np.asarray(tile, dtype=np.float32) for tile in tiles])
-    distance = np.full(len(tiles), np.nan)
+    distance: list[float | None] = [None] * len(tiles)
     if reference is not None:
-        distance = np.sqrt(np.square(pixels - pixels[reference]).mean(axis=(1, 2, 3), dtype=np.float64)) / 255
-    return _Strip(_webp(strip, chosen.quality), distance, (pixels.max(axis=(1, 2, 3)) == 0).tolist())
+        squares = np.square(pixels - pixels[reference]).mean(axis=(1, 2, 3), dtype=np.float64)
+        distance = (np.sqrt(squares) / 255).tolist()
+    is_black = (pixels.max(axis=(1, 2, 3)) == 0).tolist()
+    return _Strip(content=_webp(strip, chosen.quality), distance=distance, is_black=is_black)
 
 
 def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -194,7 +246,7 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _webp(image: Image.Image, quality: int | None) -> str:
     buffer, settings = BytesIO(), dict[str, Any](lossless=True) if quality is None else {"quality": quality}
-    image.save(buffer, "WEBP", method=4, **settings)
+    image.save(buffer, "WEBP", method=_METHOD, **settings)
     return b64encode(buffer.getvalue()).decode()
 
 
@@ -208,7 +260,7 @@ def _gather(table: Results, number: int, strips: dict[_Row, _Strip], size: tuple
             lams = np.flatnonzero(table.images[pair] != "")
             content[pair], tiles[(*pair, lams)] = strip.content, np.arange(len(lams))
             is_black[(*pair, lams)] = strip.is_black
-            distance[(*pair, lams)] = strip.distance
+            distance[(*pair, lams)] = np.array(strip.distance, float)
     embedded = (content != "").any(axis=1)
     return Strips(
         size=size,

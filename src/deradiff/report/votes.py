@@ -11,7 +11,7 @@ from deradiff.analysis.statistics import Interval
 from deradiff.analysis.vote_messages import agreement_sentences, vote_interval, vote_source, votes_to_settle
 from deradiff.analysis.votes import VoteFit, fit_votes
 from deradiff.errors import ConfigError
-from deradiff.report.figures import ACCENT, LINE, blank
+from deradiff.report.figures import ACCENT, LINE, axis_range, blank, follow_lam
 from deradiff.results import Results
 
 
@@ -70,7 +70,8 @@ def wins_against_lam(fit: VoteFit) -> go.Figure:
     )
     figure.add_hline(y=0.5, line={"color": LINE, "width": 1, "dash": "dot"})
     figure.add_vline(x=fit.best, line={"color": ACCENT, "width": 1.5, "dash": "dash"})
-    return figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    figure.update_xaxes(range=axis_range(fit.lams)).update_yaxes(tickformat=".0%")
+    return follow_lam(figure, {lam: (lam, None) for lam in fit.lams}, [0, 1])
 
 
 def reward_agreement_figure(agreements: Mapping[str, tuple[Interval, int]]) -> go.Figure:
@@ -88,7 +89,7 @@ def reward_agreement_figure(agreements: Mapping[str, tuple[Interval, int]]) -> g
         hovertemplate="%{y}: %{x:.0%} of %{customdata} votes<extra></extra>",
     )
     figure.add_vline(x=0.5, line={"color": LINE, "width": 1, "dash": "dot"})
-    return figure.update_xaxes(tickformat=".0%", range=[0, 1])
+    return figure.update_xaxes(tickformat=".0%", range=[0, 1]).update_yaxes(automargin=True)
 
 
 def _bars(intervals: tuple[Interval, ...] | list[Interval]) -> dict[str, object]:
