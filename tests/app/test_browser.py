@@ -97,6 +97,12 @@ def test_a_preview_follows_the_slider_and_release_draws_exactly(page: Page, open
     assert float(lam) > 1
     tab.click("#compare")
     expect(tab.locator("#side figure")).to_have_count(4)
+    lams = tab.locator("#side figcaption").all_inner_texts()
+    assert lams == ["lam 0", "lam 0.5", "lam 1", "lam 1.5"]
+    assert len({str(one.get_attribute("src")) for one in tab.locator("#side img").all()}) == 4
+    tab.fill("#prompt textarea", " ")
+    tab.click("#draw")
+    expect(tab.locator("#explore-status")).to_contain_text("Error: the prompt is empty")
 
 
 def test_a_stop_ends_a_generation_and_a_reload_keeps_what_was_set(page: Page, opener: Opener) -> None:
@@ -145,6 +151,8 @@ def test_two_users_at_once_get_their_own_images(page: Page, opener: Opener) -> N
 def test_a_sweep_is_watched_stopped_and_goes_on_to_its_report(page: Page, opener: Opener) -> None:
     tab = opener(page.url)
     tab.get_by_role("tab", name="Sweep").click()
+    tab.click("#report")
+    expect(tab.locator("#report-answer")).to_contain_text("Error: no reward to raise")
     tab.fill("#sweep-prompts textarea", f"a red circle\n{HOSTILE}")
     tab.click("#start")
     expect(tab.locator("#sweep-images .grid img")).to_have_count(8)
@@ -153,8 +161,7 @@ def test_a_sweep_is_watched_stopped_and_goes_on_to_its_report(page: Page, opener
     tab.click("#score")
     expect(tab.locator("#sweep-images .scores")).to_contain_text("saturation")
     assert page.run.is_complete()
-    tab.locator("#objective input").click()
-    tab.get_by_role("option", name="saturation").click()
+    expect(tab.locator("#objective input")).to_have_value("saturation")  # the only one
     tab.click("#report")
     expect(tab.frame_locator("iframe.report").locator("h1")).to_contain_text("lam")
     assert tab.evaluate("window.hacked") is None
@@ -174,6 +181,9 @@ def booth(engine: Engine, tmp_path: Path) -> Iterator[Page]:
 def test_votes_by_keys_survive_reloads_and_count_once(booth: Page, opener: Opener) -> None:
     tab = opener(booth.url)
     tab.get_by_role("tab", name="Choose by eye").click()
+    tab.click("#begin")
+    expect(tab.locator("#pair")).to_contain_text("Error: who judges?")
+    expect(tab.locator("#vote-left")).to_be_hidden()
     tab.fill("#rater input, #rater textarea", HOSTILE[:100])
     tab.click("#begin")
     expect(tab.locator("#pair img")).to_have_count(2)

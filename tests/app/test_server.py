@@ -10,6 +10,7 @@ from tests.runs.painted import painted
 
 from deradiff.app import server
 from deradiff.app.engine import Engine
+from deradiff.app.gate import MAX_BODY
 from deradiff.app.page import build_page, serve_run
 from deradiff.errors import ConfigError
 from deradiff.runs.run import Run
@@ -38,6 +39,49 @@ def test_no_file_is_served(client: TestClient, tmp_path: Path) -> None:
             answer = client.get(route + path)
             assert answer.status_code >= 400 or "<!doctype html>" in answer.text.lower(), (route, path)
             assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("docs", "openapi.json", "monitoring", "monitoring/summary", "runs", "pwa_icon"),
+        *(
+            f"gradio_api/{name}"
+            for name in ("info", "openapi.json", "deep_link?session_hash=x", "queue/status", "dev/reload")
+        ),
+        *(
+            f"gradio_api/{name}"
+            for name in ("upload", "process_recording", "component_server", "run/x", "call/predict")
+        ),
+        *(
+            f"gradio_api/{name}"
+            for name in ("vibe-edit/", "stream/x", "file=http://127.0.0.1/", "proxy=http://127.0.0.1/")
+        ),
+        *(f"gradio_api/run-history/{name}" for name in ("connect", "buckets", "records")),
+    ],
+)
+def test_of_gradios_routes_only_the_pages_own_answer(client: TestClient, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "OPTIONS"):
+        assert client.request(method, f"/{path}", content=b"").status_code == 404
+
+
+def test_another_site_may_open_the_page_and_nothing_else(client: TestClient) -> None:
+    join, here = "/gradio_api/queue/join", {"origin": "http://127.0.0.1"}
+    foreign = [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "https://evil.example"}]
+    for headers in (*foreign, {"origin": "null"}):
+        assert client.get("/", headers=headers).status_code == 200
+        assert client.get("/config", headers=headers).status_code == 403
+        assert client.post(join, json={}, headers=headers).status_code == 403
+        assert client.options(join, headers=headers).status_code == 403
+    for headers in ({}, here, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}):
+        assert client.get("/config", headers=headers).status_code == 200
+        assert client.post(join, json={}, headers=headers).status_code == 422  # what it asks is wrong
+
+
+def test_a_request_says_its_size_and_is_of_a_bounded_one(client: TestClient) -> None:
+    join = "/gradio_api/queue/join"
+    assert client.post(join, content=b"x" * (MAX_BODY + 1)).status_code == 413
+    assert client.post(join, content=iter([b"{", b"}"])).status_code == 411
 
 
 def test_the_page_names_no_other_host_to_fetch_from(client: TestClient) -> None:

@@ -52,19 +52,30 @@ def test_what_fails_in_the_background_is_told(engine: Engine, recipe: Recipe, tm
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds", "lams", "named"),
+    ("text", "seeds", "lams", "guidance", "named"),
     [
-        (" \n", 1, [0.5], "no prompts"),
-        ("a", 1, [], "no lam"),
-        ("a", 0, [0.5], "0 seeds"),
-        ("a", 65, [0.5], "65 seeds"),
-        ("a", None, [0.5], "seeds"),
-        ("x" * 2001, 1, [0.5], "2,001 characters"),
+        (" \n", 1, [0.5], None, "no prompts"),
+        (None, 1, [0.5], None, "no prompts"),
+        ("a", 1, [], None, "no lam"),
+        ("a", 0, [0.5], None, "0 seeds"),
+        ("a", 65, [0.5], None, "65 seeds"),
+        ("a", None, [0.5], None, "seeds"),
+        ("x" * 2001, 1, [0.5], None, "2,001 characters"),
+        ("a", 1, [0.5], 51.0, "guidance 51"),
+        ("a", 1, [0.5], float("nan"), "guidance nan"),
     ],
 )
-def test_what_a_form_may_ask_for(text: str, seeds: int, lams: list[float], named: str) -> None:
+def test_what_a_form_may_ask_for(text: str, seeds: int, lams: list[float], guidance: float | None, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        requests_of(text, seeds, lams, None)
+        requests_of(text, seeds, lams, guidance)
+
+
+@pytest.mark.parametrize("name", ["os:system", "http://127.0.0.1:1/score", "clip=/etc"])
+def test_only_registered_rewards_score_for_visitors(name: str, engine: Engine, recipe: Recipe, tmp_path: Path) -> None:
+    sweeps = Sweeps(Run(tmp_path / "run", recipe), engine)
+    with pytest.raises(ConfigError, match="no registered reward"):
+        sweeps.score([name])
+    assert sweeps.state.phase == "idle"
 
 
 def test_a_sweep_from_the_page_is_bounded(engine: Engine, recipe: Recipe, tmp_path: Path) -> None:

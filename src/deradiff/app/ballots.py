@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deradiff.analysis import vote_messages
 from deradiff.analysis.agreement import rater_agreement
-from deradiff.analysis.messages import headline
+from deradiff.analysis.messages import lead
 from deradiff.analysis.vote_design import Pair, next_pair
 from deradiff.analysis.votes import VoteFit, fit_votes
 from deradiff.app.sweeps import answer_of, tables_of
@@ -158,7 +158,7 @@ class Ballots:
         if fit is None:
             raise ResultsError("the votes have no fit")
         sentences = [
-            f"Recommended {headline(answer)}",
+            f"Recommended lam = {answer.lam:g}. {lead(answer)}",
             *vote_messages.vote_reasons(fit, fit.lams.index(answer.lam)),
             vote_messages.vote_interval(fit),
             *filter(None, [vote_messages.votes_to_settle(fit)]),
@@ -171,8 +171,8 @@ class Ballots:
         return sum((vote.rater, vote.guidance) == (_named(rater), guidance) for vote in self._run.votes())
 
 
-def _named(rater: str) -> str:
-    name = rater.strip()
+def _named(rater: str | None) -> str:
+    name = (rater or "").strip()
     if not name:
         raise ConfigError("who judges? Give a name, so that raters can be told apart")
     if len(name) > 100:

@@ -85,19 +85,25 @@ def build(booth: Booth) -> gr.Textbox:
     count = gr.HTML(markup.status(), elem_id="vote-count")
     gr.Markdown("## What the votes say", elem_classes="heading")
     with gr.Row(elem_classes="bottom"):
-        guards = gr.Dropdown([], label="Rewards that must hold", multiselect=True, elem_id="vote-guards")
-        ask = gr.Button("Show the recommended lam", elem_id="standing-button", min_width=160)
+        guards = gr.Dropdown([], label="Rewards that must hold", multiselect=True, elem_id="vote-guards", min_width=220)
+        ask = gr.Button("Show the recommended lam", elem_id="standing-button", min_width=220)
     standing = gr.HTML(elem_id="standing")
     ticket = gr.Textbox(visible="hidden", elem_id="ticket", label="ticket", interactive=False)
     shown: dict[str, Any] = {"outputs": [pair, ticket, count], "show_progress": "hidden", "api_visibility": "private"}
 
     def voting(outcome: str) -> Callable[..., Any]:
-        return shows_errors(lambda rater, ticket: booth.vote(rater, ticket, outcome))
+        return shows_errors(
+            lambda rater, ticket: booth.vote(rater, ticket, outcome),
+            lambda words: (gr.skip(), gr.skip(), markup.problem(words)),
+        )
 
-    gr.on([begin.click, rater.submit], shows_errors(booth.show), rater, **shown)
+    def no_pair(words: str) -> tuple[str, str, str]:
+        return markup.empty(words), "", markup.status()
+
+    gr.on([begin.click, rater.submit], shows_errors(booth.show, no_pair), rater, **shown)
     for name, button in buttons.items():
         button.click(voting(name), [rater, ticket], trigger_mode="once", **shown)
-    ask.click(shows_errors(booth.standing), guards, standing, api_visibility="private")
+    ask.click(shows_errors(booth.standing, markup.problem), guards, standing, api_visibility="private")
     guards.focus(lambda: gr.update(choices=booth.guard_names()), outputs=guards, show_progress="hidden",
                  api_visibility="private")  # fmt: skip
     return rater

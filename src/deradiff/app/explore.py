@@ -13,6 +13,7 @@ from deradiff.app.engine import Engine
 from deradiff.app.error_messages import shows_errors
 from deradiff.app.requests import MAX_LAM, MAX_STEPS, ImageRequest
 from deradiff.app.turns import Job, Sessions, Stopped
+from deradiff.errors import ConfigError
 
 _POLL = 0.15  # seconds between looks at a job
 _SIDE_BY_SIDE = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
@@ -47,6 +48,8 @@ class Explorer:
             ConfigError: a value that can't be used.
         """
         prompt, seed, steps, guidance, *lams = values
+        if not (prompt or "").strip():
+            raise ConfigError("the prompt is empty; say what to draw")
         return ImageRequest(
             prompt=prompt,
             lams=tuple(zip(self._engine.anchors, lams, strict=True)),
@@ -158,9 +161,11 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
             for image, progress in explorer.draw(str(request.session_hash), asked):
                 yield gr.skip() if image is None else image, progress
 
-        return shows_errors(listener)
+        return shows_errors(listener, lambda words: (gr.skip(), markup.problem(words)))
 
     def side_by_side(request: gr.Request, lams: list[float], *values: Any) -> Any:
+        if not lams:
+            raise ConfigError("no lam; choose one or more to draw side by side")
         others = values[5:]  # of several anchors the first varies
         asked = [explorer.request([*values[:4], lam, *others], preview=False) for lam in sorted(lams)]
         yield from explorer.compare(str(request.session_hash), asked)
@@ -173,8 +178,8 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
         slider.release(exact, **common)
     gr.on([draw.click, prompt.submit], exact, **common)
     compare.click(
-        shows_errors(side_by_side), [chosen, *controls], [row, row_status], show_progress="hidden",
-        concurrency_limit=AT_ONCE, api_visibility="private",
+        shows_errors(side_by_side, lambda words: (gr.skip(), markup.problem(words))), [chosen, *controls],
+        [row, row_status], show_progress="hidden", concurrency_limit=AT_ONCE, api_visibility="private",
     )  # fmt: skip
     stop.click(stopper(sessions), queue=False, api_visibility="private")
     return controls

@@ -99,6 +99,11 @@ def status(words: str = "") -> str:
     return _bar(None, words)
 
 
+def problem(words: str) -> str:
+    """What went wrong, where progress would be."""
+    return f'<div class="status problem"><p role="alert">{text(words)}</p></div>'
+
+
 def _bar(share: float | None, words: str) -> str:
     bar = "" if share is None else f'<div class="bar" aria-hidden="true"><i style="width:{share:.0%}"></i></div>'
     return f'<div class="status">{bar}<p role="status">{text(words)}</p></div>'

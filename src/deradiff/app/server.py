@@ -90,17 +90,18 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 
 def web_app(page: Any, host: str, password: str | None) -> Any:
-    """The page as a web application: only its own files, only for its own host, behind the password if there is one."""
+    """The page as a web application, behind its `Gate` and the password if there is one; for no other host's name."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from deradiff.app.gate import Gate
     from deradiff.app.page import KEYS, STYLE, theme
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if is_loopback(host):  # another site whose name leads here is not this page
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    app.add_middleware(_Headers)
+    app.add_middleware(Gate)
 
     def is_known(user: str, typed: str) -> bool:
         return secrets.compare_digest(typed.encode(), str(password).encode()) and user == USER
@@ -127,32 +128,6 @@ def web_app(page: Any, host: str, password: str | None) -> Any:
         css=STYLE.read_text("utf-8"),
         head=f"<script>{KEYS.read_text('utf-8')}</script>",
     )
-
-
-class _Headers:
-    """Lets browsers fetch from this page's own host alone."""
-
-    POLICY = (
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-src 'self'; object-src 'none'; "
-        b"base-uri 'self'; frame-ancestors 'none'; form-action 'self'"
-    )
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = [
-                    (b"content-security-policy", self.POLICY),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-                message = {**message, "headers": [*message["headers"], *added]}
-            await send(message)
-
-        await self._app(scope, receive, sent)
 
 
 def serve(app: Any, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:

@@ -1,6 +1,6 @@
 """The tab Sweep: start, watch, stop, resume and grow the run; its scores and its report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,10 @@ import gradio as gr
 from deradiff.app import markup
 from deradiff.app.error_messages import shows_errors
 from deradiff.app.explore import guidance_field
-from deradiff.app.requests import MAX_PROMPT
+from deradiff.app.requests import MAX_GUIDANCE, MAX_PROMPT
 from deradiff.app.sweeps import MAX_SEEDS, Sweeps, objectives_of, report_of, tables_of
-from deradiff.errors import ConfigError
+from deradiff.errors import ConfigError, DeradiffError
+from deradiff.results import Results
 from deradiff.rewards import reward_names
 from deradiff.runs.cells import Request
 
@@ -41,13 +42,13 @@ def form_of(sweeps: Sweeps, prompts: Sequence[str], guidance: float | None) -> F
     return Form(last.prompts, len(last.seeds), last.lams, shown)
 
 
-def requests_of(text: str, seeds: int, lams: Sequence[float], guidance: float | None) -> list[Request]:
+def requests_of(text: str | None, seeds: int, lams: Sequence[float], guidance: float | None) -> list[Request]:
     """What the form asks for; a prompt a line.
 
     Raises:
         ConfigError: a value that can't be used.
     """
-    prompts = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    prompts = tuple(dict.fromkeys(line.strip() for line in (text or "").splitlines() if line.strip()))
     if not prompts:
         raise ConfigError("no prompts; write one a line")
     if not lams:
@@ -58,6 +59,8 @@ def requests_of(text: str, seeds: int, lams: Sequence[float], guidance: float | 
         )
     if seeds not in range(1, MAX_SEEDS + 1):
         raise ConfigError(f"{seeds} seeds; expected a whole number from 1 to {MAX_SEEDS}")
+    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
+        raise ConfigError(f"guidance {guidance:g}; expected a number from 0 to {MAX_GUIDANCE:g}")
     return [Request(prompts=prompts, seeds=tuple(range(int(seeds))), lams=tuple(lams), guidances=(guidance,))]
 
 
@@ -74,6 +77,17 @@ def images_of(sweeps: Sweeps) -> str:
         note = f"<p>The report shows {more:,} more prompts.</p>" if more else ""
         parts += [title, markup.grid(results, sweeps.run.folder, rows, 0), note, markup.score_table(results)]
     return "".join(parts)
+
+
+def choices_of(tables: Iterable[Results]) -> tuple[list[str], list[str]]:
+    """What can be raised, and what can be a guard, at any guidance."""
+    tables = list(tables)
+    raised = {name for results in tables for name in objectives_of(results)}
+    return sorted(raised), sorted({name for results in tables for name in results.scores})
+
+
+def _only(names: Sequence[str]) -> str | None:
+    return names[0] if len(names) == 1 else None
 
 
 def build(sweeps: Sweeps, form: Form) -> None:
@@ -98,8 +112,9 @@ def build(sweeps: Sweeps, form: Form) -> None:
             shown = gr.HTML(images_of(sweeps), elem_id="sweep-images", elem_classes="stage")
     gr.Markdown("## Report", elem_classes="heading")
     with gr.Row(elem_classes="bottom"):
-        objective = gr.Dropdown([], label="Reward to raise", elem_id="objective")
-        guards = gr.Dropdown([], label="Rewards that must hold", multiselect=True, elem_id="guards")
+        objectives, scored = choices_of(tables_of(sweeps.run).values())
+        objective = gr.Dropdown(objectives, value=_only(objectives), label="Reward to raise", elem_id="objective")
+        guards = gr.Dropdown(scored, label="Rewards that must hold", multiselect=True, elem_id="guards")
         report = gr.Button("Write and open the report", elem_id="report", min_width=160)
     answer, frame = gr.HTML(elem_id="report-answer"), gr.HTML(elem_id="report-frame")
     version = gr.State(None)
@@ -113,31 +128,30 @@ def build(sweeps: Sweeps, form: Form) -> None:
         sweeps.score(names)
         return markup.sweep_progress(sweeps.state)
 
-    def look(seen: object) -> tuple[Any, ...]:
+    def look(seen: object, chosen: str | None) -> tuple[Any, ...]:
         state = sweeps.state
         if seen == state:
             return (gr.skip(),) * 5
-        tables = tables_of(sweeps.run).values()
-        objectives = sorted({name for results in tables for name in objectives_of(results)})
-        scored = sorted({name for results in tables for name in results.scores})
-        return (
-            markup.sweep_progress(state),
-            images_of(sweeps),
-            gr.update(choices=objectives),
-            gr.update(choices=scored),
-            state,
-        )
+        progress = markup.sweep_progress(state)
+        try:
+            tables, images = tables_of(sweeps.run).values(), images_of(sweeps)
+        except DeradiffError as error:  # shown once, not at every look
+            return progress, markup.empty(str(error)), gr.skip(), gr.skip(), state
+        objectives, scored = choices_of(tables)
+        raised = gr.update(choices=objectives, value=chosen or _only(objectives))
+        return progress, images, raised, gr.update(choices=scored), state
 
     def write(objective: str | None, guards: list[str]) -> tuple[str, str]:
-        tables = tables_of(sweeps.run)
-        if not objective or not tables:
-            raise ConfigError("nothing to report on: sample, score, then choose the reward to raise")
-        path, words = report_of(sweeps.run, next(iter(tables.values())), objective, guards or [])
-        return markup.paragraphs([words, f"Written to {path}."]), markup.report_frame(path.read_text("utf-8"))
+        if not objective:
+            raise ConfigError("no reward to raise; choose one, once images are sampled and scored")
+        path, words = report_of(sweeps.run, objective, guards or [])
+        return markup.paragraphs([*words, f"Written to {path}."]), markup.report_frame(path.read_text("utf-8"))
 
-    looked: dict[str, Any] = {"inputs": version, "outputs": [status, shown, objective, guards, version], **quiet}
-    start.click(shows_errors(begin), [prompts, seeds, lams, guidance], status, **quiet)
-    score.click(shows_errors(score_by), rewards, status, **quiet)
-    stop.click(shows_errors(sweeps.stop), queue=False, **quiet)
-    gr.Timer(PERIOD).tick(shows_errors(look), **looked)
-    report.click(shows_errors(write), [objective, guards], [answer, frame], api_visibility="private")
+    outputs = [status, shown, objective, guards, version]
+    looked: dict[str, Any] = {"inputs": [version, objective], "outputs": outputs, **quiet}
+    start.click(shows_errors(begin, markup.problem), [prompts, seeds, lams, guidance], status, **quiet)
+    score.click(shows_errors(score_by, markup.problem), rewards, status, **quiet)
+    stop.click(sweeps.stop, queue=False, **quiet)
+    gr.Timer(PERIOD).tick(shows_errors(look, lambda words: (markup.problem(words), *(gr.skip(),) * 4)), **looked)
+    writing = shows_errors(write, lambda words: (markup.problem(words), gr.skip()))
+    report.click(writing, [objective, guards], [answer, frame], api_visibility="private")

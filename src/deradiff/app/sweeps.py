@@ -11,11 +11,12 @@ from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation, recommend
 from deradiff.app.engine import Engine
 from deradiff.app.turns import Job, Stopped
-from deradiff.errors import ConfigError, DeradiffError
+from deradiff.errors import ConfigError, DeradiffError, ResultsError
 from deradiff.report import write_report
 from deradiff.results import Results
+from deradiff.rewards import reward_names
 from deradiff.runs.cells import Request
-from deradiff.runs.results import guidances_of, journalled_images, load_results
+from deradiff.runs.results import guidance_name, guidances_of, journalled_images, load_results
 from deradiff.runs.run import Run
 from deradiff.runs.store import Store
 from deradiff.votes import VOTES
@@ -86,10 +87,13 @@ class Sweeps:
         """Begin to score every image that has no score yet; returns at once.
 
         Raises:
-            ConfigError: something is running, or no reward was named.
+            ConfigError: something is running, no reward was named, or one that isn't registered: a visitor's name is
+                never imported, nor asked over the network.
         """
         if not rewards:
             raise ConfigError("no reward to score by; choose one or more")
+        if unknown := [name for name in rewards if name not in reward_names()]:
+            raise ConfigError(f"no registered reward is called {unknown[0]!r}; choose from {', '.join(reward_names())}")
         images = len(journalled_images(self.run.store))
 
         def score(job: Job) -> None:
@@ -156,15 +160,22 @@ def answer_of(results: Results, objective: str, guards: Sequence[str]) -> Recomm
     return recommend(results, objective, [name for name in guards if name != objective])
 
 
-def report_of(run: Run, results: Results, objective: str, guards: Sequence[str]) -> tuple[Path, str]:
-    """Write the run's report; returns where it is, and the recommendation in words.
+def report_of(run: Run, objective: str, guards: Sequence[str]) -> tuple[Path, list[str]]:
+    """Write the run's report, of each guidance a tab; returns where it is, and the recommendations in words.
 
     Raises:
-        ResultsError: it can't be answered or written.
+        ResultsError: there is nothing to report on, it can't be answered or written.
     """
-    answer = answer_of(results, objective, guards)
-    path = write_report(results, answer, run.folder / "report.html")
-    return path, f"Recommended {messages.headline(answer)}"
+    tables = tables_of(run)
+    if not tables:
+        raise ResultsError("no images to report on yet; sample some first")
+    named = {guidance_name(scale) if len(tables) > 1 else "": results for scale, results in tables.items()}
+    answers = {name: answer_of(results, objective, guards) for name, results in named.items()}
+    path = write_report(named, answers, run.folder / "report.html")
+    where = {name: f" at {name}" if name else "" for name in answers}
+    return path, [
+        f"Recommended lam = {answer.lam:g}{where[name]}. {messages.lead(answer)}" for name, answer in answers.items()
+    ]
 
 
 def objectives_of(results: Results) -> list[str]:
