@@ -1,6 +1,9 @@
 """Who may come in, and what may be read."""
 
+import contextlib
+import io
 import socket
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +124,19 @@ def test_a_host_that_others_reach_needs_a_password(tmp_path: Path, monkeypatch: 
         server.read_password(file)
     with pytest.raises(ConfigError, match="can't be read"):
         server.read_password(tmp_path / "none")
+
+
+def test_what_visitors_sent_does_not_steer_the_terminal() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(server.Terminal(printed)):  # pyright: ignore[reportArgumentType]
+        try:
+            raise ValueError("\x1b[2J" + "x" * 100_000)
+        except ValueError:
+            traceback.print_exc()
+    assert "ValueError" in printed.getvalue()
+    assert printed.getvalue().count("\n") > 2
+    assert "\x1b" not in printed.getvalue()
+    assert len(printed.getvalue()) < 5000
 
 
 def test_a_port_that_is_taken_is_an_error_and_by_default_the_next_is_tried() -> None:

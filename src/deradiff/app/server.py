@@ -1,15 +1,18 @@
 """Serving the page: where it listens, who may come in, and what may be read."""
 
+import io
 import ipaddress
 import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
-from deradiff.errors import ConfigError
+from deradiff.errors import ConfigError, printable
 from deradiff.reading import read_text
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by gradio when it is imported, and later
@@ -18,6 +21,7 @@ PASSWORD = "DERADIFF_APP_PASSWORD"
 USER = "deradiff"
 PORT, PORTS = 7860, 100  # the first that is tried, and how many
 _LEAST = 8  # characters of a password
+_LINE = 1000  # characters that are printed of a line
 _GRACE = 2  # seconds for open connections when it ends
 
 
@@ -130,6 +134,22 @@ def web_app(page: Any, host: str, password: str | None) -> Any:
     )
 
 
+class Terminal(io.TextIOBase):
+    """A stream to which gradio may print tracebacks: what visitors sent is in them, and must not steer the terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write printable lines, long ones cut."""
+        self._stream.write("\n".join(printable(line)[:_LINE] for line in text.split("\n")))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        self._stream.flush()
+
+
 def serve(app: Any, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
     """Serve until a signal comes, which is raised again for whoever handles it.
 
@@ -149,4 +169,5 @@ def serve(app: Any, listening: socket.socket, started: Callable[[], None] = lamb
     config = uvicorn.Config(
         app, log_level="error", access_log=False, timeout_graceful_shutdown=_GRACE, server_header=False, lifespan="on"
     )
-    Server(config).run(sockets=[listening])
+    with redirect_stderr(cast("TextIO", Terminal(sys.stderr))):
+        Server(config).run(sockets=[listening])
