@@ -55,6 +55,16 @@ def test_figures_are_drawn_as_files_and_named_in_markdown(
         assert grid.width > 160 * len(LAMS)
 
 
+def test_the_grid_of_images_begins_with_the_reference(results: Results, answer: Recommendation, tmp_path: Path) -> None:
+    lams = [lam - 1.5 for lam in LAMS]  # 0 stands in the middle
+    table = dataclasses.replace(results, lams=lams)
+    path = static_figures._write_grid(table, answer, tmp_path / "images.png")
+    corner = 0, 2 * static_figures._LABEL
+    with Image.open(path) as grid, Image.open(results.image(0, 0, lams.index(0))) as image:
+        tile = grid.crop((*corner, corner[0] + image.width, corner[1] + image.height))
+        assert tile.tobytes() == image.convert("RGB").tobytes()
+
+
 def test_without_what_draws_figures_the_error_says_what_to_install(
     results: Results, answer: Recommendation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

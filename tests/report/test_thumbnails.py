@@ -48,13 +48,26 @@ def test_the_distance_is_to_the_reference_wherever_it_stands(results: Results, t
     assert (np.delete(distance, lams.index(0)) > 0).all()
 
 
-def test_black_images_are_noticed(results: Results, tmp_path: Path) -> None:
-    images = results.images[:1, :1].copy()
-    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    images[0, 0, 3] = tmp_path / "black.png"
+def strips_with(results: Results, image: Image.Image, file: Path) -> Strips:
+    """Of the first prompt and seed, with another image as the fourth."""
     table = results.on_axes(results.prompts[:1], results.seeds[:1], results.lams)
-    black = make_strips([Results(**{**vars(table), "images": images})])[0].is_black
-    assert np.flatnonzero(black).tolist() == [3]
+    images = table.images.copy()
+    image.save(file)
+    images[0, 0, 3] = file
+    return make_strips([dataclasses.replace(table, images=images)])[0]
+
+
+def test_black_images_are_noticed(results: Results, tmp_path: Path) -> None:
+    strips = strips_with(results, Image.new("RGB", (64, 64)), tmp_path / "black.png")
+    assert np.flatnonzero(strips.is_black).tolist() == [3]
+
+
+def test_an_image_of_another_shape_stands_in_the_middle_of_its_tile(results: Results, tmp_path: Path) -> None:
+    strips = strips_with(results, Image.new("RGB", (32, 64), "red"), tmp_path / "narrow.png")
+    with Image.open(BytesIO(b64decode(strips.content[0, 0]))) as strip:
+        tile = np.asarray(strip.convert("RGB"))[:, 3 * 64 : 4 * 64]
+    assert (tile[:, 16:48] == (255, 0, 0)).all()
+    assert (tile[:, [0, 15, 48, 63]] == 128).all()
 
 
 @pytest.fixture
@@ -69,7 +82,15 @@ def same(one: Strips, other: Strips) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
+def pad(file: Path) -> None:
+    """Fill a file up, so that its image can change and its size doesn't."""
+    file.write_bytes(file.read_bytes().ljust(5000, b"\0"))
+    assert file.stat().st_size == 5000
+
+
 def test_a_page_that_is_written_again_decodes_no_image(run: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = run.image(1, 0, 3)
+    pad(file)
     (elsewhere,) = make_strips([dataclasses.replace(run, folder=None)])
     (first,) = make_strips([run])
     with monkeypatch.context() as patched:
@@ -78,7 +99,8 @@ def test_a_page_that_is_written_again_decodes_no_image(run: Results, monkeypatch
     assert same(first, elsewhere)
     assert same(first, again)
     assert not same(first, make_strips([run], budget=1)[0])  # another budget, other strips
-    draw(run.image(1, 0, 3), 5, 5, 5, size=160)
+    draw(file, 5, 5, 5, size=160)
+    pad(file)
     (changed,) = make_strips([run])
     assert (changed.content == first.content).tolist() == [[True], [False]]
 
