@@ -69,7 +69,7 @@ def test_a_guard_named_alone_takes_the_margin_of_the_card() -> None:
     share = dataclasses.replace(card, margin=0.25, relative=True, direction="steady")
     margin = resolve_margin(dataclasses.replace(run, rewards={"hps": share}), Guard("hps"))
     assert margin.size == pytest.approx(0.25 * run.scores["hps"][:, :, 0].mean())
-    assert (margin.share, margin.both, str(margin)) == (0.25, True, "25 %")
+    assert (margin.share, margin.both, str(margin)) == (0.25, True, "25%")
 
 
 def test_without_a_card_it_may_lose_a_fifth_of_the_deviation_between_prompts() -> None:

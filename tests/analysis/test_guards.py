@@ -110,7 +110,7 @@ def test_more_prompts_show_more_and_risk_no_more(kind: str) -> None:
 
 
 def test_where_lams_lie_on_both_sides_of_0_each_has_half_the_risk() -> None:
-    """The lams above 0 alone are shown at 5 % what both sides together show at 10 %."""
+    """The lams above 0 alone are shown at 5% what both sides together show at 10%."""
     rng, margin, together, alone = np.random.default_rng(0), Guard("gold", margin=0.1), [], []
     for _ in range(60):
         above = falling(rng, 12, [0, 0.2, 0.4], kind="normal")
@@ -250,4 +250,4 @@ def test_what_each_guard_may_lose_is_reported() -> None:
     run = sweep({"gold": COLLAPSE + 5, "silver": COLLAPSE + 5})
     guards = Guard("gold", margin=0.01, relative=True), Guard("silver", margin=0.25, both=True)
     texts = [own.text for own in make_constraints(run, make_criteria("proxy", guards))]
-    assert texts == ["gold loses at most 1 %", "silver loses at most 0.25", "silver gains at most 0.25"]
+    assert texts == ["gold loses at most 1%", "silver loses at most 0.25", "silver gains at most 0.25"]

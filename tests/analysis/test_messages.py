@@ -95,11 +95,11 @@ def test_other_risks_stand_side_by_side_with_the_interval_of_lam() -> None:
     low, high = answer.interval
     assert messages.by_risk(answer) == (
         f"safe {safe:g} (5% risk), {middle:g} (20% risk), best estimate {best:g} (50% risk). "
-        f"For all prompts like these, the best of these lams lies between {low:g} and {high:g} (95 % confidence)."
+        f"For all prompts like these, the best of these lams lies between {low:g} and {high:g} (95% confidence)."
     )
     assert safe < best
     alone = dataclasses.replace(answer, interval=(low, low))
-    assert f"the best of these lams is {low:g} (95 % confidence)." in messages.by_risk(alone)
+    assert f"the best of these lams is {low:g} (95% confidence)." in messages.by_risk(alone)
 
 
 def test_what_would_settle_it_is_reported_where_something_is_open() -> None:
@@ -110,7 +110,7 @@ def test_what_would_settle_it_is_reported_where_something_is_open() -> None:
     lam, prompts = few.settled_by
     assert few.lam < lam <= few.lams_by_risk[0.5]
     assert messages.to_settle(few) == (
-        f"About {prompts - 6} more prompts like these ({prompts} in all) would show lam = {lam:g} (80 % power)."
+        f"About {prompts - 6} more prompts like these ({prompts} in all) would show lam = {lam:g} (80% power)."
     )
     assert messages.to_settle(choose(sweep(curves, prompts=30, noise=0.02, rewards=NONE), GOLD)) is None
     lucky = dataclasses.replace(few, settled_by=(lam, 5))

@@ -168,7 +168,7 @@ def test_what_should_stay_may_move_a_little_to_either_side(slope: float, alarm: 
     found = raised(sweep({"proxy": RISE, "edges": curve}, noise=0.02, level=0.1, rewards=STEADY))
     assert bool(found) == alarm
     if found:
-        assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25 % of 4 is passed at 1.1
+        assert (found[0].drifts, found[0].before, found[0].after) == (True, 0, 1.5)  # 25% of 4 is passed at 1.1
         assert found[0].onset == 1
         assert found[0].margin == pytest.approx(1, rel=0.05)
 

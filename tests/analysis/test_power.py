@@ -30,7 +30,7 @@ def test_fresh_samples_of_that_size_pass_four_times_in_five(kind: str, effect: f
     rng, passed = np.random.default_rng(pilot), []
 
     def draw(prompts: int, count: int) -> Floats:
-        if kind == "binary":  # 95 % pass where 20 % may fail
+        if kind == "binary":  # 95% pass where 20% may fail
             return np.asarray(np.less(rng.random((prompts, count)), 0.95), dtype=float) - 0.8
         return np.asarray(noise(kind, rng, (prompts, count)) + effect, dtype=float)
 

@@ -52,7 +52,7 @@ def test_what_is_too_far_is_not_trusted_and_more_lams_help() -> None:
 
 
 def test_few_images_are_not_trusted_far_from_where_they_are() -> None:
-    """Of four images one alone has a share of 25 %."""
+    """Of four images one alone has a share of 25%."""
     few = reweight(gaussian((0.0,), shift=10.0, seeds=4), "r", GRID)
     assert min(few.ess) > 0.2
     assert few.trusted == (True, False, False, False)

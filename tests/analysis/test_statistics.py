@@ -22,10 +22,10 @@ from deradiff.analysis.statistics import (
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ((-0.01724, -0.00586, 0.00552), "-0.006 (95 % interval -0.017 to +0.006)"),
-        ((11.2, 30.9, 50.6), "+31 (95 % interval +11 to +51)"),
-        ((2.0, 2.0, 2.0), "+2.000 (95 % interval +2.000 to +2.000)"),
-        ((-np.inf, 0.5, np.inf), "+0.500 (95 % interval -inf to +inf)"),
+        ((-0.01724, -0.00586, 0.00552), "-0.006 (95% interval -0.017 to +0.006)"),
+        ((11.2, 30.9, 50.6), "+31 (95% interval +11 to +51)"),
+        ((2.0, 2.0, 2.0), "+2.000 (95% interval +2.000 to +2.000)"),
+        ((-np.inf, 0.5, np.inf), "+0.500 (95% interval -inf to +inf)"),
     ],
 )
 def test_an_interval_is_reported_in_digits_that_its_width_supports(limits: tuple[float, ...], words: str) -> None:

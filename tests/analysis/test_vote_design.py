@@ -62,7 +62,7 @@ def test_a_rater_sees_no_pair_twice_but_a_few_with_swapped_sides() -> None:
 def test_a_share_of_pairs_is_judged_by_several_raters() -> None:
     votes = shown_to(results(20, 4), ["Ada", "Bo"], 200)
     judged = {rater: {as_pair(vote).images for vote in votes if vote.rater == rater} for rater in ("Ada", "Bo")}
-    assert 10 <= len(judged["Ada"] & judged["Bo"]) <= 50  # 15 % of 200
+    assert 10 <= len(judged["Ada"] & judged["Bo"]) <= 50  # 15% of 200
 
 
 def test_raters_at_once_are_shown_different_pairs() -> None:

@@ -124,7 +124,7 @@ def test_without_votes_every_lam_may_be_the_best() -> None:
 
 
 def test_lams_that_tie_are_as_good_as_each_other() -> None:
-    """No lam is told to be the best, and that is decided: none wins more than 55 % against another."""
+    """No lam is told to be the best, and that is decided: none wins more than 55% against another."""
     ties = [vote.model_copy(update={"outcome": "tie"}) for vote in votes_of(100, prompts=100)]
     fit = fit_votes(ties, LAMS)
     assert fit.is_decided

@@ -28,7 +28,7 @@ def test_what_is_no_better_is_kept_no_more_often_than_its_risk(images: int) -> N
     for _ in range(150):
         before, after = torch.rand(2, images, generator=generator)  # errors of one distribution
         kept += decided(before, after).is_nearer
-    assert kept / 150 < 0.1  # 5 %, within three standard errors
+    assert kept / 150 < 0.1  # 5%, within three standard errors
 
 
 def test_a_gain_counts_where_it_exceeds_its_noise() -> None:

@@ -41,8 +41,8 @@ def test_nothing_sticks_out_on_a_phone_and_nothing_hostile_runs(page: Page) -> N
 
 
 def test_the_headline_is_the_first_tables(page: Page) -> None:
-    assert page.locator("h1").inner_text() == "DeRaDiff errs by 2.0 % of the spread"
-    assert page.locator(".tiles dd").all_inner_texts() == ["30.0 %", "6.0 %", "30.0 %", "10.0 %", "unknown"]
+    assert page.locator("h1").inner_text() == "DeRaDiff errs by 2.0% of the spread"
+    assert page.locator(".tiles dd").all_inner_texts() == ["30.0%", "6.0%", "30.0%", "10.0%", "unknown"]
     assert "Steps\t20" in page.locator(".facts").inner_text()
 
 
@@ -55,7 +55,7 @@ def test_every_arm_is_drawn_and_reported(page: Page) -> None:
     section.locator("summary").click()
     cells = section.locator("tbody tr").first.inner_text().split("\t")
     assert cells[:3] == ["DeRaDiff", "0.25", f"{table().rows[0].mean:.3g}"]
-    assert (cells[5], cells[9]) == ("30.0 %", "0.000")
+    assert (cells[5], cells[9]) == ("30.0%", "0.000")
 
 
 def test_what_is_unknown_is_said_to_be(browser: Browser) -> None:

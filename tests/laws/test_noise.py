@@ -52,7 +52,7 @@ def test_stochastic_steps_keep_the_noise_at_the_levels(name: str) -> None:
         x_t = schedules.network_input(scheduler, sample, t)
         alpha, sigma = levels.alpha[k].float(), levels.sigma[k].float()
         eps = (x_t - alpha * x_0) / sigma
-        # 16,384 draws: their variance is 1 to 1.1 % (one standard error)
+        # 16,384 draws: their variance is 1 to 1.1% (one standard error)
         assert eps.var().item() == pytest.approx(1, abs=0.05), f"step {k}"
         assert abs((eps * x_0).mean().item()) < 0.04, f"step {k}"
         sample = schedules.step(scheduler, _exact(levels[k], x_0, eps, scheduler), t, sample)

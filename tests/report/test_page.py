@@ -78,7 +78,7 @@ def test_the_answer_stands_first(answer: Recommendation, page: Page) -> None:
     assert messages.alarm_sentence(alarm, answer.prompts) in header
     assert answer.gain is not None
     mean, low, high = answer.gain.figures
-    assert re.search(rf"gain in warmth\s+{re.escape(mean)}\s+95 %: {re.escape(low)} to {re.escape(high)}", header)
+    assert re.search(rf"gain in warmth\s+{re.escape(mean)}\s+95%: {re.escape(low)} to {re.escape(high)}", header)
 
 
 def test_the_strip_under_a_curve_holds_the_verdicts(answer: Recommendation, page: Page) -> None:

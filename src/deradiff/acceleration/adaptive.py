@@ -22,7 +22,7 @@ from deradiff.errors import RealignError
 from deradiff.predict import convert
 
 # Measured on the embedded pipeline with its strongest anchor (docs/performance.md).  Deterministic samplers: the mean
-# error of final latents falls with the third power of the number of computed steps, about 1 % at 11.
+# error of final latents falls with the third power of the number of computed steps, about 1% at 11.
 _STEPS, _AT_ERROR, _POWER = 11.5, 0.01, 0.31
 # Where extrapolation errs most, in shares of the steps (deterministic samplers on the embedded pipeline): at the noisy
 # end images decide what to become, at the clean end log-SNR runs away.

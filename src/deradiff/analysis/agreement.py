@@ -21,7 +21,7 @@ class RaterAgreement:
 
     Attributes:
         alpha: Krippendorff's, of the ordinal values smaller lam, tie, larger lam: 1 for full agreement, 0 for chance;
-            with 95 % limits by a bootstrap over pairs. None where no two raters judged the same pair, or all votes on
+            with 95% limits by a bootstrap over pairs. None where no two raters judged the same pair, or all votes on
             such pairs are the same.
         pairs: how many pairs several raters judged.
         repeats: how many pairs a rater judged again.
@@ -86,7 +86,7 @@ def _alpha(table: Floats) -> float | None:
 def reward_agreement(votes: Iterable[Vote], results: Results, seed: int = 0) -> dict[str, tuple[Interval, int]]:
     """By reward the share of decided votes whose better image it scores higher, and how many votes that is of.
 
-    Where both score the same, that is half a vote. The 95 % limits are by a bootstrap over prompts.
+    Where both score the same, that is half a vote. The 95% limits are by a bootstrap over prompts.
 
     Args:
         votes: at the guidance of the table; ties don't count.

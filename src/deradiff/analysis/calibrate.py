@@ -33,7 +33,7 @@ class Calibration:
         images: number of images of the reference that it is estimated from.
         prompts: number of their prompts.
         slope: of L on the reward, in nats a unit.
-        slope_interval: its 95 % limits, robust to what images of a prompt share.
+        slope_interval: its 95% limits, robust to what images of a prompt share.
         slopes: at the 10th and the 90th percentile of the reward, from a quadratic fit.
         r2: share of L's variance within prompts that the line explains.
         linearity_p: of the test that the slope is one and the same.
@@ -73,7 +73,7 @@ class Calibration:
 
     @property
     def beta_interval(self) -> tuple[float, float] | None:
-        """Its 95 % limits."""
+        """Its 95% limits."""
         return None if self.refusal else (1 / self.slope_interval[1], 1 / self.slope_interval[0])
 
 

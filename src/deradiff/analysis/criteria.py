@@ -50,7 +50,7 @@ class Guard:
             if value is not None and not _is_number(value):
                 raise ResultsError(
                     f"the {what} of guard {self.reward!r} is a number, got {value!r}; "
-                    f"Guard({self.reward!r}, margin=0.01, relative=True) lets it lose 1 %"
+                    f"Guard({self.reward!r}, margin=0.01, relative=True) lets it lose 1%"
                 )
         if self.margin == 0:
             raise ResultsError(
@@ -60,7 +60,7 @@ class Guard:
         if self.margin is not None and not (math.isfinite(self.margin) and self.margin > 0):
             raise ResultsError(
                 f"the margin of guard {self.reward!r} is how much may be lost, a number above 0, got {self.margin:g}; "
-                f"Guard({self.reward!r}, margin=0.01, relative=True) lets it lose 1 %"
+                f"Guard({self.reward!r}, margin=0.01, relative=True) lets it lose 1%"
             )
         if self.floor is not None and not math.isfinite(self.floor):
             raise ResultsError(f"the floor of guard {self.reward!r} is a finite number, got {self.floor:g}")
@@ -170,7 +170,7 @@ class Margin:
     source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.size:.3g}" if self.share is None else f"{100 * self.share:g} %"
+        return f"{self.size:.3g}" if self.share is None else f"{100 * self.share:g}%"
 
 
 def resolve_margin(results: Results, guard: Guard) -> Margin:
@@ -197,7 +197,7 @@ def resolve_margin(results: Results, guard: Guard) -> Margin:
         return Margin(size=size, share=None, both=both, source=f"{DEFAULT_EFFECT} standard deviations between prompts")
     if relative and level == 0:
         raise ResultsError(
-            f"the mean {guard.reward} at lam = 0 is 0, so a margin of {100 * margin:g} % is nothing; give it in the "
+            f"the mean {guard.reward} at lam = 0 is 0, so a margin of {100 * margin:g}% is nothing; give it in the "
             f"units of the reward, such as {guard.reward}:-0.1"
         )
     share = margin if relative else None

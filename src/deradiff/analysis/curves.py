@@ -19,7 +19,7 @@ FEW_VALUES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One reward along lam, with 95 % intervals clustered by prompt.
+    """One reward along lam, with 95% intervals clustered by prompt.
 
     Attributes:
         reward: name of the reward.

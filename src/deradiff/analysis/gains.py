@@ -41,7 +41,7 @@ class Gains(Protocol):
         ...
 
     def possible_best(self, shown: Bools, candidates: Sequence[int]) -> list[int]:
-        """The candidates that may have the largest gain, at 95 %: not beaten by a lam that is ``shown`` to hold."""
+        """The candidates that may have the largest gain, at 95%: not beaten by a lam that is ``shown`` to hold."""
         ...
 
     def prompt_tests(self, index: int, rivals: Sequence[int], risk: float) -> PromptTests | None:

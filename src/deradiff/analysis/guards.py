@@ -35,7 +35,7 @@ class Constraint:
 
     Attributes:
         name: the reward, or `BUDGET`.
-        text: what must hold, such as "hps loses at most 1 %".
+        text: what must hold, such as "hps loses at most 1%".
         slack: prompts' values (P, L), with a mean of 0 or more where it holds.
         margin: the slack at lam = 0.
         worst: the smallest slack that a prompt could have; None where nothing bounds it.

@@ -53,7 +53,7 @@ def by_risk(answer: Recommendation) -> str:
     low, high = answer.interval
     votes = "" if answer.votes is None or not answer.constraints else f" {vote_interval(answer.votes)}"
     where = f"is {low:g}" if low == high else f"lies between {low:g} and {high:g}"
-    return f"{', '.join(parts)}. For all prompts like these, the best of these lams {where} (95 % confidence).{votes}"
+    return f"{', '.join(parts)}. For all prompts like these, the best of these lams {where} (95% confidence).{votes}"
 
 
 def to_settle(answer: Recommendation) -> str | None:
@@ -70,7 +70,7 @@ def _prompts_to_settle(answer: Recommendation) -> str | None:
             return f"{prompts:,} prompts like these show lam = {lam:g} four times in five: these were unlucky."
         return (
             f"About {more:,} more prompt{'s' * (more > 1)} like these ({prompts:,} in all) would show lam = {lam:g} "
-            "(80 % power)."
+            "(80% power)."
         )
     can_settle = answer.votes is None or answer.constraints  # else more votes can, and prompts can't
     if answer.lams_by_risk[BEST_ESTIMATE] != answer.lam and can_settle:

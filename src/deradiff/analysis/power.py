@@ -2,7 +2,7 @@
 
 From a pilot of P prompts with mean slack d and standard deviation s, the mean over N fresh prompts is expected within
 s sqrt(1/N + 1/P) of d: the pilot errs as well as the fresh sample. So N is the smallest number at which the test of
-`deradiff.analysis.limits` still passes when the pilot's prompts, repeated to N, are shifted down by the 80 % quantile
+`deradiff.analysis.limits` still passes when the pilot's prompts, repeated to N, are shifted down by the 80% quantile
 of that (the *assurance* of O'Hagan, Stevens & Campbell 2005). Where the pilot's own error already uses up the slack, no
 number can be named.
 """

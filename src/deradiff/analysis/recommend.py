@@ -29,15 +29,15 @@ class Recommendation:
             0, the reference, where no other lam is.
         candidate: the best lam at which every guard is shown to hold, whether its gain is settled or not.
         gain: of the objective at the candidate (of several, the mean of the gains, each as a share of its objective's
-            largest), after choosing: unbiased by selection, with 95 % limits that hold for whichever lam was chosen.
+            largest), after choosing: unbiased by selection, with 95% limits that hold for whichever lam was chosen.
             None where the candidate is lam = 0. Of votes, in logits, with credible limits.
         verdicts: for each lam whether all guards and the KL budget are shown to hold there.
         failing: for each lam, the names of what fails at it or on the way: rewards, ``path KL``.
         interval: the smallest and the largest lam of the run that may be the right one (the best at which all guards
-            truly hold, for all prompts like these), at 95 % confidence.
-        lams_by_risk: risk -> the lam that would be recommended at it, for 5 %, 20 % and 50 %. That of 50 % is the best
+            truly hold, for all prompts like these), at 95% confidence.
+        lams_by_risk: risk -> the lam that would be recommended at it, for 5%, 20% and 50%. That of 50% is the best
             estimate: the best lam at which all guards are likelier to hold than not, at least ``candidate``.
-        settled_by: a lam beyond the recommended one and how many prompts like these would show it (80 % power); None
+        settled_by: a lam beyond the recommended one and how many prompts like these would show it (80% power); None
             where there is none, or the number can't be inferred.
         least_prompts: by constraint the number of prompts below which it can't be shown anywhere above lam = 0.
         cannot_fail: names of guards whose margin is as large as all that can be lost.

@@ -38,7 +38,7 @@ class Reweighted:
         reward: name of the reward.
         sampled: the lams whose images were used.
         lams: G mixing weights in [0, 1], ascending.
-        score: the mean score at each, with its 95 % interval over prompts.
+        score: the mean score at each, with its 95% interval over prompts.
         change: the same of its difference to lam = 0.
         kl: of the exact mixture to the reference at each, in nats, averaged over prompts.
         ess: effective sample size at each as a share of a prompt's images, averaged over prompts; in (0, 1].

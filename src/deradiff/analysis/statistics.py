@@ -28,7 +28,7 @@ class Interval:
 
     def __str__(self) -> str:
         mean, low, high = self.figures
-        return f"{mean} (95 % interval {low} to {high})"
+        return f"{mean} (95% interval {low} to {high})"
 
     @property
     def figures(self) -> tuple[str, str, str]:
@@ -65,7 +65,7 @@ def mean_interval(values: Floats, level: float = LEVEL, lowest: float = np.nan, 
 
 
 def win_rates(table: Floats, other: Floats) -> list[Interval]:
-    """Share of images that score above their pair, ties half, in [0, 1], with 95 % limits.
+    """Share of images that score above their pair, ties half, in [0, 1], with 95% limits.
 
     An unsampled prompt may win or lose all, so the limits hold however alike the images of a prompt are. Limits are
     infinite, around nan, where there are no pairs.

@@ -47,8 +47,8 @@ class VoteGains:
         return self.limits([index], LEVEL)[index]
 
     def possible_best(self, shown: Bools, candidates: Sequence[int]) -> list[int]:
-        """As `deradiff.analysis.gains.Gains`: the fewest of the lams shown that hold the best of these with 95 %
-        probability, and each other candidate that is better than all of these with 5 % or more."""
+        """As `deradiff.analysis.gains.Gains`: the fewest of the lams shown that hold the best of these with 95%
+        probability, and each other candidate that is better than all of these with 5% or more."""
         samples, among = self.samples, np.flatnonzero(shown)
         best = samples[:, among]
         winners = np.bincount(best.argmax(axis=1), minlength=len(among)) / len(samples)

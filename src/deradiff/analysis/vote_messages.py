@@ -28,7 +28,7 @@ def vote_interval(fit: VoteFit) -> str:
     """Where the lam that people prefer lies, whatever the guards say."""
     low, high = fit.interval
     where = f"is {low:g}" if low == high else f"lies between {low:g} and {high:g}"
-    return f"The lam that people like these prefer {where} (95 % probability), guards apart."
+    return f"The lam that people like these prefer {where} (95% probability), guards apart."
 
 
 def votes_to_settle(fit: VoteFit) -> str | None:
@@ -48,7 +48,7 @@ def agreement_sentences(agreement: RaterAgreement) -> Iterator[str]:
     if agreement.alpha is not None:
         alpha = agreement.alpha
         yield (
-            f"Raters agree with a Krippendorff's alpha of {alpha.mean:.2f} (95 % interval {alpha.low:.2f} to "
+            f"Raters agree with a Krippendorff's alpha of {alpha.mean:.2f} (95% interval {alpha.low:.2f} to "
             f"{alpha.high:.2f}) on {_pairs(agreement.pairs, 'shared pair')}: 1 is full agreement, 0 is chance."
         )
     if agreement.consistent is not None:

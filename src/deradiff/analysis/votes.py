@@ -69,7 +69,7 @@ class VoteFit:
 
     @cached_property
     def credible_lams(self) -> tuple[float, ...]:
-        """The fewest lams that hold the one of the highest utility with a probability of 95 %, ascending."""
+        """The fewest lams that hold the one of the highest utility with a probability of 95%, ascending."""
         credible = credible_indices(self.probability_best)
         return tuple(self.lams[index] for index in sorted({*credible.tolist(), self.best_index}))
 
@@ -79,7 +79,7 @@ class VoteFit:
         return self.credible_lams[0], self.credible_lams[-1]
 
     def win_rates(self, against: float) -> tuple[Interval, ...]:
-        """The share of pairs, ties half, that each lam wins against another lam, with 95 % credible limits.
+        """The share of pairs, ties half, that each lam wins against another lam, with 95% credible limits.
 
         Raises:
             ResultsError: no lam of these.
@@ -96,14 +96,14 @@ class VoteFit:
 
     @cached_property
     def regret(self) -> float:
-        """The largest win rate against `best` that any lam has, at 95 % probability; 0.5 or more."""
+        """The largest win rate against `best` that any lam has, at 95% probability; 0.5 or more."""
         index = self.best_index
         shares = self._shares(self.samples - self.samples[:, [index]], index)
         return float(np.quantile(shares.max(axis=1), LEVEL))
 
     @property
     def is_decided(self) -> bool:
-        """Whether no lam would win more than 55 % of pairs against `best`, at 95 % probability."""
+        """Whether no lam would win more than 55% of pairs against `best`, at 95% probability."""
         return self.votes > 0 and self.regret <= PRACTICAL
 
     @cached_property
@@ -132,7 +132,7 @@ class VoteFit:
 
 
 def credible_indices(probabilities: Floats) -> Ints:
-    """The fewest indices whose probabilities add up to 95 %, the most probable first."""
+    """The fewest indices whose probabilities add up to 95%, the most probable first."""
     order = np.argsort(-probabilities, kind="stable")
     return order[: int(np.searchsorted(np.cumsum(probabilities[order]), LEVEL - 1e-12)) + 1]
 

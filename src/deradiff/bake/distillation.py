@@ -37,7 +37,7 @@ _AVERAGED = 0.95  # decay of the average of the weights, which the bake is made 
 _HELD_OUT = 16  # images that decide
 _HELD_OUT_SHARE = 5  # of so many prompts one isn't trained on
 _ROUNDING = 1e-5  # relative: smaller gains are float32's rounding along a trajectory, though all images may agree
-_LEVEL = 0.9  # of the two-sided interval whose lower limit decides: a risk of 5 %
+_LEVEL = 0.9  # of the two-sided interval whose lower limit decides: a risk of 5%
 
 
 class Distillation(ValidatedModel):
@@ -90,7 +90,7 @@ class DistillationResult:
 
     @property
     def gain(self) -> Interval:
-        """By how much the mean error fell, paired by image; the lower limit has a risk of 5 %."""
+        """By how much the mean error fell, paired by image; the lower limit has a risk of 5%."""
         gains = (self.before - self.after).double().nan_to_num(nan=-math.inf)
         if not bool(torch.isfinite(gains).all()):  # latents that aren't finite
             return Interval(mean=-math.inf, low=-math.inf, high=math.inf)

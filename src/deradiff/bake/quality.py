@@ -28,7 +28,7 @@ class BakeQuality:
         prompts: P texts.
         errors: ``||x - x*|| / ||x*||`` of final latents ``[P]``; x* is the realigned pipeline's, from the same noise.
         changes: likewise of the reference, which is what realignment changes, ``[P]``.
-        rewards: mean difference of each reward, baked minus realigned, with its 95 % interval.
+        rewards: mean difference of each reward, baked minus realigned, with its 95% interval.
         realigned: images.
         baked: images.
         remarks: on how the bake was made, in words.
@@ -67,7 +67,7 @@ class BakeQuality:
             f"what realignment changes (mean of {count})",
         ]
         lines += [
-            f"{name}: {interval.mean:+.3g} against the realigned pipeline (95 % interval {interval.low:+.3g} to "
+            f"{name}: {interval.mean:+.3g} against the realigned pipeline (95% interval {interval.low:+.3g} to "
             f"{interval.high:+.3g})"
             for name, interval in self.rewards.items()
         ]

@@ -107,14 +107,14 @@ def parse_share(text: str) -> float:
     """A share from ``1%`` or ``0.01``.
 
     Raises:
-        ConfigError: not a number between 0 and 1 (0 and 100 %).
+        ConfigError: not a number between 0 and 1 (0 and 100%).
     """
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise ConfigError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100 %")
+        raise ConfigError(f"can't use {text!r}: expected a share like 1% or 0.01, above 0 and below 100%")
     return share
 
 

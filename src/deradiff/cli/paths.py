@@ -36,7 +36,7 @@ def reweight(
         from_lams = ", ".join(f"{lam:g}" for lam in curve.sampled)
         title = f"{objective} of the exact mixture{f' at {at}' if at else ''}, from images at lam = {from_lams}"
         table = Table(title=plain(title), title_justify="left")
-        for column in ("lam", plain(objective), "change [95 %]", "KL (nats)", "ESS", ""):
+        for column in ("lam", plain(objective), "change [95%]", "KL (nats)", "ESS", ""):
             table.add_column(column)
         for lam, score, change, kl, ess, trusted in zip(
             curve.lams, curve.score, curve.change, curve.kl, curve.ess, curve.trusted, strict=True
@@ -75,7 +75,7 @@ def _lines(calibration: "Calibration", at: str | None) -> list[str]:
     low, high = calibration.slope_interval
     first = (
         f"{f'{at}: ' if at else ''}L rises by {calibration.slope:.3g} nats a unit of {calibration.reward} "
-        f"(95 % interval {low:.3g} to {high:.3g}; R² {calibration.r2:.2f} within {calibration.prompts} prompts, "
+        f"(95% interval {low:.3g} to {high:.3g}; R² {calibration.r2:.2f} within {calibration.prompts} prompts, "
         f"{calibration.images} images)"
     )
     nominal = "" if calibration.nominal is None else f"; its nominal beta is {calibration.nominal:g}"
@@ -84,7 +84,7 @@ def _lines(calibration: "Calibration", at: str | None) -> list[str]:
     low, high = calibration.beta_interval
     return [
         first,
-        f"the anchor behaves like beta = {calibration.beta:.3g} (95 % interval {low:.3g} to {high:.3g}){nominal}",
+        f"the anchor behaves like beta = {calibration.beta:.3g} (95% interval {low:.3g} to {high:.3g}){nominal}",
     ]
 
 

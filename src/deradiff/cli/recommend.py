@@ -107,7 +107,7 @@ def print_search(search_result: "SearchResult", run: Path) -> None:
     )
     where = f"lam = {low:g}" if low == high else f"a lam between {low:g} and {high:g}"
     echo(
-        f"with every image of that grid these prompts would choose {where} (in 95 % of the surrogate's draws, "
+        f"with every image of that grid these prompts would choose {where} (in 95% of the surrogate's draws, "
         "if rewards change smoothly along lam)"
     )
     print_recommendation(search_result.recommendation, search_result.sampled_lams, run, search_result.sampled)
@@ -156,7 +156,7 @@ def _table(answer: "Recommendation", indices: list[int]) -> "Table":
     curves = [answer.curves[name] for name in answer.criteria.rewards]
     filled_in = not all(map(answer.is_sampled, range(len(answer.lams))))
     source = "the surrogate's changes to lam = 0" if filled_in else "changes to lam = 0"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{source} with 95 % limits; wins against it")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{source} with 95% limits; wins against it")
     table.add_column("lam", justify="right")
     table.add_column("beta", justify="right")
     for curve in curves:

@@ -33,7 +33,7 @@ def rewards() -> None:
 
 def _origin(card: "Card") -> list[str]:
     """Where a reward comes from, as far as it comes from somewhere."""
-    share = f"{100 * card.margin:g} % of the reference" if card.margin and card.relative else f"{card.margin}"
+    share = f"{100 * card.margin:g}% of the reference" if card.margin and card.relative else f"{card.margin}"
     margin = f"{share} ({card.margin_source})" if card.margin else "none"
     facts = [
         ("smallest change that matters", margin),

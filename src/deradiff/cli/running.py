@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deradiff.runs.costs import Cost
     from deradiff.runs.run import Run
 
-_LITTLE_SAVED = 0.85  # of the naive cost: exact takes 85 to 95 %
+_LITTLE_SAVED = 0.85  # of the naive cost: exact takes 85 to 95%
 
 
 def run_and_report(
@@ -148,7 +148,7 @@ def what_it_took(run: "Run") -> str:
         listed = ", ".join(f"{error:.2%}" for error in errors)
         return f"{checks}errors of final latents {listed}, too few for an interval"
     mean, low, high = (f"{value:.2%}" for value in estimate)
-    return f"{checks}mean error of final latents {mean} (95 % interval {low} to {high})"
+    return f"{checks}mean error of final latents {mean} (95% interval {low} to {high})"
 
 
 def list_images(run: "Run", requests: "Sequence[Request]", shard: "Shard | None") -> None:

@@ -120,7 +120,7 @@ class Table:
         null, deradiff = self.percent(NULL), self.percent(DERADIFF)
         if null is not None and deradiff is not None:
             yield (
-                f"The error in % of the mean is {deradiff:.3g} % for DeRaDiff and {null:.3g} % for the null predictor, "
+                f"The error in % of the mean is {deradiff:.3g}% for DeRaDiff and {null:.3g}% for the null predictor, "
                 "which ignores beta. All arms look good in this measure where beta changes a mean by a small fraction "
                 "of its size. Judge by the share of the spread."
             )

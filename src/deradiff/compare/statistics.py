@@ -1,7 +1,7 @@
 """Errors of an emulation against retrained models, from paired scores.
 
 Retrained models are aligned from scratch at the emulated betas. The images of one prompt and sampling seed share all
-noise and are pairs across arms; images of one prompt are alike, so prompts are the clusters. Intervals are at 95 % and
+noise and are pairs across arms; images of one prompt are alike, so prompts are the clusters. Intervals are at 95% and
 hold for the given models. Seed noise, the effect of another training seed, is reported separately.
 """
 
@@ -113,7 +113,7 @@ class Spread:
 
     Attributes:
         size: 0 or more.
-        significant: whether it is above 0: paired t test over prompts at 5 %, with Bonferroni correction for all pairs
+        significant: whether it is above 0: paired t test over prompts at 5%, with Bonferroni correction for all pairs
             of betas.
     """
 

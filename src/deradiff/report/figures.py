@@ -43,7 +43,7 @@ def beta_labels(results: Results, lams: Sequence[float]) -> list[str]:
 def reward_against_lam(
     results: Results, curve: Curve, sampled: Sequence[bool], *, chosen: float, reweighted: Reweighted | None = None
 ) -> go.Figure:
-    """Mean score along lam, with a 95 % band that covers the whole curve of changes from lam = 0.
+    """Mean score along lam, with a 95% band that covers the whole curve of changes from lam = 0.
 
     Sampled lams have a marker. ``reweighted`` adds the exact mixture's curve, dotted where it is unreliable.
     """

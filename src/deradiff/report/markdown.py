@@ -56,7 +56,7 @@ def _section(name: str, results: Results, answer: Recommendation) -> list[str]:
 
 
 def _table(answer: Recommendation) -> str:
-    """The rewards of the question along lam: change to lam = 0 with 95 % limits, and the verdict."""
+    """The rewards of the question along lam: change to lam = 0 with 95% limits, and the verdict."""
     names = list(answer.curves)
     rows = [["lam", "beta", *names, "guards"]]
     for index, lam in enumerate(answer.lams):

@@ -57,7 +57,7 @@ def _agreement_sentences(results: Results) -> list[str]:
 
 
 def wins_against_lam(fit: VoteFit) -> go.Figure:
-    """Each lam's win rate against the reference, with 95 % limits; the preferred lam is dashed."""
+    """Each lam's win rate against the reference, with 95% limits; the preferred lam is dashed."""
     wins = fit.win_rates(0.0)
     figure = blank("lam", "preferred to the reference")
     figure.add_scatter(

@@ -50,7 +50,7 @@ class Recipe(ValidatedModel):
         policy: how predictions are evaluated: ``exact``, or with fewer network calls ``reuse``, ``adaptive``,
             ``weights``.
         refresh: of the policy ``reuse``, every how many steps the anchor is computed.
-        target_error: of the policy ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1 %.
+        target_error: of the policy ``adaptive``, the mean error of final latents that spot checks aim at; 0.01 is 1%.
         diagnostics: record each trajectory's statistics (path KL, ...), for which both models run at every lam.
         particles: K of each image at 0 < lam < 1, of the Feynman–Kac correction; 1 is plain DeRaDiff.
 

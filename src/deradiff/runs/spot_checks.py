@@ -46,7 +46,7 @@ class SpotChecks:
 
 
 def estimated_error(errors: list[float]) -> tuple[float, float, float] | None:
-    """Mean error of the images, with the 95 % bootstrap interval of the mean; None from fewer than three checks."""
+    """Mean error of the images, with the 95% bootstrap interval of the mean; None from fewer than three checks."""
     if len(errors) < 3:
         return None
     interval = bootstrap((np.asarray(errors),), np.mean, method="percentile", rng=0).confidence_interval

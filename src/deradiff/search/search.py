@@ -43,10 +43,10 @@ class Estimate:
     Attributes:
         table: the whole grid, of which most was filled in, for the prompts in use.
         index: of the recommended lam, on the grid.
-        interval: lams that sampling everything, all prompts and seeds, would choose between in 95 % of what it could
+        interval: lams that sampling everything, all prompts and seeds, would choose between in 95% of what it could
             turn out to be, if rewards change smoothly along lam. That of a `Recommendation` is wider: it is for other
             prompts like these.
-        spread: indices of the 10, 90, 2.5 and 97.5 % quantiles of that.
+        spread: indices of the 10, 90, 2.5 and 97.5% quantiles of that.
     """
 
     table: Results

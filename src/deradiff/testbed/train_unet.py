@@ -1,4 +1,4 @@
-"""Train the denoiser on cached latents: eps-prediction, 10 % of captions dropped, averaged weights.
+"""Train the denoiser on cached latents: eps-prediction, 10% of captions dropped, averaged weights.
 
 The squared error is weighted by min(SNR, 5)/SNR (Hang et al. 2023, arXiv 2303.09556): captions take effect at high
 noise, while low noise dominates the plain error.
