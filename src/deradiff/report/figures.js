@@ -31,7 +31,8 @@ const nearFigures = new IntersectionObserver(
 for (const element of document.querySelectorAll("[data-figure]")) nearFigures.observe(element);
 
 // On paper plots are as wide as their columns; on a screen plotly itself fits them.
-const shownFigures = () => document.querySelectorAll(".panel:not([hidden]) [data-figure]");
+const isShown = (element) => !element.closest(".panel[hidden]");
+const shownFigures = () => [...document.querySelectorAll("[data-figure]")].filter(isShown);
 addEventListener("beforeprint", () => shownFigures().forEach((element) => drawFigure(element).then(() => {
   const { clientWidth: width, clientHeight: height } = element;
   element.parentElement.style.setProperty("--width", width);
