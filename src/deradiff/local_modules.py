@@ -6,7 +6,7 @@ library tries to import.
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def allow_named_in(texts: Iterable[str]) -> None:
 
 
 @contextmanager
-def importable(reference: str) -> Iterator[None]:
+def importable(reference: str) -> Generator[None]:
     """Inside the block the working folder is the last of ``sys.path``, if the user named this ``module:function``."""
     folder = _folders.get(reference)
     if folder is None or folder in sys.path:

@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -37,7 +37,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @contextmanager
-def read_errors(path: Path, what: str, error: type[DeradiffError] = RunFolderError) -> Iterator[None]:
+def read_errors(path: Path, what: str, error: type[DeradiffError] = RunFolderError) -> Generator[None]:
     """Say what can't be read and why.
 
     Raises:

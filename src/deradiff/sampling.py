@@ -1,6 +1,6 @@
 """What everything that samples shares: where noise starts, final latents, and images as pixels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -23,7 +23,7 @@ def noise_seed(prompt: str, seed: int) -> int:
 
 
 @contextmanager
-def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
+def final_latents(pipe: Any) -> Generator[Callable[[], Tensor]]:
     """Gives a function that returns the scheduler's last output in the block, ``[rows, ...]``: pipelines return images.
 
     No rows where the pipeline has not called its scheduler.
@@ -40,7 +40,7 @@ def final_latents(pipe: Any) -> Iterator[Callable[[], Tensor]]:
 
 
 @contextmanager
-def around_step(scheduler: Any, around: Callable[[Step, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+def around_step(scheduler: Any, around: Callable[[Step, tuple[Any, ...], dict[str, Any]], Any]) -> Generator[None]:
     """Inside the block ``scheduler.step(...)`` is ``around(step, args, kwargs)``; blocks nest."""
     before, has_own_step = scheduler.step, "step" in vars(scheduler)
     scheduler.step = _Around(scheduler, around)

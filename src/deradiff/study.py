@@ -1,7 +1,7 @@
 """A run as an Optuna study, one trial a lam, for Optuna's samplers, plots and dashboard."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,7 +110,7 @@ def _write(optuna: Any, trials: list[Any], directions: list[str], path: Path) ->
 
 
 @contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Generator[None]:
     """Say what can't be written, such as on a full disk.
 
     Raises:

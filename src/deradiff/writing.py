@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def replacing(path: Path, error: type[DeradiffError] = RunFolderError) -> Iterator[Path]:
+def replacing(path: Path, error: type[DeradiffError] = RunFolderError) -> Generator[Path]:
     """A file to write beside ``path``, which becomes it when all went well; its folders are made.
 
     Raises:
@@ -63,7 +63,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def _replace_errors(path: Path, error: type[DeradiffError], *kinds: type[Exception]) -> Iterator[None]:
+def _replace_errors(path: Path, error: type[DeradiffError], *kinds: type[Exception]) -> Generator[None]:
     try:
         yield
     except DeradiffError:
@@ -113,7 +113,7 @@ def encode_png(image: "Image") -> bytes:
 
 
 @contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
+def write_errors(folder: Path) -> Generator[None]:
     """Say what can't be written to a run folder, and that nothing is lost.
 
     Raises:
@@ -162,7 +162,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, timeout: float = 0) -> Iterator[None]:
+def locked(path: Path, timeout: float = 0) -> Generator[None]:
     """Hold a lock file for this process.
 
     Args:

@@ -173,7 +173,8 @@ class BatchedCall:
         if isinstance(like, Tensor):
             return flat
         if isinstance(like, Mapping):  # diffusers' output dataclasses
-            return type(like)(**dict.fromkeys(like, flat))  # pyright: ignore[reportCallIssue]
+            kind: Any = type(like)
+            return kind(**dict.fromkeys(like, flat))
         return type(like)([flat])
 
     def _run(self, model: int, cells: Tensor) -> Tensor:

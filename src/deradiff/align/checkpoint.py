@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Log:
 
 
 @contextmanager
-def defer_interrupt() -> Iterator[Callable[[], bool]]:
+def defer_interrupt() -> Generator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed in the block; a second Ctrl-C interrupts at once."""
     pressed, previous = list[int](), signal.getsignal(signal.SIGINT)
 
@@ -128,7 +128,7 @@ def defer_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Generator[None]:
     """Create a folder, if missing, and keep other processes from training in it inside the block.
 
     Raises:
@@ -145,7 +145,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Generator[None]:
     """Turn errors of writing inside the block into an AlignError that names the path.
 
     Raises:

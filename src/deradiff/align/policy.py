@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +54,7 @@ class Policy:
             self.denoiser.enable_gradient_checkpointing()
 
     @contextmanager
-    def reference(self) -> Iterator[nn.Module]:
+    def reference(self) -> Generator[nn.Module]:
         """Provide the network as it was before training, without gradients."""
         with torch.no_grad():
             if self.frozen is not None:

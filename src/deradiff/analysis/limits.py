@@ -20,7 +20,7 @@ probability of the order of f^(P - 1). The constant makes the limit hold for exp
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import ceil, sqrt
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,7 +264,7 @@ def _sum_tail(values: Floats, weights: Floats) -> float:
     observed, mean = int(bins[:-1].sum()), float(weights @ bins)
     deviation = sqrt(float(weights @ np.square(bins - mean)))
     reach = ceil(_WINDOW * deviation * sqrt(count) + _BINS)
-    length: int = cast(int, next_fast_len(min(2 * reach, count * _BINS) + 1, real=True))
+    length: Any = next_fast_len(min(2 * reach, count * _BINS) + 1, real=True)  # an int, which its decorator hides
     # the smallest sum in the window, which ends at the largest sum possible
     first = min(max(ceil(count * mean - length / 2), 0), max(count * _BINS + 1 - length, 0))
     if observed < first:

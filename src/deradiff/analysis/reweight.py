@@ -84,7 +84,7 @@ def reweight(
     weights = [softmax(log, axis=1) for log in logs]
     means = [(weight * scores).sum(axis=1) for weight in weights]
     reference = (path_weights(log_ratio, q, used, 0.0) * scores).sum(axis=1)
-    log_z = [logsumexp(log, axis=1) for log in (log_weights(log_ratio, q, used, 0.0), *logs)]
+    log_z = [np.asarray(logsumexp(log, axis=1)) for log in (log_weights(log_ratio, q, used, 0.0), *logs)]
     kls = [
         lam * (weight * log_ratio).sum(axis=1) - (z - log_z[0])
         for lam, weight, z in zip(lams, weights, log_z[1:], strict=True)

@@ -4,14 +4,17 @@ PEFT keeps the active adapters on every layer.  Its own ``set_adapter`` also fli
 set here directly and put back in ``finally``.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+# pyright: reportPrivateUsage=false
+# The lists have private names in PEFT.
+
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from deradiff.anchor.module_tree import ModuleTree
+from deradiff.anchor.module_tree import ModuleTree, adapters_of
 from deradiff.errors import RealignError
 
 _METADATA = ("peft_config", "_hf_peft_config_loaded", "_weight_conversions")  # where networks note their adapters
@@ -21,7 +24,7 @@ _ACTIVE, _DISABLED, _UNSET = "_active_adapter", "_disable_adapters", object()
 def adapter_layers(denoiser: nn.Module, name: str | None = None) -> list[BaseTunerLayer]:
     """The adapter layers of a denoiser, or those of one adapter only."""
     layers = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
-    return [layer for layer in layers if name is None or name in layer._all_available_adapter_names()]
+    return [layer for layer in layers if name is None or name in adapters_of(layer)]
 
 
 def adapter_names(denoiser: nn.Module) -> list[str]:
@@ -32,7 +35,7 @@ def adapter_names(denoiser: nn.Module) -> list[str]:
 def active_adapters(denoiser: nn.Module) -> set[str]:
     """Names of the adapters that take part in a forward now."""
     layers = [layer for layer in adapter_layers(denoiser) if not layer.disable_adapters]
-    return {name for layer in layers for name in layer.active_adapters if name in layer._all_available_adapter_names()}
+    return {name for layer in layers for name in layer.active_adapters if name in adapters_of(layer)}
 
 
 def check_not_fused(denoiser: nn.Module) -> None:
@@ -58,7 +61,7 @@ def check_no_others(tree: ModuleTree, names: Collection[str]) -> None:
 
 
 @contextmanager
-def toggled(tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> Iterator[None]:
+def toggled(tree: ModuleTree, *, on: Collection[str], off: Collection[str]) -> Generator[None]:
     """Inside the block adapters ``on`` take part and ``off`` don't; all others stay as they are.
 
     Raises:
@@ -95,7 +98,7 @@ def _active(layer: BaseTunerLayer) -> Sequence[str]:
 
 
 @contextmanager
-def scaled(tree: ModuleTree, scales: Mapping[str, float]) -> Iterator[None]:
+def scaled(tree: ModuleTree, scales: Mapping[str, float]) -> Generator[None]:
     """Inside the block each named adapter's update is multiplied by its scale."""
     layers: list[Any] = [layer for layer, _ in tree.adapter_layers]
     saved = [(layer.scaling, n, layer.scaling[n]) for n in scales for layer in layers if n in layer.scaling]
@@ -108,16 +111,30 @@ def scaled(tree: ModuleTree, scales: Mapping[str, float]) -> Iterator[None]:
             scaling[name] = value
 
 
+def set_active(layer: BaseTunerLayer, names: list[str]) -> None:
+    """Let these adapters of a layer take part in a forward, and no others."""
+    layer._active_adapter, layer._disable_adapters = names, not names
+
+
 @contextmanager
-def unchanged_otherwise(denoiser: nn.Module) -> Iterator[None]:
-    """Undo what loading or deleting an adapter does beside its work: other adapters' activity, ``requires_grad``."""
-    layers = [(layer, layer._active_adapter, layer._disable_adapters) for layer in adapter_layers(denoiser)]
-    parameters = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
+def same_active(layers: Sequence[BaseTunerLayer]) -> Generator[None]:
+    """Put back after the block which adapters of these layers are active."""
+    saved = [(layer, layer._active_adapter, layer._disable_adapters) for layer in layers]
     try:
         yield
     finally:
-        for layer, active, disabled in layers:
+        for layer, active, disabled in saved:
             layer._active_adapter, layer._disable_adapters = active, disabled
+
+
+@contextmanager
+def unchanged_otherwise(denoiser: nn.Module) -> Generator[None]:
+    """Undo what loading or deleting an adapter does beside its work: other adapters' activity, ``requires_grad``."""
+    parameters = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
+    try:
+        with same_active(adapter_layers(denoiser)):
+            yield
+    finally:
         for parameter, requires_grad in parameters:
             parameter.requires_grad_(requires_grad)
 
@@ -138,14 +155,15 @@ def remove_adapter(denoiser: nn.Module, name: str, before: Mapping[str, Any]) ->
         if name in layer.active_adapters:
             layer._active_adapter = [active for active in layer.active_adapters if active != name]
     with unchanged_otherwise(denoiser):  # it also flips requires_grad of the adapter that is left
-        if hasattr(denoiser, "delete_adapters"):
-            denoiser.delete_adapters(name)  # pyright: ignore[reportCallIssue]  (diffusers' PeftAdapterMixin)
+        delete_adapters: Any = getattr(denoiser, "delete_adapters", None)
+        if delete_adapters is not None:  # diffusers' PeftAdapterMixin
+            delete_adapters(name)
         else:  # transformers'
             for layer in adapter_layers(denoiser, name):
                 layer.delete_adapter(name)
             getattr(denoiser, "peft_config", {}).pop(name, None)
     for path, layer in list(denoiser.named_modules()):
-        if isinstance(layer, BaseTunerLayer) and not layer._all_available_adapter_names():
+        if isinstance(layer, BaseTunerLayer) and not adapters_of(layer):
             parent, _, key = path.rpartition(".")
             setattr(denoiser.get_submodule(parent), key, layer.get_base_layer())
     if not adapter_names(denoiser):

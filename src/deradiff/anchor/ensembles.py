@@ -11,7 +11,7 @@ FreeU, a style LoRA, layer-skip hooks) holds for every model by construction.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -162,7 +162,7 @@ class SwappedWeights:
 
 
 @contextmanager
-def swap_weights(tree: ModuleTree, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def swap_weights(tree: ModuleTree, weights: Mapping[str, Tensor]) -> Generator[None]:
     """Inside the block the denoiser has these weights in its slots; slots without one keep their own.
 
     Raises:
@@ -237,7 +237,8 @@ def _with_states(output: Any, reference: Any) -> Any:
         return output
     if isinstance(output, Mapping):
         fields = {key: reference[key] if is_state(item) else item for key, item in output.items()}
-        return type(output)(**fields)  # pyright: ignore[reportCallIssue]
+        kind: Any = type(output)  # a dataclass of diffusers, which takes its fields by name
+        return kind(**fields)
     return tuple(theirs if is_state(item) else item for item, theirs in zip(output, reference, strict=True))
 
 

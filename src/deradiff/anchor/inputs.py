@@ -55,7 +55,7 @@ class DenoiserInputs:
         states = state_in(self.kwargs)  # written in place
         shared = {name: value for name, value in self.kwargs.items() if name not in states}
         args, kwargs = map_tree(
-            lambda leaf: leaf, (self.args, shared), is_leaf=lambda part: type(part) not in (list, tuple, dict)
+            _unchanged, (self.args, shared), is_leaf=lambda part: type(part) not in (list, tuple, dict)
         )
         return self.call(*args, **kwargs, **states)
 
@@ -102,13 +102,22 @@ def map_tree(
             return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
         if isinstance(value, Mapping):
             entries = {key: value[key] if skip(key) else at(*(one[key] for one in (value, *others))) for key in value}
-            return entries if type(value) is dict else type(value)(**entries)  # pyright: ignore[reportCallIssue]
+            kind: Any = type(value)  # of others than dict: a dataclass of diffusers, which takes its fields by name
+            return entries if kind is dict else kind(**entries)
     return function(value, *others)
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """Rebuild nested containers with ``function`` applied to every tensor; other leaves are shared."""
-    return map_tree(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+    def at(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, Tensor) else leaf
+
+    return map_tree(at, value)
+
+
+def _unchanged(leaf: Any) -> Any:
+    return leaf
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

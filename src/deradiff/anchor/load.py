@@ -98,8 +98,9 @@ def _from_folder(
     actual, expected = config.get("_class_name"), type(denoiser).__name__
     if actual != expected:
         raise AnchorError(f"{folder} holds a {actual}, but {component} is a {expected}; both must be the same")
+    kind: Any = type(denoiser)  # a ModelMixin of diffusers
     try:
-        module, info = type(denoiser).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (ModelMixin)
+        module, info = kind.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,

@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -232,7 +232,9 @@ def _peft_config(path: Path) -> PeftConfig | None:
 
 def _loha_config(by_module: Weights) -> LoHaConfig:
     """The config of a LyCORIS LoHa, which says of itself nothing but its shapes and alphas."""
-    ranks, alphas, convolutions = {}, {}, False
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    convolutions = False
     for key, value in by_module.items():
         module, part = _split(key)
         if part == ".hada_w1_b":
@@ -332,7 +334,7 @@ def in_short(error: BaseException) -> str:
 
 
 @contextmanager
-def _only_errors(name: str) -> Iterator[None]:
+def _only_errors(name: str) -> Generator[None]:
     """Inside the block a library logs errors alone: diffusers warns of every part that a LoRA leaves out."""
     its_logger = logging.getLogger(name)
     level = its_logger.level

@@ -4,7 +4,10 @@ SDXL's UNet with a LoRA has 7,530 modules, and walking them takes as long as the
 through once a run of the pipeline; within a run a call only checks what a callback could have changed (`_marker`).
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+# pyright: reportPrivateUsage=false
+# torch, PEFT and diffusers keep parameters, adapters and hooks under private names.
+
+from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +52,7 @@ class ModuleTree:
         self._inspect()
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """A run of the pipeline, within which only callbacks change the denoiser."""
         self.refresh()
         before, self._running = self._running, True
@@ -66,7 +69,7 @@ class ModuleTree:
         modules = list(self.denoiser.modules())
         self.version += 1
         layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
-        self.adapter_layers = [(layer, frozenset(layer._all_available_adapter_names())) for layer in layers]
+        self.adapter_layers = [(layer, adapters_of(layer)) for layer in layers]
         self.slots = parameter_slots(self.denoiser)
         self._states: list[dict[str, Any]] = [vars(module) for module in modules]
         self._stores = [module._parameters for module in modules if module._parameters]
@@ -107,6 +110,11 @@ class ModuleTree:
         adapters: dict[str, Any] = getattr(self.denoiser, "peft_config", {})
         hooks = [tuple(state[HOOK_REGISTRY].hooks.values()) for state in self._blocks if HOOK_REGISTRY in state]
         return tuple(adapters), tuple(adapters.values()), hooks
+
+
+def adapters_of(layer: BaseTunerLayer) -> frozenset[str]:
+    """Names of the adapters that a layer of PEFT holds."""
+    return frozenset(layer._all_available_adapter_names())
 
 
 def _is_fused(attention: nn.Module, processor: Any) -> bool:

@@ -92,10 +92,10 @@ def build(booth: Booth) -> gr.Textbox:
     shown: dict[str, Any] = {"outputs": [pair, ticket, count], "show_progress": "hidden", "api_visibility": "private"}
 
     def voting(outcome: str) -> Callable[..., Any]:
-        return shows_errors(
-            lambda rater, ticket: booth.vote(rater, ticket, outcome),
-            lambda words: (gr.skip(), gr.skip(), markup.problem(words)),
-        )
+        def vote(rater: Any, ticket: Any) -> Any:
+            return booth.vote(rater, ticket, outcome)
+
+        return shows_errors(vote, lambda words: (gr.skip(), gr.skip(), markup.problem(words)))
 
     def no_pair(words: str) -> tuple[str, str, str]:
         return markup.empty(words), "", markup.status()

@@ -3,7 +3,7 @@
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -88,7 +88,7 @@ class Engine:
             return self._images.get(request)
 
     @contextmanager
-    def stepping(self, job: Job, *, in_background: bool = False) -> Iterator[None]:
+    def stepping(self, job: Job, *, in_background: bool = False) -> Generator[None]:
         """Inside the block the pipeline is this thread's; each of its steps counts, and raises where it was stopped."""
         pipe = self._sampler.pipe
 

@@ -1,7 +1,7 @@
 """One pipeline for many: who may call it, how far a call is, and how it is stopped."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
 
@@ -50,7 +50,7 @@ class Turns:
         self._owner: int | None = None
 
     @contextmanager
-    def taken(self, job: Job, *, in_background: bool = False) -> Iterator[None]:
+    def taken(self, job: Job, *, in_background: bool = False) -> Generator[None]:
         """Inside the block nobody else is in.
 
         Raises:
@@ -91,7 +91,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     @contextmanager
-    def job_of(self, session: str) -> Iterator[Job]:
+    def job_of(self, session: str) -> Generator[Job]:
         """A new job of a visitor, which stops the one before; it ends with the block, also where the visitor leaves."""
         job = Job()
         with self._lock:

@@ -55,10 +55,11 @@ def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path
     Raises:
         BakeError: the folder can't be written.
     """
+    model: Any = network  # a ModelMixin of diffusers
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".writing") as temporary:
-            network.save_pretrained(Path(temporary) / component)  # pyright: ignore[reportCallIssue]  (diffusers' ModelMixin)
+            model.save_pretrained(Path(temporary) / component)
             pipe.scheduler.save_pretrained(Path(temporary) / "scheduler")
             for name in (component, "scheduler"):
                 if (folder / name).exists():

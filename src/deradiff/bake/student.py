@@ -1,6 +1,6 @@
 """The student of a distillation: a trainable LoRA on the reference's denoiser that begins as the weights bake."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,14 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapter, unchanged_otherwise
+from deradiff.anchor.adapters import (
+    adapter_layers,
+    peft_metadata,
+    remove_adapter,
+    same_active,
+    set_active,
+    unchanged_otherwise,
+)
 from deradiff.anchor.module_tree import plain_name
 from deradiff.bake.low_rank import LowRank
 from deradiff.bake.weights import LoraUpdate
@@ -28,19 +35,13 @@ class Student:
         self.denoiser, self.parameters = denoiser, parameters
 
     @contextmanager
-    def active(self, *, on: bool = True) -> Iterator[None]:
+    def active(self, *, on: bool = True) -> Generator[None]:
         """Inside the block the LoRA takes part in a forward, or doesn't; the user's own adapters stay as they are."""
         layers = adapter_layers(self.denoiser, _NAME)
-        saved = [(layer, layer._active_adapter, layer._disable_adapters) for layer in layers]
-        try:
-            for layer, active, _ in saved:
-                names = [active] if isinstance(active, str) else list(active)
-                kept = [name for name in names if name != _NAME] + [_NAME] * on
-                layer._active_adapter, layer._disable_adapters = kept, not kept
+        with same_active(layers):
+            for layer in layers:
+                set_active(layer, [name for name in layer.active_adapters if name != _NAME] + [_NAME] * on)
             yield
-        finally:
-            for layer, active, disabled in saved:
-                layer._active_adapter, layer._disable_adapters = active, disabled
 
     @torch.no_grad()
     def factors(self) -> dict[str, LowRank]:
@@ -50,7 +51,7 @@ class Student:
 
 
 @contextmanager
-def attach_student(pipe: Any, start: LoraUpdate, rank: int, seed: int) -> Iterator[Student]:
+def attach_student(pipe: Any, start: LoraUpdate, rank: int, seed: int) -> Generator[Student]:
     """A student on a pipeline's denoiser, of which nothing is left after the block.
 
     Args:

@@ -14,7 +14,7 @@ at ``alpha_s x_0 + sigma_s eps``; an error in v moves that by ``alpha_s sigma_t 
 sine of the step's angle, where alpha² + sigma² = 1), whichever form the network predicts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -170,7 +170,7 @@ class Teacher:
         return sample(self.pipe, self.recipe, texts, seeds, guidance, output_type="latent")[0]
 
     @contextmanager
-    def _intercepted(self, interceptor: Interceptor) -> Iterator[None]:
+    def _intercepted(self, interceptor: Interceptor) -> Generator[None]:
         denoiser = self.pipe.components[self.component]
         undo = intercept(denoiser, interceptor, owner_of(denoiser))
         try:

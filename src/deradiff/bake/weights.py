@@ -4,10 +4,10 @@ This interpolates weights, as model soups do (arXiv 2203.05482). Realignment mix
 the network is linear in its weights: near lam = 0 and lam = 1, less so beyond.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from deradiff.acceleration import Weights
 from deradiff.anchor.ensembles import InterpolatedAdapters, InterpolatedNetworks
-from deradiff.anchor.module_tree import plain_name, weights_of
+from deradiff.anchor.module_tree import adapters_of, plain_name, weights_of
 from deradiff.bake.low_rank import LowRank, factorize, truncate, weighted_sum
 from deradiff.errors import BakeError
 from deradiff.realignment import realign
+from deradiff.realignment.handle import hooks_of
 from deradiff.realignment.hook import DenoiserHook
 from deradiff.realignment.lams import LamLike
 
@@ -119,7 +120,8 @@ def interpolate_weights(
         BakeError, AnchorError, RealignError, LamError: as :func:`bake_weights`.
     """
     with _opened(pipe, aligned, lam, component) as (hook, lams):
-        network: Any = type(hook.denoiser).from_config(hook.denoiser.config)  # pyright: ignore[reportAttributeAccessIssue]
+        denoiser: Any = hook.denoiser  # a ModelMixin of diffusers
+        network: Any = type(denoiser).from_config(denoiser.config)
         names = set(network.state_dict())
         plain = {plain_name(name): value for name, value in hook.denoiser.state_dict().items()}
         if isinstance(hook.ensemble, InterpolatedNetworks):
@@ -133,16 +135,18 @@ def interpolate_weights(
 
 
 @contextmanager
-def _opened(pipe: Any, aligned: Any, lam: LamLike, component: str | None) -> Iterator[tuple[DenoiserHook, list[float]]]:
+def _opened(
+    pipe: Any, aligned: Any, lam: LamLike, component: str | None
+) -> Generator[tuple[DenoiserHook, list[float]]]:
     """The one denoiser of a pipe with its anchors loaded, and one lam an anchor.
 
     Raises:
         BakeError: several denoisers, or several lams an anchor.
     """
     with realign(pipe, aligned, lam, component=component, policy=Weights()) as handle:
-        if len(handle._hooks) > 1:
+        hook, *others = hooks_of(handle)
+        if others:
             raise BakeError(f"{', '.join(handle.components)} are realigned; bake one of them: give component=")
-        (hook,) = handle._hooks
         if hook.lams.count > 1:
             raise BakeError("a bake stands for one lam an anchor; give one number")
         yield hook, [values[0] for values in hook.lams.values]
@@ -158,13 +162,11 @@ def _updates(
         assert isinstance(hook.ensemble, InterpolatedAdapters)
         for name, layer in hook.denoiser.named_modules():
             if isinstance(layer, BaseTunerLayer):
-                of_layer = [(one, lam) for one, lam in zip(hook.ensemble.names, lams, strict=True) if _has(layer, one)]
+                of_layer = [
+                    (one, lam) for one, lam in zip(hook.ensemble.names, lams, strict=True) if one in adapters_of(layer)
+                ]
                 if of_layer:
                     yield plain_name(name), _of_adapters(name, layer, *zip(*of_layer, strict=True))
-
-
-def _has(layer: BaseTunerLayer, adapter: str) -> bool:
-    return adapter in layer._all_available_adapter_names()
 
 
 def _of_adapters(name: str, layer: Any, adapters: tuple[str, ...], lams: tuple[float, ...]) -> LowRank | Tensor:
@@ -184,8 +186,9 @@ def _of_adapter(name: str, layer: Any, adapter: str) -> LowRank | Tensor:
             "stands for a share of it"
         )
     if not isinstance(layer, LoraLayer):  # LoHa, LoKr
-        return cast("Any", layer).get_delta_weight(adapter).float()
-    down, up = cast("Any", layer.lora_A)[adapter], cast("Any", layer.lora_B)[adapter]
+        return layer.get_delta_weight(adapter).float()
+    factors: Any = layer  # whose modules have the adapters' names as keys
+    down, up = factors.lora_A[adapter], factors.lora_B[adapter]
     if getattr(up, "bias", None) is not None:
         raise BakeError(f"the anchor's LoRA has biases at {name}, which diffusers' and kohya's layouts can't hold")
     return LowRank(down.weight.detach().float(), up.weight.detach().float() * layer.scaling[adapter])

@@ -121,19 +121,12 @@ def align(
     from deradiff.anchor.location import Location
     from deradiff.cli.common import hush, own_guidance
     from deradiff.cli.parsing import parse_delimiter
-    from deradiff.errors import AlignError, public_url
+    from deradiff.errors import public_url
     from deradiff.runs.models import load_pipeline
     from deradiff.testbed import resolve_model
 
     hush()
-    if (data is None) == (self_label is None):
-        raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
-    if sampling_guidance is not None and not isfinite(sampling_guidance):
-        raise AlignError(f"--sampling-guidance is {sampling_guidance}; expected a number of 0 or more")
-    _check_used(
-        ctx,
-        ["split", "allow_outside"] if data is None else ["prompts", "images", "sampling_steps", "sampling_guidance"],
-    )
+    _check_source(ctx)
     settings = Settings(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
         train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
@@ -159,9 +152,9 @@ def align(
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)
-        sampling = {"images": images, "seed": seed, "steps": sampling_steps, "guidance": guided, "size": size}
+        sampling: dict[str, Any] = {"seed": seed, "steps": sampling_steps, "guidance": guided, "size": size}
         with state.main_process_first():
-            preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), **sampling)
+            preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), images=images, **sampling)
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card, format)
     if state.is_main_process:
@@ -202,13 +195,26 @@ def _judge(reward: str, model: str, prompts: Path | None, delimiter: str | None)
     return texts, function
 
 
-def _check_used(ctx: typer.Context, names: list[str]) -> None:
-    """An option of the other source of preferences would be ignored."""
+def _check_source(ctx: typer.Context) -> None:
+    """Preferences, or a reward that makes them; an option of the other source would be ignored.
+
+    Raises:
+        AlignError: both, none, or an option that goes with the other.
+    """
     from deradiff.errors import AlignError
 
-    other = "--data" if ctx.params["data"] is None else "--self-label"
+    data, reward, guidance = (ctx.params[name] for name in ("data", "self_label", "sampling_guidance"))
+    if (data is None) == (reward is None):
+        raise AlignError("give either --data, a table of preferences, or --self-label, a reward that makes them")
+    if guidance is not None and not isfinite(guidance):
+        raise AlignError(f"--sampling-guidance is {guidance}; expected a number of 0 or more")
+    if data is None:
+        other, names = "--data", ["split", "allow_outside"]
+    else:
+        other, names = "--self-label", ["prompts", "images", "sampling_steps", "sampling_guidance"]
     for name in names:
-        if ctx.get_parameter_source(name).name != "DEFAULT":  # pyright: ignore[reportOptionalMemberAccess]
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
             raise AlignError(f"--{name.replace('_', '-')} goes with {other} alone; leave it out")
 
 

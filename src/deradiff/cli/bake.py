@@ -188,11 +188,11 @@ def _recipe(
         scales = list(dict.fromkeys(scale for request in requests for scale in request.guidances))
         if guidance is None and len(scales) > 1:
             raise ConfigError(f"{source} has the guidances {', '.join(map(str, scales))}; give --guidance with one")
-        recipe = Recipe(**{**dict(store.recipe), **places, **settings})
-        return recipe, texts, scales[0] if guidance is None and scales else guidance
-    recipe = Recipe(**{**settings, "model": source, "anchor": anchor[0] if anchor else EMBEDDED})
+        values: dict[str, Any] = {**dict(store.recipe), **places, **settings}
+        return Recipe(**values), texts, scales[0] if guidance is None and scales else guidance
+    values = {**settings, "model": source, "anchor": anchor[0] if anchor else EMBEDDED}
     texts = testbed.prompts(256, drop=0.3) if testbed.is_embedded(source) else []
-    return recipe, texts, own_guidance(source) if guidance is None else guidance
+    return Recipe(**values), texts, own_guidance(source) if guidance is None else guidance
 
 
 def _check_unchanged(source: str, written: "Recipe", located: "Recipe", anchor: list[str] | None) -> None:
@@ -259,7 +259,11 @@ def _bar(shown: bool) -> Any:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True, quiet=not shown)) as bar:
             task = bar.add_task("distilling", total=1.0)
-            yield lambda share, loss: bar.update(task, completed=share, description=f"distilling, loss {loss:.4g}")
+
+            def advance(share: float, loss: float) -> None:
+                bar.update(task, completed=share, description=f"distilling, loss {loss:.4g}")
+
+            yield advance
 
     return running()
 

@@ -1,7 +1,7 @@
 """What commands share: text for the terminal, the progress bar, quiet libraries."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def listed(text: str) -> list[str]:
 
 
 @contextmanager
-def progress(label: str, total: int, status: Callable[[], str] = lambda: "") -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int, status: Callable[[], str] = lambda: "") -> Generator[Callable[[int], None]]:
     """A bar with rate, time left and what ``status`` says, on stderr."""
     columns = (
         TextColumn("{task.description:<12}", markup=False),
@@ -119,7 +119,7 @@ def progress(label: str, total: int, status: Callable[[], str] = lambda: "") -> 
 @contextmanager
 def scoring_each(
     rewards: Sequence[str], count: int, score: Callable[[str, Callable[[int], None]], None]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Score by each reward with a progress bar; then, after the block, say on which prompts some of them failed.
 
     Args:

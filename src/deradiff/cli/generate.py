@@ -59,7 +59,8 @@ def generate(
 
     if out.suffix.lower() not in _FORMATS:
         raise ConfigError(f"--out must be a file that ends in {', '.join(_FORMATS)}, got {out}")
-    recipe = Recipe(**{"model": EMBEDDED, "anchor": EMBEDDED, **recipe_options(ctx)})
+    options: dict[str, Any] = {"model": EMBEDDED, "anchor": EMBEDDED, **recipe_options(ctx)}
+    recipe = Recipe(**options)
     check_anchor_given(recipe.model, recipe.anchor)
     request = Request(
         prompts=[prompt],

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import cast
 
 import numpy as np
 
@@ -207,7 +206,7 @@ def parse_criteria(
     guard: str | None = None,
     kl_budget: float | None = None,
     risk: float = RISK,
-    prefer: str | None = None,
+    prefer: Prefer | None = None,
 ) -> Criteria:
     """Criteria from the options' texts: objectives separated by commas, guards as `parse_guards` reads them.
 
@@ -215,4 +214,4 @@ def parse_criteria(
         ResultsError: names the part that can't be read or used.
     """
     names = tuple(public_url(part.strip()) for part in objective.split(",") if part.strip())
-    return make_criteria(names, parse_guards(guard or ""), kl_budget, risk, cast("Prefer | None", prefer))
+    return make_criteria(names, parse_guards(guard or ""), kl_budget, risk, prefer)

@@ -31,16 +31,17 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
     options = recipe_options(ctx)
     if Store.exists(out) or is_legacy(out):
         store = open_run_folder(out)
-        base: dict[str, Any] = store.recipe.model_dump()
-        base |= {name: store.located(base[name]) for name in ("model", "anchor")}
+        values: dict[str, Any] = store.recipe.model_dump()
+        values |= {name: store.located(values[name]) for name in ("model", "anchor")}
         given = {name for name in ("model", "anchor") if options.keys() & {name, *_location_options(name)}}
-        base |= {f"{name}_hash": None for name in given}
-        recipe = Recipe(**{**base, **options})
+        values |= {f"{name}_hash": None for name in given}
+        recipe = Recipe(**{**values, **options})
     else:
-        recipe = Recipe(**{"model": EMBEDDED, "anchor": EMBEDDED, **options})
+        values = {"model": EMBEDDED, "anchor": EMBEDDED, **options}
+        recipe = Recipe(**values)
         if recipe.anchor_beta is None:
             beta = card_of(resolve_anchor(recipe.anchor), recipe.anchor_location).get("beta")
-            recipe = Recipe(**{**dict(recipe), "anchor_beta": beta})
+            recipe = Recipe(**{**values, "anchor_beta": beta})
     check_anchor_given(recipe.model, recipe.anchor)
     if recipe.dtype == "auto":  # looked up in the model's files, which may have to be fetched
         hush()

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -96,7 +96,7 @@ class _Stream(io.TextIOWrapper):
 
 
 @contextmanager
-def _standard_streams() -> Iterator[_Stream]:
+def _standard_streams() -> Generator[_Stream]:
     """Standard output and error, which failing to write stops nothing; yields the output.
 
     Where they were closed they lead nowhere, and no file of ours takes their place.
@@ -142,7 +142,7 @@ def _leave(stream: _Stream) -> None:
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
+def _stopping() -> Generator[list[int]]:
     """Inside the block Ctrl-C and SIGTERM raise KeyboardInterrupt; yields the signals that came."""
     signals: list[int] = []
 

@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,45 +131,11 @@ def _print_summary(stages: Sequence[Stage], out: Path) -> None:
 
 def _stages(ctx: typer.Context, out: Path) -> Iterator[Stage]:
     """The commands in order; the lam of the last isn't known yet."""
-    from deradiff.cli.parsing import parse_seeds
-    from deradiff.runs.prompts import read_prompts
-    from deradiff.runs.recipe import Recipe
-    from deradiff.search.settings import make_grid
-
     params = ctx.params
-    model, prompts = str(params["model"]), params["prompts"] or out / _PROMPTS
-    source = ("--data", str(params["data"])) if params["data"] else ("--self-label", str(params["self_label"]))
-    config = ("--config", str(params["align_config"])) if params["align_config"] else ()
-    sampled = ("--prompts", str(prompts)) if params["self_label"] and params["prompts"] else ()
-    words = (
-        "align", "--model", model, *source, *sampled, "--beta", f"{params['beta']:g}", *config,
-        "--out", str(out / "anchor"),
-    )  # fmt: skip
-    yield Stage(
-        name="align",
-        words=words,
-        output=out / "anchor" / "checkpoint.pt",
-        shown=out / "anchor",
-        cost=_cost_of_align(ctx, words),
-    )
     guards = ("--guard", params["guard"]) if params["guard"] else ()
     question = ("--objective", params["objective"], *guards, "--risk", f"{params['risk']:g}")
-    scale = () if params["guidance"] is None else ("--guidance", f"{params['guidance']:g}")
-    most = () if params["max_images"] is None else ("--max-images", str(params["max_images"]))
-    count = len(read_prompts(prompts)) if params["prompts"] else _EMBEDDED_PROMPTS
-    lams, seeds = make_grid(1.0), len(parse_seeds(params["seeds"]))
-    images = count * seeds * len(lams)
-    nfe = count * seeds * sum(Recipe(steps=params["steps"]).nfe(lam) for lam in lams)
-    yield Stage(
-        name="search",
-        words=(
-            "search", "--model", model, "--anchor", str(out / "anchor"), "--prompts", str(prompts), *question,
-            "--seeds", params["seeds"], "--steps", str(params["steps"]), *scale, *most, "--out", str(out / "run"),
-        ),
-        output=out / "run" / "search.json",
-        shown=out / "run",
-        cost=f"some of {images:,} images, {nfe:,} NFE for all of them",
-    )  # fmt: skip
+    yield _align_stage(ctx, out)
+    yield _search_stage(params, out, question)
     yield Stage(
         name="report",
         words=("report", str(out / "run"), *question),
@@ -178,6 +144,53 @@ def _stages(ctx: typer.Context, out: Path) -> Iterator[Stage]:
         cost="one page",
     )
     yield _bake_stage(out, None, params["distil"])
+
+
+def _align_stage(ctx: typer.Context, out: Path) -> Stage:
+    params = ctx.params
+    source = ("--data", str(params["data"])) if params["data"] else ("--self-label", str(params["self_label"]))
+    sampled = ("--prompts", str(params["prompts"])) if params["self_label"] and params["prompts"] else ()
+    config = ("--config", str(params["align_config"])) if params["align_config"] else ()
+    words = (
+        "align", "--model", params["model"], *source, *sampled, "--beta", f"{params['beta']:g}", *config,
+        "--out", str(out / "anchor"),
+    )  # fmt: skip
+    return Stage(
+        name="align",
+        words=words,
+        output=out / "anchor" / "checkpoint.pt",
+        shown=out / "anchor",
+        cost=_cost_of_align(ctx, words),
+    )
+
+
+def _search_stage(params: Mapping[str, Any], out: Path, question: Sequence[str]) -> Stage:
+    prompts = params["prompts"] or out / _PROMPTS
+    scale = () if params["guidance"] is None else ("--guidance", f"{params['guidance']:g}")
+    most = () if params["max_images"] is None else ("--max-images", str(params["max_images"]))
+    return Stage(
+        name="search",
+        words=(
+            "search", "--model", params["model"], "--anchor", str(out / "anchor"), "--prompts", str(prompts), *question,
+            "--seeds", params["seeds"], "--steps", str(params["steps"]), *scale, *most, "--out", str(out / "run"),
+        ),
+        output=out / "run" / "search.json",
+        shown=out / "run",
+        cost=_cost_of_search(params),
+    )  # fmt: skip
+
+
+def _cost_of_search(params: Mapping[str, Any]) -> str:
+    """The most that it may sample: every prompt and seed at every lam of the grid."""
+    from deradiff.cli.parsing import parse_seeds
+    from deradiff.runs.prompts import read_prompts
+    from deradiff.runs.recipe import Recipe
+    from deradiff.search.settings import make_grid
+
+    prompts = len(read_prompts(params["prompts"])) if params["prompts"] else _EMBEDDED_PROMPTS
+    lams, rows = make_grid(1.0), prompts * len(parse_seeds(params["seeds"]))
+    nfe = rows * sum(Recipe(steps=params["steps"]).nfe(lam) for lam in lams)
+    return f"some of {rows * len(lams):,} images, {nfe:,} NFE for all of them"
 
 
 def _cost_of_align(ctx: typer.Context, words: Sequence[str]) -> str:

@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +114,7 @@ class Landing:
                 self._adopt(Path(self.routes.parts) / parcel.names[index], self._file(parcel, index))
         elif fresh:
             with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda index: self._save(parcel, index), fresh))
+                list(pool.map(partial(self._save, parcel), fresh))
         self._discard(parcel)
         return parcel.record.select(fresh) if fresh else None
 
@@ -151,7 +152,7 @@ class Landing:
 
 
 @contextmanager
-def landing(store: Store, writer: Writer, storage: str | None) -> Iterator[Landing]:
+def landing(store: Store, writer: Writer, storage: str | None) -> Generator[Landing]:
     """Take parcels into a run folder while the block lasts."""
     probe = f"probe-{uuid4().hex}"
     (writer.parts / probe).touch()

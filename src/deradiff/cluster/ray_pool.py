@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -218,7 +218,7 @@ class RayPool:
 
 
 @contextmanager
-def _keeping_signals() -> Iterator[None]:
+def _keeping_signals() -> Generator[None]:
     """Leave SIGTERM to whom it belongs: Ray would take it."""
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -236,7 +236,7 @@ def _connected(cluster: ClusterSettings) -> tuple[Any, bool]:
         raise ClusterError("a cluster needs Ray, which isn't installed: pip install 'deradiff[ray]'") from error
     if ray.is_initialized():
         return ray, False
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, **cluster.ray_options}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, **cluster.ray_options}
     try:
         with _keeping_signals():
             ray.init(address=cluster.address, **options)

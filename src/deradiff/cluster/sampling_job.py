@@ -1,6 +1,6 @@
 """Sampling on a worker: the models are loaded once, each batch becomes a parcel of images."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class SamplingJob:
     offload: bool
 
     @contextmanager
-    def open(self) -> Iterator[tuple[DoBatch, dict[str, str]]]:
+    def open(self) -> Generator[tuple[DoBatch, dict[str, str]]]:
         """Load the models.
 
         Raises:

@@ -93,8 +93,14 @@ class Comparison(ValidatedModel):
         request = Request(prompts=prompts, seeds=seeds, lams=lams, guidances=[guidance])
         if len(request.prompts) < 2:
             raise ConfigError("expected two or more prompts, got 1: intervals need the spread between prompts")
-        models = {"anchors": tuple(anchors), "retrained": tuple(retrained), "schedulers": tuple(schedulers)}
-        return cls(**models, recipe=recipe, request=request, optimum=optimum)
+        return cls(
+            anchors=tuple(anchors),
+            retrained=tuple(retrained),
+            schedulers=tuple(schedulers),
+            recipe=recipe,
+            request=request,
+            optimum=optimum,
+        )
 
     @property
     def betas(self) -> tuple[float, ...]:

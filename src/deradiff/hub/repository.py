@@ -1,6 +1,6 @@
 """Pushing weights and their model card to the hub, by huggingface_hub and its token."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _check_name(name: str) -> None:
 
 
 @contextmanager
-def _push_errors(name: str) -> Iterator[None]:
+def _push_errors(name: str) -> Generator[None]:
     try:
         yield
     except (HfHubHTTPError, RuntimeError, ValueError) as error:

@@ -18,9 +18,9 @@ from deradiff.anchor.module_tree import ModuleTree, unwrapped
 from deradiff.errors import AnchorError, RealignError
 from deradiff.realignment.assign import AnchorLike, components_for, load_anchor, named_anchors, scheduler_of
 from deradiff.realignment.denoisers import denoisers, pick
-from deradiff.realignment.handle import Handle
+from deradiff.realignment.handle import Handle, attach
 from deradiff.realignment.hook import DenoiserHook
-from deradiff.realignment.intercept import intercept, owner_of
+from deradiff.realignment.intercept import owner_of
 from deradiff.realignment.lams import LamLike, Lams
 from deradiff.realignment.limits import check_modules, check_no_step_cache
 from deradiff.realignment.particles import check_particles
@@ -113,10 +113,7 @@ def realign(
         handle.lam, handle.particles, handle.return_all_particles = lam, particles, return_all_particles
         if not isinstance(policy, Weights):
             handle.policy = policy  # checks that it fits
-        for hook in hooks:
-            stack.callback(intercept(parts[hook.component], hook, handle))
-        stack.callback(intercept(pipe, handle._call_pipeline, handle))
-        handle._undo = stack.pop_all()
+        attach(handle, pipe, parts, stack)
     return handle
 
 

@@ -1,12 +1,17 @@
 """The handle of a realigned pipeline: changes lam on the fly, and undoes the realignment."""
 
+# pyright: reportPrivateUsage=false
+# The functions at the end use what a handle hides from its user.
+
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
+
+from torch import nn
 
 from deradiff.acceleration import Budget, Exact, Policy, PolicyRunner, Weights
 from deradiff.anchor.adapters import check_not_fused
@@ -14,7 +19,7 @@ from deradiff.anchor.ensembles import BatchedAdapters, Interpolated
 from deradiff.errors import RealignError
 from deradiff.realignment.batch import BatchInfo, PipelineCall, check_count, infer_batch
 from deradiff.realignment.hook import DenoiserHook
-from deradiff.realignment.intercept import Call, owner_of
+from deradiff.realignment.intercept import Call, intercept, owner_of
 from deradiff.realignment.lams import LamLike, Lams
 from deradiff.realignment.limits import check_modules, check_no_step_cache, check_rows_are_images, check_same_denoiser
 from deradiff.realignment.particles import check_particles, particle_warnings, run_recorded
@@ -117,7 +122,7 @@ class Handle:
             hook.lams = Lams(tuple(self._lams.values[self.anchors.index(name)] for name in hook.anchors))
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self) -> Generator[None]:
         """Inside the block each call of the pipeline leaves the statistics of its trajectories in ``paths``.
 
         All models run at every lam; no network is called for it otherwise.
@@ -257,11 +262,31 @@ def handle_of(pipe: Any) -> Handle:
     return handle
 
 
-# What other rooms do with a handle, and its user doesn't.
+# What other modules do with a handle, and its user doesn't.
+
+
+def hooks_of(handle: Handle) -> Sequence[DenoiserHook]:
+    """What runs at the calls of each denoiser."""
+    return handle._hooks
+
+
+def attach(handle: Handle, pipe: Any, denoisers: Mapping[str, nn.Module], undo: ExitStack) -> None:
+    """Route calls of a pipeline and of its denoisers through a handle, which from then on holds what undoes it all.
+
+    Args:
+        handle: of the pipeline.
+        pipe: the pipeline.
+        denoisers: its denoisers, by component.
+        undo: what was done before, and what is done here; its owner undoes it where something fails.
+    """
+    for hook in handle._hooks:
+        undo.callback(intercept(denoisers[hook.component], hook, handle))
+    undo.callback(intercept(pipe, handle._call_pipeline, handle))
+    handle._undo = undo.pop_all()
 
 
 @contextmanager
-def observing(handle: Handle, observer: Observer) -> Iterator[None]:
+def observing(handle: Handle, observer: Observer) -> Generator[None]:
     """Inside the block ``observer`` is called with every `DenoiserCall` of a denoiser, for which all models run.
 
     Raises:
@@ -281,7 +306,7 @@ def observing(handle: Handle, observer: Observer) -> Iterator[None]:
 
 
 @contextmanager
-def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Iterator[None]:
+def sweeping(handle: Handle, lams: int, policy: Policy, budget: Budget) -> Generator[None]:
     """Inside the block the rows of a batch are images x lams, and predictions are evaluated by a policy.
 
     Args:

@@ -87,5 +87,6 @@ def _replace_first(output: Any, prediction: Tensor) -> Any:
         return prediction
     if isinstance(output, Mapping):
         first = next(iter(output))
-        return type(output)(**{**output, first: prediction})  # pyright: ignore[reportCallIssue]
+        kind: Any = type(output)  # a dataclass of diffusers, which takes its fields by name
+        return kind(**{**output, first: prediction})
     return (prediction, *output[1:])

@@ -109,10 +109,9 @@ def _encoder_of(anchor: Any, name: str, reference: nn.Module) -> nn.Module | Non
         return None
     folder = Path(anchor) / name
     parameter = next(reference.parameters())
+    kind: Any = type(reference)  # a PreTrainedModel of transformers
     try:
-        module = type(reference).from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]  (transformers')
-            folder, dtype=parameter.dtype, use_safetensors=True, local_files_only=True
-        )
+        module = kind.from_pretrained(folder, dtype=parameter.dtype, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise AnchorError(f"the text encoder {folder} can't be loaded: {in_short(error)}") from error
     return module.to(parameter.device).eval()

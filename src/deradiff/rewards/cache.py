@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -80,7 +80,7 @@ def _look_up(cache: sqlite3.Connection, identity: str, image: Image) -> float | 
 
 
 @contextmanager
-def _open_cache() -> Iterator[sqlite3.Connection]:
+def _open_cache() -> Generator[sqlite3.Connection]:
     """Open the cache, created if missing; changes are committed if the block succeeds.
 
     It uses plain locks: a write-ahead log needs shared memory, which home folders on a network don't have.

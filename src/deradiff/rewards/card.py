@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from deradiff.results import Direction, RewardInfo
 
@@ -63,7 +63,8 @@ def checks_prompts(check: Callable[[str], object]) -> Callable[[F], F]:
     """
 
     def attach(function: F) -> F:
-        cast(Any, function).check_prompt = check
+        attributes: Any = function
+        attributes.check_prompt = check
         return function
 
     return attach
@@ -83,7 +84,7 @@ def with_card(card: Card) -> Callable[[Callable[P, R_co]], HasCard[P, R_co]]:
     """Decorate a function with its card, the attribute ``card``."""
 
     def attach(function: Callable[P, R_co]) -> HasCard[P, R_co]:
-        decorated = cast(HasCard[P, R_co], function)
+        decorated: Any = function
         decorated.card = card
         return decorated
 

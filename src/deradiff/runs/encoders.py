@@ -6,7 +6,7 @@ prompts stand beside it.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ _PLAIN = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
 
 
 @contextmanager
-def cached_text_encoders(pipe: Any, entries: int = ENTRIES) -> Iterator[None]:
+def cached_text_encoders(pipe: Any, entries: int = ENTRIES) -> Generator[None]:
     """Remember what the pipeline's text encoders return for each row, by the content of what they are called with.
 
     Args:

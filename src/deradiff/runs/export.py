@@ -112,7 +112,7 @@ def _check_kind(path: Path) -> None:
     check_replaceable(path)
 
 
-def _write(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> int:
+def _write(path: Path, schema: Any, rows: Iterator[dict[str, Any]]) -> int:
     """Write rows into a file, whole or not at all; returns how many."""
     suffix, count = path.suffix.lower(), 0
     if suffix == ".csv":  # rewards are columns, and their names are other people's as well

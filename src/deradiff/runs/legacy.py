@@ -6,7 +6,7 @@ Images keep their files and get a second name (a hard link, or a copy); nothing 
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -113,7 +113,7 @@ L = TypeVar("L", _Batch, _ScoredBatch)
 
 
 @contextmanager
-def _damage(where: str, remedy: str) -> Iterator[None]:
+def _damage(where: str, remedy: str) -> Generator[None]:
     """Say what of a file of version 0.1 can't be used.
 
     Raises:

@@ -4,7 +4,7 @@ import glob
 import inspect
 import logging
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def with_stored_dtype(recipe: Recipe) -> Recipe:
 
 
 @contextmanager
-def _load_errors(model: str) -> Iterator[None]:
+def _load_errors(model: str) -> Generator[None]:
     try:
         yield
     except AnchorError as error:
@@ -301,7 +301,7 @@ def _for_each_row(name: str, value: Any, count: int, taken: Container[str]) -> A
 
 
 @contextmanager
-def decoding_one_by_one(pipe: Any) -> Iterator[None]:
+def decoding_one_by_one(pipe: Any) -> Generator[None]:
     """Decode latents one image at a time where the pipeline's VAE can: many rows at once would exhaust memory."""
     vae: Any = getattr(pipe, "vae", None)
     if not hasattr(vae, "use_slicing") or vae.use_slicing:

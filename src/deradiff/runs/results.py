@@ -2,10 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from hashlib import blake2b, sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,7 +242,7 @@ def current_groups(images: Iterable[Image], varies: Varies) -> dict[Cell, str]:
     return {group: group_hash(digests) for group, digests in members.items()}
 
 
-def is_current(record: ScoreRecord, number: int, image: Image, groups: Any) -> bool:
+def is_current(record: ScoreRecord, number: int, image: Image, groups: Callable[[Varies], Mapping[Cell, str]]) -> bool:
     """Whether a recorded score is of an image as it is now, among the images that it was compared with."""
     if record.sha256[number] != image.sha256:
         return False

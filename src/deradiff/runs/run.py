@@ -1,7 +1,7 @@
 """A run from Python: sample what is missing, score it, read the table."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -320,7 +320,7 @@ class Run:
         """The recipe with hashes of what its model and anchor are now; those that can't be inferred stay."""
         if self._pipe is not None:
             anchor = self._aligned
-            known = {
+            known: dict[str, Any] = {
                 "model": recipe.model or str(getattr(self._pipe, "name_or_path", "") or type(self._pipe).__name__),
                 "anchor": recipe.anchor or (anchor if isinstance(anchor, str) else type(anchor).__name__),
                 "model_hash": fingerprint_pipeline(self._pipe, self._call_kwargs),
@@ -375,7 +375,7 @@ def _merged(values: Iterator[Sequence[Any]] | Any) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _shown(progress: Progress | None, label: str, total: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+def _shown(progress: Progress | None, label: str, total: Callable[[], int | None]) -> Generator[Callable[[int], None]]:
     """Progress as asked for, or a bar that works in notebooks too."""
     if progress is not None:
         yield progress

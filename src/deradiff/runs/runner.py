@@ -1,7 +1,7 @@
 """Sampling what is missing of a run: every block is sampled, saved and journalled."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ class BlockSampler(Protocol):
 @contextmanager
 def sampling(
     pipe: Any, anchor: Any, recipe: Recipe, call_kwargs: dict[str, Any] | None = None, *, lam: LamLike = 0.0
-) -> Iterator[Sampler]:
+) -> Generator[Sampler]:
     """A sampler on a pipeline, which is left as it was; ``lam`` is the one it begins with, by name for several anchors.
 
     Raises:
@@ -101,7 +101,7 @@ def sample_missing(
 
 
 @contextmanager
-def _scheduler(pipe: Any, name: str | None) -> Iterator[None]:
+def _scheduler(pipe: Any, name: str | None) -> Generator[None]:
     before = pipe.scheduler
     set_scheduler(pipe, name)
     try:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,12 +107,16 @@ class Sampler:
             RealignError: as :meth:`sample`.
             RunFolderError: the run folder can't be written.
         """
+
+        def save(file: Path, image: Any) -> str:
+            return writer.save(file, encode_png(image))
+
         note_provenance(writer, provenance(self.pipe))
         with ThreadPoolExecutor(_THREADS) as pool:
             for block in blocks:
                 sampled = self.sample(block)
                 files = [store.image(cell) for cell in block]
-                hashes = pool.map(lambda file, image: writer.save(file, encode_png(image)), files, sampled.images)
+                hashes = pool.map(save, files, sampled.images)
                 keys = [store.keys(cell) for cell in block]
                 yield CellsRecord.of(block, keys, list(hashes), sampled.statistics, sampled.info, sampled.blackened)
 

@@ -8,7 +8,7 @@ out of the folder.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +184,7 @@ class Store:
         return Index.of(hashes)
 
     @contextmanager
-    def writing(self, shard: Shard = WHOLE) -> Iterator[Writer]:
+    def writing(self, shard: Shard = WHOLE) -> Generator[Writer]:
         """Hold the journal of shard k of n for this process: notes the recipe, cuts off a line torn by a crash.
 
         Raises:
@@ -209,7 +209,7 @@ class Store:
             yield writer
 
     @contextmanager
-    def scoring(self) -> Iterator[Writer]:
+    def scoring(self) -> Generator[Writer]:
         """Hold the scores for this process.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -66,7 +66,7 @@ class Writer:
 
 
 @contextmanager
-def holding(folder: Path, name: str) -> Iterator[Writer]:
+def holding(folder: Path, name: str) -> Generator[Writer]:
     """Hold one journal of a folder for this process; makes the folder."""
     writer = Writer(folder, name)
     with write_errors(folder):
@@ -85,7 +85,7 @@ def holding(folder: Path, name: str) -> Iterator[Writer]:
 
 
 @contextmanager
-def setup_lock(folder: Path) -> Iterator[None]:
+def setup_lock(folder: Path) -> Generator[None]:
     """Inside the block no other process sets the folder up."""
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def next_block(known: Bools, lams: Sequence[float], best: int, spread: Sequence[
         spread: indices that the answer could move to, the likelier first: a low one, a high one, and so on.
     """
     prompts, seeds = (int(known.any(axis=axes).sum()) for axes in ((1, 2), (0, 2)))
-    sampled = np.flatnonzero(known.any(axis=(0, 1))).tolist()
+    sampled: list[int] = np.flatnonzero(known.any(axis=(0, 1))).tolist()
     if not is_sampled_near(known, best):
         return SampleBlock(range(prompts), range(seeds), (best,))
     nearest = tuple(sorted(sorted(filter(None, sampled), key=lambda lam: (abs(lams[lam] - lams[best]), lam))[:2]))
@@ -86,7 +86,7 @@ def is_sampled_near(known: Bools, lam: int) -> bool:
 
 def widest_gap(known: Bools, lams: Sequence[float]) -> int | None:
     """The middle of the widest gap between sampled lams; None where none is wider than `WIDEST_GAP` of the range."""
-    sampled = [lams[index] for index in np.flatnonzero(known.any(axis=(0, 1))).tolist()]
+    sampled: list[float] = [lams[index] for index in np.flatnonzero(known.any(axis=(0, 1))).tolist()]
     low, high = max(pairwise(sampled), key=lambda pair: pair[1] - pair[0])
     if high - low <= WIDEST_GAP * lams[-1] * (1 + 1e-9):
         return None

@@ -8,7 +8,7 @@ are trained on exactly the reference that is shipped. One thread is fastest for 
 import argparse
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ QUICK = Plan(
 
 
 @contextmanager
-def _stage(name: str, steps: int) -> Iterator[Callable[..., None]]:
+def _stage(name: str, steps: int) -> Generator[Callable[..., None]]:
     """Show a progress bar for one stage; yields its ``report`` function and prints the wall-clock time at the end."""
     start = time.perf_counter()
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
@@ -147,7 +147,7 @@ def build_anchors(folder: Path, reference: Path, plan: Plan) -> None:
             done += count
             report(done - 1)
 
-        pool = {"images": POOL_IMAGES, "steps": 20, "guidance": 1.0, "advance": advance_samples}
+        pool: dict[str, Any] = {"images": POOL_IMAGES, "steps": 20, "guidance": 1.0, "advance": advance_samples}
         pairs = self_label(_load(reference), captions, warmth, work / "pairs", **pool)
     card = {"reference": "deradiff.testbed", "reward": "deradiff.testbed.warmth"}
     for beta, seed, target in missing:

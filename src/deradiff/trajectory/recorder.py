@@ -6,7 +6,7 @@ callback at the end of a step would come too late.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ class PathRecorder:
         self.buffer.calls.append(call)
 
     @contextmanager
-    def record_steps(self, scheduler: Any) -> Iterator[None]:
+    def record_steps(self, scheduler: Any) -> Generator[None]:
         """Record the scheduler's steps inside the block."""
         with around_step(scheduler, lambda step, args, kwargs: self._step(scheduler, step, args, kwargs)):
             yield
