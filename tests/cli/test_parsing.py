@@ -167,7 +167,7 @@ def test_a_risk_is_a_probability_up_to_a_half(risk: float) -> None:
     with pytest.raises(ResultsError, match=r"above 0 and at most 0.5"):
         parse_criteria("a", risk=risk)
     with pytest.raises(ResultsError, match="prefer"):
-        parse_criteria("a", prefer="largest")
+        parse_criteria("a", prefer="largest")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def open_run(ctx: typer.Context, out: Path) -> Run:
         recipe = Recipe(**values)
         if recipe.anchor_beta is None:
             beta = card_of(resolve_anchor(recipe.anchor), recipe.anchor_location).get("beta")
-            recipe = Recipe(**{**values, "anchor_beta": beta})
+            values["anchor_beta"] = beta
+            recipe = Recipe(**values)
     check_anchor_given(recipe.model, recipe.anchor)
     if recipe.dtype == "auto":  # looked up in the model's files, which may have to be fetched
         hush()

@@ -1,6 +1,6 @@
 """A cluster, as a run takes it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ class Cluster(ClusterSettings):
     """
 
     @contextmanager
-    def sampler(self, store: "Store", *, device: str = "auto", offload: bool = False) -> "Iterator[ClusterSampler]":
+    def sampler(self, store: "Store", *, device: str = "auto", offload: bool = False) -> "Generator[ClusterSampler]":
         """What samples blocks of a run; the workers start with the first block and end with this context.
 
         Args:

@@ -93,14 +93,9 @@ class Comparison(ValidatedModel):
         request = Request(prompts=prompts, seeds=seeds, lams=lams, guidances=[guidance])
         if len(request.prompts) < 2:
             raise ConfigError("expected two or more prompts, got 1: intervals need the spread between prompts")
-        return cls(
-            anchors=tuple(anchors),
-            retrained=tuple(retrained),
-            schedulers=tuple(schedulers),
-            recipe=recipe,
-            request=request,
-            optimum=optimum,
-        )
+        # in a dictionary, as the model's alias hides the name from type checkers
+        models: dict[str, Any] = {"anchors": tuple(anchors), "retrained": tuple(retrained)}
+        return cls(**models, schedulers=tuple(schedulers), recipe=recipe, request=request, optimum=optimum)
 
     @property
     def betas(self) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from os import cpu_count
 from pathlib import Path
@@ -159,7 +160,7 @@ def _choose_layout(
     """The best format in which rows fit, by some of them; of the smallest one as many as fit."""
     if not some:
         return _Layout(format=_LOSSLESS, count=0, size=(1, 1), is_small=False)
-    images = list(pool.map(lambda row: _load_row(tables, row, _FORMATS[0].side), some))
+    images = list(pool.map(partial(_load_row, tables, side=_FORMATS[0].side), some))
     largest = max((image.size for row in images for image in row), key=max)
     is_small = max(largest) <= SMALL
     widest = max(len(table.lams) for table in tables)
@@ -167,8 +168,8 @@ def _choose_layout(
         size = _tile_size(largest, chosen.side)
         if size[0] * widest > _WIDEST:
             continue
-        encoded = pool.map(lambda row, size=size, chosen=chosen: len(_encode(row, size, chosen, None).content), images)
-        expected = float(np.mean(list(encoded)))
+        strips = pool.map(partial(_encode, size=size, chosen=chosen, reference=None), images)
+        expected = float(np.mean([len(strip.content) for strip in strips]))
         if expected * count <= budget or chosen == _SMALLEST:
             fitting = max(1, min(count, int(budget / expected)))
             return _Layout(format=chosen, count=fitting, size=size, is_small=is_small)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def load_reward(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> 
         raise RewardError(f"the reward {base!r} is a function and takes no files; leave {equals + source!r} out")
     if not callable(reward):
         raise RewardError(f"the reward {base!r} is a {type(reward).__name__}; expected a function (pixels, prompts)")
-    return reward
+    return cast(Reward, reward)
 
 
 def card_of(reward: Any) -> Card | None:

@@ -185,7 +185,7 @@ class Run:
         return self._cluster.sampler(self.store, device=self._device, offload=self._offload)
 
     @contextmanager
-    def sampler(self) -> "Iterator[Sampler]":
+    def sampler(self) -> "Generator[Sampler]":
         """What samples, on the pipeline, which is loaded once and left as it was."""
         from deradiff.runs.runner import sampling
 
