@@ -32,7 +32,7 @@ fuzz: $(READY)
 # COMFYUI_DIR is a checkout of ComfyUI, COMFYUI_PYTHON a Python with its requirements (docs/comfyui.md)
 test-comfyui: $(READY)
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(BIN)/python -m pytest -s \
-		tests/integrations/real/real_comfyui.py
+		tests/integrations/real/real_*.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,10 +1,10 @@
 """Files are written whole or not at all."""
 
+import itertools
+import os
 import resource
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 from tests.compare.synthetic import table
 from tests.runs.painted import painted
 
+from deradiff import writing
 from deradiff.align.checkpoint import save_torch
 from deradiff.analysis.recommend import recommend
 from deradiff.anchor.source import write_card
@@ -25,7 +26,7 @@ from deradiff.results import Results
 from deradiff.runs.export import export
 from deradiff.search.state import SearchState, write_state
 from deradiff.study import write_study
-from deradiff.writing import encode_png, write_whole
+from deradiff.writing import encode_png, replacing_entries, write_whole
 
 OLD = b"what was there"
 Write = Callable[[Path], object]
@@ -111,23 +112,85 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, name: str) -> Non
     assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*.part"))
 
 
-SLOW = """
-import sys, time, pathlib
-from deradiff.writing import replacing
-with replacing(pathlib.Path(sys.argv[1])) as part, part.open("wb") as file:
-    file.write(b"new")
-    file.flush()
-    time.sleep(600)
-"""
+def killed_before(number: int, work: Callable[[], object]) -> bool:
+    """Whether a process was killed before its access to files of that number, from 1; else it did all of its work."""
+    if (child := os.fork()) == 0:
+        accesses = itertools.count(1)
+
+        def kill(event: str, _: object) -> None:
+            if event.startswith(("os.", "open", "shutil.", "tempfile.", "ctypes.")) and next(accesses) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(OLD)
-    with subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path / "file")]) as process:
-        while not any(part.stat().st_size for part in tmp_path.glob(".file.*.part")):
-            time.sleep(0.01)
-        process.kill()
-    assert (tmp_path / "file").read_bytes() == OLD
+def kill_everywhere(work: Callable[[], object], check: Callable[[], object]) -> None:
+    """Kill a process before each of its accesses to files, one after another, and check what is there each time."""
+    number = next(number for number in itertools.count(1) if not (killed_before(number, work), check())[0])
+    assert number > 5
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path, seen = tmp_path / "file", set[bytes]()
+    path.write_bytes(OLD)
+    kill_everywhere(lambda: write_whole(path, b"new"), lambda: seen.add(path.read_bytes()))
+    assert seen == {OLD, b"new"}
+
+
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path: Path) -> None:
+    seen = list[tuple[bytes, bytes]]()
+
+    def write(content: bytes) -> None:
+        with replacing_entries(tmp_path) as part:
+            (part / "unet").mkdir()
+            for name in ("unet/config", "unet/weights", "card"):
+                (part / name).write_bytes(content)
+
+    def look() -> None:
+        config, weights, card = ((tmp_path / name).read_bytes() for name in ("unet/config", "unet/weights", "card"))
+        assert config == weights
+        seen.append((weights, card))
+
+    write(OLD)
+    (tmp_path / "mine").write_bytes(OLD)
+    kill_everywhere(lambda: write(b"new"), look)
+    assert set(seen) == {(OLD, OLD), (b"new", OLD), (b"new", b"new")}  # never a new card of old weights
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card", "mine", "unet"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_folder_is_replaced_with_all_that_is_in_it_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:  # a system that can't let folders change places
+        monkeypatch.setattr(writing, "_exchange", lambda one, other: False)
+
+    def write(*names: str, interrupted: bool = False) -> None:
+        with replacing_entries(tmp_path, ConfigError) as part:
+            for name in names:
+                (part / name).parent.mkdir(exist_ok=True)
+                (part / name).write_bytes(OLD)
+            if interrupted:
+                raise KeyboardInterrupt
+
+    def files() -> list[str]:
+        return sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+
+    write("unet/first")
+    write("unet/second", "scheduler")
+    assert files() == ["scheduler", "unet/second"]
+    with pytest.raises(ConfigError, match="scheduler: a file is in the way"):
+        write("scheduler/third", "unet/third")
+    with pytest.raises(ConfigError, match="unet: a folder is in the way"):
+        write("unet")
+    with pytest.raises(KeyboardInterrupt):
+        write("unet/fourth", interrupted=True)
+    assert files() == ["scheduler", "unet/second"]
 
 
 def test_every_output_is_written_by_the_one_writer() -> None:
@@ -138,7 +201,6 @@ def test_every_output_is_written_by_the_one_writer() -> None:
         "runs/export.py",  # opens the part that writing.py gives it
         "runs/writer.py",
         "cluster/images.py",  # writes parts, which the journal's writer takes over
-        "align/policy.py",
         "align/checkpoint.py",
         "cli/terminal.py",
         "testbed/build.py",

@@ -47,6 +47,12 @@ ROWS_ARE_NOT_IMAGES = (
 SHARE_PICTURES = ("Flux2", "QwenImageEditPlus", "OmniGen")
 # Attributes in which attention processors keep what they saw, for a later step or for a gradient.
 ATTENTION_STORES = ("attention_store", "attnstore", "attention_probs")
+# Denoisers whose layers ComfyUI knows under kohya's names, each with the prefix of these names.
+KOHYA_PREFIXES = {
+    "UNet2DConditionModel": "lora_unet_",
+    "FluxTransformer2DModel": "lora_transformer_",
+    "SD3Transformer2DModel": "lora_transformer_",
+}
 LAYERWISE_CASTING = "LayerwiseCastingHook"  # the class of diffusers' hook that casts weights for each layer's call
 HOOK_REGISTRY = "_diffusers_hook"  # where diffusers keeps a module's hooks
 
@@ -56,6 +62,12 @@ Posterior = Callable[[Mapping[str, Any], float], bool]
 def is_kind(instance: object, prefixes: tuple[str, ...]) -> bool:
     """Whether the name of an object's class, or of one that it inherits from, begins with one of some texts."""
     return any(base.__name__.startswith(prefixes) for base in type(instance).__mro__)
+
+
+def kohya_prefix(denoiser: object) -> str | None:
+    """The prefix of the names that kohya's layout gives a denoiser's layers; None where it has no names for them."""
+    names = (base.__name__ for base in type(denoiser).__mro__)
+    return next((KOHYA_PREFIXES[name] for name in names if name in KOHYA_PREFIXES), None)
 
 
 def _never(config: Mapping[str, Any], eta: float) -> bool:

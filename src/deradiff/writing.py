@@ -3,9 +3,11 @@
 What can't be written is said, and that nothing is lost; nothing is written through links.
 """
 
+import ctypes
 import errno
 import io
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Generator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
 @contextmanager
@@ -63,7 +66,77 @@ def _umask() -> int:
 
 
 @contextmanager
-def _replace_errors(path: Path, error: type[DeradiffError], *kinds: type[Exception]) -> Generator[None]:
+def replacing_entries(folder: Path, error: type[DeradiffError] = RunFolderError) -> Generator[Path]:
+    """A folder to fill, whose files and folders come to ``folder`` when all went well; what else is there stays.
+
+    Each is replaced at once, a folder with all that is in it: where the writer is killed, it is the old one or the new
+    one. Folders come first, so that a card in a file isn't newer than what it describes. What an earlier writer that
+    was killed left unfinished is deleted.
+
+    Raises:
+        DeradiffError: something can't be written, or something of another kind is in its place; of the kind asked for.
+    """
+    part: Path | None = None
+    try:
+        with _replace_errors(folder, error, OSError, ValueError, another="folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in folder.glob(".*.part"):
+                if unfinished.is_dir() and not unfinished.is_symlink():
+                    shutil.rmtree(unfinished)
+            part = Path(tempfile.mkdtemp(dir=folder, prefix=".", suffix=".part"))
+            part.chmod(0o777 & ~_umask())
+        with _replace_errors(folder, error, OSError, another="folder"):
+            yield part
+            _sync(part)
+            entries = sorted(part.iterdir(), key=lambda entry: (entry.is_file(), entry.name))
+            for entry in entries:
+                _check_kind(entry, folder / entry.name, error)
+            for entry in entries:
+                _move(entry, folder / entry.name)
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)  # what was replaced, too
+
+
+def _sync(folder: Path) -> None:
+    """Bring all files below a folder to the disk, readable as new files are (safetensors' are their owner's alone)."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+
+
+def _check_kind(entry: Path, target: Path, error: type[DeradiffError]) -> None:
+    if entry.is_dir() and target.is_dir() and not target.is_symlink():
+        return
+    check_replaceable(target, error)
+    if entry.is_dir() and target.exists():
+        raise error(f"can't write {shown_path(target)}: a file is in the way; move it, or give another folder")
+
+
+def _move(entry: Path, target: Path) -> None:
+    """Put a file or folder in its place; a folder that was there ends beside ``entry``, or where it was."""
+    if entry.is_dir() and target.exists():
+        if _exchange(entry, target):
+            return
+        target.rename(entry.with_name(f"{entry.name}.old"))  # killed here, there is none; the next writer makes it
+    entry.replace(target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places at once; False where the system can't."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+@contextmanager
+def _replace_errors(
+    path: Path, error: type[DeradiffError], *kinds: type[Exception], another: str = "file"
+) -> Generator[None]:
     try:
         yield
     except DeradiffError:
@@ -71,7 +144,8 @@ def _replace_errors(path: Path, error: type[DeradiffError], *kinds: type[Excepti
     except kinds as why:
         room = "make room" if isinstance(why, OSError) and why.errno in _FULL else "put that right"
         raise error(
-            f"can't write {shown_path(path)} ({reason_of(why)}); what was there is kept: {room}, or give another file"
+            f"can't write {shown_path(path)} ({reason_of(why)}); what was there is kept: {room}, or give another "
+            f"{another}"
         ) from why
 
 

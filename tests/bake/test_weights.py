@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.realignment import loras
+from tests.zoo import ZOO
 
 import deradiff
 from deradiff import AnchorError, LamError, Weights
-from deradiff.bake import bake_weights, interpolate_weights, write_checkpoint, write_lora
+from deradiff.bake import LoraUpdate, bake, bake_weights, interpolate_weights, write_checkpoint, write_lora
+from deradiff.bake.low_rank import LowRank
 from deradiff.errors import BakeError
 
-from .pipelines import build, distance, full, latents, lora
+from .pipelines import PROMPTS, build, distance, full, latents, lora
 
 
 @pytest.fixture
@@ -49,8 +52,6 @@ def test_a_lora_baked_in_every_layout_is_the_interpolation(pipe: Any, tmp_path: 
 
 
 def test_kohya_names_and_alphas_are_those_that_other_programs_read(pipe: Any, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     update = bake_weights(pipe, lora(pipe, tmp_path / "anchor"), 1.0)
     state = load_file(write_lora(pipe, update, tmp_path / "baked", "kohya", card={}))
     expected = {
@@ -130,3 +131,35 @@ def test_what_cannot_be_baked_is_said(pipe: Any, tmp_path: Path) -> None:
     layer.lora_variant["dora"] = object()
     with pytest.raises(BakeError, match="DoRA"):
         bake_weights(pipe, "dora", 0.5)
+
+
+def test_a_folder_of_something_else_receives_no_bake(pipe: Any, tmp_path: Path) -> None:
+    anchor = Path(lora(pipe, tmp_path / "anchor"))
+    weights = anchor / "pytorch_lora_weights.safetensors"
+    before = weights.read_bytes()
+    for given in (str(anchor), weights, {"one": anchor}):
+        with pytest.raises(BakeError, match="holds the anchor, which the bake would replace"):
+            bake(pipe, given, {"one": 0.5} if isinstance(given, dict) else 0.5, anchor, PROMPTS)
+    assert weights.read_bytes() == before
+    for file, what in (("run.json", "is a run"), ("model_index.json", "a pipeline"), ("checkpoint.pt", "a training")):
+        (tmp_path / what).mkdir()
+        (tmp_path / what / file).write_text("{}")
+        with pytest.raises(BakeError, match=what):
+            bake(pipe, anchor, 0.5, tmp_path / what, PROMPTS)
+    with pytest.raises(BakeError, match="it is no folder"):
+        bake(pipe, anchor, 0.5, weights / "below", PROMPTS)
+
+
+def test_kohyas_layout_is_for_denoisers_whose_layers_it_names(tmp_path: Path) -> None:
+    layers, parts = (
+        {"to_q": LowRank(torch.ones(1, 2), torch.ones(2, 1))},
+        ("alpha", "lora_down.weight", "lora_up.weight"),
+    )
+    for name, expected in (("flux", "lora_transformer_"), ("sd3", "lora_transformer_"), ("sdxl", "lora_unet_")):
+        pipe: Any = ZOO[name].build()
+        (component,) = ZOO[name].components
+        path = write_lora(pipe, LoraUpdate(component=component, layers=layers), tmp_path / name, "kohya", card={})
+        assert set(load_file(path)) == {f"{expected}to_q.{part}" for part in parts}
+    pipe = ZOO["pixart_sigma"].build()
+    with pytest.raises(BakeError, match="for a PixArtTransformer2DModel take the format diffusers"):
+        write_lora(pipe, LoraUpdate(component="transformer", layers=layers), tmp_path / "x", "kohya", card={})

@@ -10,6 +10,7 @@ from tests.cli.shell import here, mistaken
 from tests.hub.recorder import TOKEN, Recorder
 from tests.hub.recorder import hub as hub
 
+import deradiff
 from deradiff import testbed
 from deradiff.cli.parsing import parse_duration
 from deradiff.errors import ConfigError
@@ -62,11 +63,15 @@ def test_a_bake_is_pushed_once_its_repository_is_there(prompts: Path, tmp_path: 
 def test_a_run_is_baked_with_its_own_models_prompts_and_beta(prompts: Path, tmp_path: Path) -> None:
     here("sweep", "--prompts", str(prompts), "--lams", "0,1", "--seeds", "1", *STEPS, "--out", str(tmp_path / "run"))
     words = ["bake", str(tmp_path / "run"), "--lam", "0.5", "--format", "kohya", "--rewards", "warmth"]
-    printed = here(*words, *STEPS, "--out", str(tmp_path / "mine")).stdout
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    mistaken(*words, *STEPS, "--out", str(tmp_path / "run"), expected="is a run; give a folder of its own")
+    inside = tmp_path / "run" / "mine"
+    printed = here(*words, *STEPS, "--out", str(inside)).stdout
     assert "mean of 2 prompts" in printed
     assert "warmth: " in printed
-    told = card(tmp_path / "mine" / "mine.safetensors")
-    assert told["beta"] == pytest.approx(0.2 / 0.5)  # beta / lam
+    assert card(inside / "mine.safetensors")["beta"] == pytest.approx(0.2 / 0.5)  # beta / lam
+    assert all(file.read_bytes() == content for file, content in before.items())
+    assert deradiff.Run(tmp_path / "run").is_complete()
 
 
 def test_a_run_whose_anchor_changed_is_not_baked(prompts: Path, tmp_path: Path) -> None:

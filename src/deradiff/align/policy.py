@@ -5,7 +5,6 @@ With a LoRA, one set of weights serves both models; full training holds two.
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from deradiff.anchor.adapters import adapter_names, toggled
 from deradiff.anchor.lora_files import write_lora_file
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
-from deradiff.writing import check_replaceable
+from deradiff.writing import replacing_entries, write_whole
 
 NAME = "deradiff"
 AnchorFormat = Literal["diffusers", "kohya"]
@@ -114,30 +113,19 @@ def save_anchor(
     Raises:
         AlignError: the folder can't be written.
     """
-    with write_errors(folder):
-        temporary = folder / ".writing"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with write_errors(folder), replacing_entries(folder, AlignError) as part:
         if policy.config is None:
-            policy.denoiser.save_pretrained(temporary / component)
-            pipe.scheduler.save_pretrained(temporary / "scheduler")
-            (temporary / "deradiff.json").write_text(json.dumps(card, indent=1))
+            policy.denoiser.save_pretrained(part / component)
+            pipe.scheduler.save_pretrained(part / "scheduler")
+            write_whole(part / "deradiff.json", json.dumps(card, indent=1).encode(), AlignError)
         else:
             layers = get_peft_model_state_dict(policy.denoiser, adapter_name=NAME)
             state = {name: layer.contiguous().cpu() for name, layer in layers.items()}
-            write_lora_file(state, component, temporary, format, name=folder.name, card=card, error=AlignError)
-        for weights in temporary.rglob("*.safetensors"):  # safetensors makes them readable by their owner alone
-            weights.chmod(temporary.stat().st_mode & 0o666)
-        for source in sorted(temporary.iterdir()):
-            target = folder / source.name
-            if _holds_same(source, target):
-                continue
-            if source.is_dir() and target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                check_replaceable(target, AlignError)
-            os.replace(source, target)
-        shutil.rmtree(temporary)
+            write_lora_file(
+                state, policy.denoiser, component, part, format, name=folder.name, card=card, error=AlignError
+            )
+        for entry in [entry for entry in part.iterdir() if _holds_same(entry, folder / entry.name)]:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _holds_same(one: Path, other: Path) -> bool:

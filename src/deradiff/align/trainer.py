@@ -20,6 +20,7 @@ from deradiff.align.policy import AnchorFormat, Policy, save_anchor
 from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
+from deradiff.anchor.lora_files import check_layout
 from deradiff.errors import AlignError
 from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.denoisers import denoisers, pick
@@ -111,8 +112,6 @@ def _prepare(
     pipe: Any, folder: Path, settings: Settings, tracker: str | None, format: AnchorFormat
 ) -> tuple[Accelerator, str, torch.nn.Module]:
     """The accelerator, the denoiser's name and the denoiser; raises as :func:`check_training`."""
-    if format not in get_args(AnchorFormat):
-        raise AlignError(f"the format is {format!r}; expected one of {', '.join(get_args(AnchorFormat))}")
     if settings.full and format != "diffusers":
         raise AlignError(f"the format {format} is of LoRAs, and this training is of all weights; leave one of them out")
     accelerator = _make_accelerator(settings, tracker, folder)
@@ -122,6 +121,7 @@ def _prepare(
             f"in {settings.gradient_accumulation_steps} accumulation steps; take a multiple of their product"
         )
     component, denoiser = _pick_denoiser(pipe, settings)
+    check_layout(denoiser, format, get_args(AnchorFormat), AlignError)
     names = [f".{name}" for name, _ in denoiser.named_modules()]
     if not settings.full and not any(
         name.endswith(f".{target}") for name in names for target in settings.target_modules

@@ -1,25 +1,50 @@
 """The one writer of LoRAs: files in the layouts of diffusers, kohya (ComfyUI, A1111) and PEFT."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from deradiff.compat import KOHYA_PREFIXES, kohya_prefix
 from deradiff.errors import AnchorError, DeradiffError
-from deradiff.writing import write_whole
+from deradiff.writing import replacing_entries, write_whole
 
 LoraFormat = Literal["diffusers", "kohya", "peft"]
 CARD = "deradiff"  # the metadata's entry
 _DOWN = ".lora_A.weight"
 
 
+def check_layout(
+    denoiser: nn.Module, format: str, layouts: Sequence[str], error: type[DeradiffError] = AnchorError
+) -> None:
+    """Check that a LoRA of a denoiser can be written in a layout.
+
+    Args:
+        denoiser: the network that the LoRA is of.
+        format: the layout.
+        layouts: those that there are.
+        error: kind of the error.
+
+    Raises:
+        DeradiffError: an unknown layout, or kohya's where it has no names for these layers; of the kind asked for.
+    """
+    if format not in layouts:
+        raise error(f"the format is {format!r}; expected one of {', '.join(layouts)}")
+    if format == "kohya" and kohya_prefix(denoiser) is None:
+        raise error(
+            f"kohya's layout is written for {', '.join(KOHYA_PREFIXES)}, whose layers ComfyUI knows by it; for a "
+            f"{type(denoiser).__name__} take the format diffusers"
+        )
+
+
 def write_lora_file(
     state: Mapping[str, Tensor],
+    denoiser: nn.Module,
     component: str,
     folder: Path,
     format: LoraFormat,
@@ -33,6 +58,7 @@ def write_lora_file(
     Args:
         state: weights in PEFT's names, ``MODULE.lora_A.weight`` and ``MODULE.lora_B.weight``; alpha is the rank, so
             that ``dW = lora_B @ lora_A``.
+        denoiser: the network that the LoRA is of.
         component: the denoiser's name in the pipeline.
         folder: receives it; made if missing.
         format: ``diffusers`` (``pipe.load_lora_weights``), ``kohya`` (ComfyUI, A1111; alpha beside each layer) or
@@ -42,26 +68,29 @@ def write_lora_file(
         error: kind of the error.
 
     Raises:
-        DeradiffError: it can't be written; of the kind asked for.
+        DeradiffError: it can't be written, or not in this layout; of the kind asked for.
     """
+    check_layout(denoiser, format, get_args(LoraFormat), error)
+    files: dict[str, bytes] = {}
     if format == "peft":
-        path = folder / "adapter_model.safetensors"
-        write_whole(folder / "adapter_config.json", _peft_config(state), error)
+        weights, files["adapter_config.json"] = "adapter_model.safetensors", _peft_config(state)
         content = {f"base_model.model.{key}": value for key, value in state.items()}
     elif format == "kohya":
-        path = folder / f"{name}.safetensors"
-        content = _to_kohya(state, component)
+        weights = f"{name}.safetensors"
+        content = _to_kohya(state, kohya_prefix(denoiser) or "")
     else:
-        path = folder / "pytorch_lora_weights.safetensors"
+        weights = "pytorch_lora_weights.safetensors"
         content = {f"{component}.{key}": value for key, value in state.items()}
-    write_whole(path, save(content, {"format": "pt", CARD: json.dumps(dict(card))}), error)
-    return path
+    files[weights] = save(content, {"format": "pt", CARD: json.dumps(dict(card))})
+    with replacing_entries(folder, error) as part:
+        for file, written in files.items():
+            write_whole(part / file, written, error)
+    return folder / weights
 
 
-def _to_kohya(state: Mapping[str, Tensor], component: str) -> dict[str, Tensor]:
-    """kohya's names: ``lora_unet_`` or ``lora_transformer_``, dots as underscores, alpha (the rank) beside."""
+def _to_kohya(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """kohya's names: a prefix, dots as underscores, alpha (the rank) beside."""
     converted = convert_state_dict_to_kohya({f"unet.{name}": value for name, value in state.items()})
-    prefix = "lora_unet_" if component == "unet" else f"lora_{component}_"
     return {name.replace("lora_unet_", prefix, 1): value for name, value in converted.items()}
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from deradiff.anchor.lora_files import LoraFormat, check_layout
 from deradiff.bake.distillation import Distillation, DistillationResult, distil
-from deradiff.bake.files import Format, write_checkpoint, write_lora
+from deradiff.bake.files import Format, check_folder, write_checkpoint, write_lora
 from deradiff.bake.model_card import describe_bake
 from deradiff.bake.page import write_page
 from deradiff.bake.quality import BakeQuality, measure
@@ -53,7 +54,7 @@ def bake(
         pipe: the reference pipeline; left as it was.
         aligned: the anchor, or a mapping of several, as :func:`deradiff.realign` takes them.
         lam: one lam an anchor.
-        folder: receives the weights, the card, a README.md for the hub and ``bake.html``.
+        folder: receives the weights, the card, a README.md for the hub and ``bake.html``; a folder of its own.
         prompts: to measure the error on, one image each.
         format: of a LoRA ``diffusers``, ``kohya`` (ComfyUI, A1111) or ``peft``; ``checkpoint``, the denoiser's weights.
         component: the denoiser, where it can't be inferred.
@@ -80,6 +81,7 @@ def bake(
     if format == "checkpoint" and (distillation or rank or energy):
         raise BakeError("a checkpoint has all weights; leave out rank, energy and distillation, which are for LoRAs")
     folder, recipe = Path(folder), recipe or Recipe()
+    check_folder(folder, aligned)
     text = dict(card or {}) | {"lam": lam, "kind": "weights", "note": _WEIGHTS_NOTE}
     remarks: tuple[str, ...] = ()
     baked_guidance = GUIDANCE_OFF if distillation and distillation.fold_guidance else guidance
@@ -89,6 +91,7 @@ def bake(
     else:
         update = bake_weights(pipe, aligned, lam, component=component, rank=rank, energy=energy)
         name = update.component
+        check_layout(pipe.components[name], format, get_args(LoraFormat), BakeError)
         text["left_out_by_rank"] = update.error
         if distillation:
             result = distil(

@@ -1,21 +1,51 @@
 """Writing a bake: a LoRA, or a checkpoint in diffusers' layout."""
 
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from deradiff.align.checkpoint import CHECKPOINT
 from deradiff.anchor.lora_files import LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
-from deradiff.errors import BakeError
-from deradiff.writing import write_whole
+from deradiff.errors import BakeError, reason_of, shown_path
+from deradiff.runs.legacy import is_legacy
+from deradiff.runs.store import Store
+from deradiff.writing import replacing_entries, write_whole
 
 Format = Literal["diffusers", "kohya", "peft", "checkpoint"]
+
+
+def check_folder(folder: Path, aligned: Any) -> None:
+    """Check that a folder may receive a bake: it would replace what has the same names.
+
+    Args:
+        folder: of the bake; it need not exist.
+        aligned: the anchor, or a mapping of several, as :func:`deradiff.realign` takes them.
+
+    Raises:
+        BakeError: it holds a run, a pipeline, a training or the anchor, or can't be written to.
+    """
+    if Store.exists(folder) or is_legacy(folder):
+        raise BakeError(f"{shown_path(folder)} is a run; give a folder of its own for the bake, such as one inside it")
+    for file, what in (("model_index.json", "a pipeline"), (CHECKPOINT, "a training and its anchor")):
+        if (folder / file).exists():
+            raise BakeError(f"{shown_path(folder)} holds {what}, which a bake could replace; give another folder")
+    for anchor in aligned.values() if isinstance(aligned, Mapping) else [aligned]:
+        if not isinstance(anchor, str | Path) or not os.path.exists(anchor):  # in hand, or on the hub
+            continue
+        path = Path(anchor).resolve()
+        if folder.resolve() in (path, path.parent):
+            raise BakeError(f"{shown_path(folder)} holds the anchor, which the bake would replace; give another folder")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "no right to write" if there.is_dir() else "it is no folder"
+        raise BakeError(f"can't write {shown_path(folder)} ({shown_path(there)}: {why}); give another folder")
 
 
 def write_lora(
@@ -30,7 +60,7 @@ def write_lora(
     """Write a LoRA with its card in the metadata; returns the file of weights.
 
     Args:
-        pipe: the reference pipeline, whose class gives diffusers' names.
+        pipe: the reference pipeline.
         update: the LoRA.
         folder: receives it; made if missing.
         format: ``diffusers`` (``pipe.load_lora_weights``), ``kohya`` (ComfyUI, A1111; alpha beside each layer) or
@@ -39,14 +69,16 @@ def write_lora(
         dtype: of the weights on disk.
 
     Raises:
-        BakeError: an unknown format, a LoRA without layers, or a folder that can't be written.
+        BakeError: a format that is unknown or not for this denoiser, a LoRA without layers, or a folder that can't be
+            written.
     """
-    if format not in get_args(LoraFormat):
-        raise BakeError(f"the format is {format!r}; expected one of {', '.join(get_args(LoraFormat))}")
     if not update.layers:
         raise BakeError("the bake changes nothing (lam = 0, or an anchor that equals its reference); there is no LoRA")
     state = _factors(update, dtype)
-    return write_lora_file(state, update.component, folder, format, name=folder.name, card=card, error=BakeError)
+    denoiser = pipe.components[update.component]
+    return write_lora_file(
+        state, denoiser, update.component, folder, format, name=folder.name, card=card, error=BakeError
+    )
 
 
 def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path, *, card: Mapping[str, Any]) -> Path:
@@ -57,17 +89,12 @@ def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path
     """
     model: Any = network  # a ModelMixin of diffusers
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=".writing") as temporary:
-            model.save_pretrained(Path(temporary) / component)
-            pipe.scheduler.save_pretrained(Path(temporary) / "scheduler")
-            for name in (component, "scheduler"):
-                if (folder / name).exists():
-                    shutil.rmtree(folder / name)
-                (Path(temporary) / name).replace(folder / name)
-    except OSError as error:
-        raise BakeError(f"can't write {folder} ({error.strerror or error}); give another folder") from error
-    write_whole(folder / "deradiff.json", json.dumps(dict(card), indent=1).encode(), BakeError)
+        with replacing_entries(folder, BakeError) as part:
+            model.save_pretrained(part / component)
+            pipe.scheduler.save_pretrained(part / "scheduler")
+            write_whole(part / "deradiff.json", json.dumps(dict(card), indent=1).encode(), BakeError)
+    except SafetensorError as error:  # a full disk, among others
+        raise BakeError(f"can't write {shown_path(folder)} ({reason_of(error)}); give another folder") from error
     return folder
 
 

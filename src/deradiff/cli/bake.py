@@ -145,13 +145,16 @@ def extract_lora(
 ) -> None:
     """Make a LoRA of a full anchor by truncated singular value decomposition, and say what it leaves out."""
     from deradiff.bake import bake_weights, write_lora
+    from deradiff.bake.files import check_folder
     from deradiff.cli.common import hush
     from deradiff.runs.recipe import Recipe
     from deradiff.testbed import resolve_anchor
 
     hush()
+    aligned = resolve_anchor(anchor)
+    check_folder(out, aligned)
     pipe = _load(Recipe(model=model, dtype=dtype), "cpu")
-    update = bake_weights(pipe, resolve_anchor(anchor), 1.0, component=component, rank=rank, energy=energy)
+    update = bake_weights(pipe, aligned, 1.0, component=component, rank=rank, energy=energy)
     path = write_lora(pipe, update, out, format, card={"reference": model, "anchor": anchor, "error": update.error})
     worst = sorted(update.errors, key=update.errors.__getitem__, reverse=True)[:5]
     echo(

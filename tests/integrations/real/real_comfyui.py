@@ -4,7 +4,6 @@ Latents are compared as they are saved. A prompt of another shape in between emp
 a repeated prompt is sampled again.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tests.integrations.real.conftest import Checkout
 from tests.integrations.real.server import ComfyUI
 from tests.integrations.real.workflow import Prompt, load_example, only
 from torch import Tensor
@@ -25,16 +25,15 @@ PACK = HERE.parents[2] / "integrations" / "comfyui"
 
 
 @pytest.fixture(scope="session")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
-    checkout = Path(os.environ["COMFYUI_DIR"]).resolve()
-    python = Path(os.environ.get("COMFYUI_PYTHON") or checkout / ".venv" / "bin" / "python").absolute()
+def comfyui(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     folder = tmp_path_factory.mktemp("comfyui")
     for name in ("custom_nodes", "input", "output"):
         (folder / name).mkdir()
     shutil.copytree(PACK, folder / "custom_nodes" / "deradiff", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(HERE / "tiny_text_encode.py", folder / "custom_nodes")
-    subprocess.run([python, HERE / "tiny_models.py", folder / "models"], cwd=checkout, check=True)
-    with ComfyUI(checkout, python, folder) as server:
+    command = [checkout.python, HERE / "tiny_models.py", folder / "models"]
+    subprocess.run(command, cwd=checkout.folder, check=True)
+    with ComfyUI(checkout.folder, checkout.python, folder) as server:
         yield server
 
 
