@@ -1,5 +1,6 @@
 """Distillation: what it trains on, that it comes nearer than the weights bake, and that it leaves nothing behind."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,20 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from tests.realignment import loras
+from torch import nn
 
 import deradiff
 from deradiff import ConfigError
-from deradiff.bake import Distillation, bake_weights, distil, measure, write_lora
-from deradiff.bake.teacher import Teacher, step_weights
+from deradiff.anchor.inputs import DenoiserInputs
+from deradiff.bake import Distillation, LoraUpdate, bake_weights, distil, distillation, measure, write_lora
+from deradiff.bake.low_rank import LowRank
+from deradiff.bake.teacher import RecordedCall, Teacher, step_weights
 from deradiff.errors import BakeError
 from deradiff.runs.recipe import Recipe
 
 from .pipelines import PROMPTS, build, latents, lora
 
+WARM_UP = 20  # iterations
 RECIPE = Recipe(steps=3, height=32, width=32, batch_size=8)
 
 
@@ -70,6 +75,69 @@ def test_distillation_comes_nearer_than_the_weights_and_leaves_the_pipe_as_it_wa
         errors.append(measure(pipe, anchor, 4.0, str(tmp_path / name), PROMPTS, RECIPE, guidance=1.0).error)
     assert result.update is result.trained  # nearer on trajectories that it never saw
     assert errors[1] < errors[0]
+
+
+def scaled(update: LoraUpdate, share: float) -> LoraUpdate:
+    return replace(update, layers={name: LowRank(it.down, share * it.up) for name, it in update.layers.items()})
+
+
+@pytest.fixture
+def weak(tmp_path: Path) -> tuple[Any, str]:
+    """A pipeline, and an anchor so near to it that predictions are linear in the weights between them."""
+    pipe = build()
+    update = bake_weights(pipe, lora(pipe, tmp_path / "strong", layers=("to_q", "conv1")), 1.0)
+    write_lora(pipe, scaled(update, 0.01), tmp_path / "weak", card={})
+    return pipe, str(tmp_path / "weak")
+
+
+def count_steps(
+    weak: tuple[Any, str], share: float, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[float], LoraUpdate]:
+    """A distillation from a share of the anchor's update on, whose n-th step sets all factors to n.
+
+    Returns the learning rates, of 1 at most, and what was trained.
+    """
+    rates: list[float] = []
+
+    def step(student: Any, recorded: Any, optimizer: torch.optim.Optimizer) -> float:
+        rates.append(optimizer.param_groups[0]["lr"])
+        for parameter in student.parameters:
+            parameter.data.fill_(len(rates))
+        return 0.0
+
+    monkeypatch.setattr(distillation, "_step", step)
+    pipe, anchor = weak
+    start, settings = bake_weights(pipe, anchor, share), Distillation(iterations=iterations, learning_rate=1.0)
+    return rates, distil(pipe, anchor, 1.0, start, PROMPTS, settings, RECIPE, 1.0).trained
+
+
+@pytest.mark.parametrize(("share", "distance"), [(0.5, 0.5), (0.9, 0.1), (4.0, 1.0)])
+def test_the_nearer_the_start_the_smaller_the_steps(
+    weak: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, share: float, distance: float
+) -> None:
+    """What a share s of the update misses of the change is 1 - s; no start counts as farther than the reference."""
+    [rate] = count_steps(weak, share, 1, monkeypatch)[0]
+    assert rate * WARM_UP == pytest.approx(distance, rel=0.1)
+
+
+def test_the_learning_rate_warms_up_and_decays_and_the_last_weights_are_averaged(
+    weak: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, trained = count_steps(weak, 4.0, 60, monkeypatch)
+    cosine = 0.5 * (1 + torch.cos(torch.pi * torch.arange(60) / 60))
+    expected = cosine * (torch.arange(1, 61) / WARM_UP).clamp(max=1)
+    torch.testing.assert_close(torch.tensor(rates), expected)
+    averages = {float(value) for layer in trained.layers.values() for value in (layer.up.min(), layer.down.max())}
+    assert len(averages) == 1
+    assert 35 < averages.pop() < 55  # of the weights 1 to 60
+
+
+def test_the_loss_is_the_squared_error_by_the_weight_of_its_step() -> None:
+    network, x = nn.Linear(3, 2), torch.randn(4, 3)
+    inputs, target = DenoiserInputs(network, (x,), {}), torch.randn(4, 2)
+    for weight in (1.0, 2.5):
+        loss = distillation._loss(network, RecordedCall(inputs, target, weight))
+        torch.testing.assert_close(loss, weight * nn.functional.mse_loss(network(x), target))
 
 
 def test_a_bake_that_is_exact_measures_no_error_and_a_poor_one_says_so(tmp_path: Path) -> None:
