@@ -27,7 +27,8 @@ class Pushed:
         folder: of its repositories.
         repositories: by name.
         private: names of those that only their owner sees.
-        refused: a pattern of the addresses that answer 403.
+        refused: a pattern of the addresses that are refused.
+        refusal: the status and the reason that these answer with.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Pushed:
     private: set[str] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
     refused: str = "$^"
+    refusal: tuple[int, str] = (403, "Forbidden")
 
     def files(self, name: str) -> list[str]:
         """What was committed to a repository."""
@@ -83,7 +85,8 @@ class PushHub(Hub):
         if token and self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._send(401, b'{"error":"Invalid credentials"}')
         elif re.search(self.pushed.refused, self.path):
-            self._send(403, b'{"error":"Forbidden"}')
+            status, reason = self.pushed.refusal
+            self._send(status, json.dumps({"error": reason}).encode(), {"Content-Type": "application/json"})
         else:
             return True
         return False

@@ -79,10 +79,53 @@ def test_a_wrong_token_is_an_error_before_anything_is_made(
 def test_what_the_hub_does_not_take_is_not_half_pushed(hub: Pushed, anchor: Path, refused: str) -> None:
     create_repository(NAME)
     hub.refused = refused
-    with pytest.raises(HubError, match=r"the hub refused org/name \(status 403\)") as raised:
+    with pytest.raises(HubError, match=r"the hub refused org/name \(status 403: Forbidden") as raised:
         push(anchor, NAME)
     assert TOKEN not in str(raised.value)
     assert hub.files(NAME) == []
     hub.refused = "$^"
+    push(anchor, NAME)
+    assert hub.files(NAME) == ["README.md", WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        (401, "Invalid username or password.", "the token isn't valid"),
+        (403, "You don't have the rights to create a model under this namespace", "make one that has write access"),
+        (403, "Private repository storage limit reached, please upgrade your plan", "no storage left: delete old"),
+        (404, "Repository not found", "check the name"),
+        (429, "You hit the quota of 1000 api requests per 5 minutes period", "wait for some minutes"),
+        (500, "Internal Error", "push again later"),
+    ],
+)
+def test_a_refusal_says_what_was_refused_why_and_what_to_do(
+    hub: Pushed, anchor: Path, status: int, reason: str, expected: str
+) -> None:
+    create_repository(NAME)
+    hub.refused, hub.refusal = "/commit/", (status, reason)
+    with pytest.raises(HubError) as raised:
+        push(anchor, NAME)
+    message = str(raised.value)
+    assert f"the hub refused org/name (status {status}: {reason}" in message
+    assert expected in message
+    assert "nothing on this machine is lost" in message
+    assert "\n" not in message
+
+
+def test_storage_that_fails_is_an_error_with_the_way_around_it(
+    hub: Pushed, anchor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Xet is a protocol of its own: here its client gets no permission to write."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    create_repository(NAME)
+    hub.refused = "/xet-write-token/"
+    with pytest.raises(
+        HubError, match=r"\(Xet\) didn't take the weights for org/name .*HF_HUB_DISABLE_XET=1"
+    ) as raised:
+        push(anchor, NAME)
+    assert TOKEN not in str(raised.value)
+    assert hub.files(NAME) == []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     push(anchor, NAME)
     assert hub.files(NAME) == ["README.md", WEIGHTS]

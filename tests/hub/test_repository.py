@@ -73,8 +73,10 @@ def refused() -> HfHubHTTPError:
     ("error", "expected"),
     [
         (refused(), "refused org/name .status 403."),
-        (HTTPError(f"no route with {TOKEN}"), "can't be reached .HTTPError."),
+        (HTTPError(f"no route with {TOKEN}"), "can't be reached .HTTPError.*push again later"),
         (OfflineModeIsEnabled("offline"), "can't be reached"),
+        (RuntimeError(f"CAS service error for {TOKEN}"), "CAS service error for hf_.*HF_HUB_DISABLE_XET=1"),
+        (FileNotFoundError(2, "No such file or directory", "a.safetensors"), "can't be pushed to .No such file"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_without_the_token(

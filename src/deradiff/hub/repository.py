@@ -8,10 +8,16 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from deradiff.errors import HubError
+from deradiff.errors import HubError, reason_of
 from deradiff.hub.model_card import FILE
 
 _FILES = (FILE, "adapter_config.json", "deradiff.json")
+_REMEDIES = {  # by status
+    401: "the token isn't valid, or no longer: set HF_TOKEN to another one, or run hf auth login",
+    403: "the token may not write there: make one that has write access to this owner's repositories",
+    404: "there is no such repository that the token can see: check the name, and that the repository wasn't deleted",
+    429: "that was too often: wait for some minutes, and push again",
+}
 _CONFIGS = ("config.json", "scheduler_config.json")  # in the folders of a checkpoint
 
 
@@ -84,15 +90,33 @@ def _check_name(name: str) -> None:
 def _push_errors(name: str) -> Generator[None]:
     try:
         yield
-    except (HfHubHTTPError, RuntimeError, ValueError) as error:
-        refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__  # of the upload of one large file
-        if not isinstance(refusal, HfHubHTTPError):
-            raise HubError(f"{name} can't be pushed to: {error}") from error
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        message = _describe_failure(name, error)
+        if token := get_token():
+            message = message.replace(token, "hf_...")
+        raise HubError(f"{message}; nothing on this machine is lost") from error
+
+
+def _describe_failure(name: str, error: Exception) -> str:
+    """Which repository, why, and what to do."""
+    refusal = error if isinstance(error, HfHubHTTPError) else error.__cause__  # of the upload of one large file
+    if isinstance(refusal, HfHubHTTPError):
         status = getattr(refusal.response, "status_code", None)
-        raise HubError(
-            f"the hub refused {name} (status {status}); check the name, and that the token may write there"
-        ) from error
-    except (HTTPError, OSError) as error:  # connections, offline mode
-        raise HubError(
-            f"{name} can't be reached ({type(error).__name__}); nothing on this machine is lost: push again later"
-        ) from error
+        reason = f": {' '.join(refusal.server_message.split())}" if refusal.server_message else ""
+        return f"the hub refused {name} (status {status}{reason}): {_remedy(status, reason)}"
+    if type(error).__module__.startswith("hf_xet") or type(error) in (RuntimeError, ConnectionError):  # hf_xet's own
+        return (
+            f"the hub's storage (Xet) didn't take the weights for {name} ({reason_of(error)}): push again, and if that "
+            "fails too with HF_HUB_DISABLE_XET=1, which uploads them another way"
+        )
+    if isinstance(error, HTTPError | ConnectionError):  # offline mode, too
+        return f"{name} can't be reached ({type(error).__name__}): push again later"
+    return f"{name} can't be pushed to ({reason_of(error)}): put that right, and push again"
+
+
+def _remedy(status: int | None, reason: str) -> str:
+    if status in (402, 413, 507) or (status == 403 and "storage" in reason.lower()):
+        return "its owner has no storage left: delete old files there, or give another owner's repository"
+    if status is not None and status >= 500:
+        return "that is the hub's own failure: push again later"
+    return _REMEDIES.get(status or 0, "check the name, and that the token may write there")
