@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.analysis.voters import votes_of
 
+from deradiff.analysis import agreement
 from deradiff.analysis.agreement import rater_agreement, reward_agreement
 from deradiff.results import Results
 from deradiff.votes import Outcome, Vote
@@ -29,6 +30,13 @@ def test_raters_who_agree_have_an_alpha_of_1_and_opposites_are_below_0() -> None
     turned = rater_agreement(judged({"Ada": signs, "Bo": [-sign for sign in signs]}))
     assert turned.alpha is not None
     assert turned.alpha.high < 0
+
+
+def test_alpha_is_that_of_krippendorffs_own_example() -> None:
+    """Four observers, twelve units, gaps: 0.815 in the ordinal metric (Krippendorff 2011)."""
+    rows = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+    table = np.array([[float(value) if value != "." else np.nan for value in row] for row in rows])
+    assert agreement._alpha(table) == pytest.approx(0.815, abs=5e-4)
 
 
 def test_a_tie_is_nearer_to_a_win_than_a_loss_is() -> None:

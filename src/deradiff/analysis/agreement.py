@@ -8,7 +8,6 @@ import numpy as np
 from deradiff.analysis.limits import Floats
 from deradiff.analysis.statistics import LEVEL, Interval
 from deradiff.analysis.vote_design import as_pair
-from deradiff.errors import ConfigError
 from deradiff.results import Results
 from deradiff.votes import Vote
 
@@ -40,9 +39,6 @@ def rater_agreement(votes: Sequence[Vote], seed: int = 0) -> RaterAgreement:
     Args:
         votes: oldest first.
         seed: of the bootstrap.
-
-    Raises:
-        ConfigError: krippendorff isn't installed.
     """
     judged: dict[tuple[object, ...], dict[str, list[int]]] = {}
     for vote in votes:
@@ -73,14 +69,22 @@ def _alpha_interval(shared: Sequence[dict[str, int]], seed: int) -> Interval | N
 
 
 def _alpha(table: Floats) -> float | None:
-    """Krippendorff's alpha of (raters, pairs), nan for gaps; None where all values are the same."""
-    try:
-        import krippendorff
-    except ModuleNotFoundError as error:
-        raise ConfigError("agreement between raters needs krippendorff: pip install 'deradiff[app]'") from error
-    if len(np.unique(table[np.isfinite(table)])) < 2:
+    """Krippendorff's alpha of ordinal values (raters, pairs), nan for gaps; None where all values are the same.
+
+    Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": the ordinal metric is a difference of mid-ranks.
+    """
+    values = np.unique(table[np.isfinite(table)])
+    counts = (table[:, :, None] == values).sum(axis=0)  # (pairs, values)
+    counts = counts[counts.sum(axis=1) > 1]
+    weighted = counts / (counts.sum(axis=1, keepdims=True) - 1)
+    coincidences = counts.T @ weighted - np.diag(weighted.sum(axis=0))
+    totals = coincidences.sum(axis=0)
+    if np.count_nonzero(totals) < 2:
         return None
-    return float(krippendorff.alpha(reliability_data=table, level_of_measurement="ordinal"))
+    ranks = totals.cumsum() - totals / 2
+    distances = np.square(ranks[:, None] - ranks)
+    disagreement, by_chance = (coincidences * distances).sum(), totals @ distances @ totals
+    return float(1 - (totals.sum() - 1) * disagreement / by_chance)
 
 
 def reward_agreement(votes: Iterable[Vote], results: Results, seed: int = 0) -> dict[str, tuple[Interval, int]]:

@@ -99,17 +99,17 @@ def app(
 
 
 def _check_installed() -> None:
-    """Check that the page's libraries are there.
+    """Check that the page's library is there.
 
     Raises:
-        ConfigError: they aren't.
+        ConfigError: it isn't.
     """
     from importlib.util import find_spec
 
     from deradiff.errors import ConfigError
 
-    if missing := [name for name in ("gradio", "krippendorff") if find_spec(name) is None]:
-        raise ConfigError(f"{' and '.join(missing)} missing, which the page needs: pip install 'deradiff[app]'")
+    if find_spec("gradio") is None:
+        raise ConfigError("gradio is missing, which the page needs: pip install 'deradiff[app]'")
 
 
 def _anchors(recipe: "Recipe", others: list[str] | None) -> dict[str, str] | None:
