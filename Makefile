@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # what is imported is compiled once, not by every process
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-browser test-cluster fuzz test-comfyui lint bench docs wheel clean
+.PHONY: demo test test-browser test-notebook test-cluster fuzz test-comfyui lint bench docs wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -22,6 +22,9 @@ test: $(READY)
 
 test-browser: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+test-notebook: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m notebook tests/docs/test_notebook.py
 
 test-cluster: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster

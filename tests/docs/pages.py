@@ -69,3 +69,8 @@ def links(page: Path) -> list[str]:
     """Targets of links and images that lie in the repository, without their anchors."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     return [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
+
+
+def small(source: str) -> str:
+    """Code of a page as tests run it: fewer captions, and images of one step."""
+    return re.sub(r"steps( |=)20\b", r"steps\g<1>1", source).replace("prompts(64,", "prompts(16,")

@@ -15,7 +15,7 @@ import pytest
 import torch
 import typer.main
 from tests.cli.shell import here
-from tests.docs.pages import PAGES, ROOT, SHELL, Block, blocks, code_spans
+from tests.docs.pages import PAGES, ROOT, SHELL, Block, blocks, code_spans, small
 from tests.docs.workspace import furnish, names_at_hand, rewards_at_hand
 
 from deradiff.cli.commands import app
@@ -31,7 +31,7 @@ OTHERS = ("pip", "hf", "ruff")  # programs of other projects, which are not ours
 PROGRAM_OPTIONS = {"--version", "--help", "--install-completion"}
 OTHERS_OPTIONS = {"--num_processes", "--local-dir", "--cpu"}  # of these
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "no_advice")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def check_names(words: list[str]) -> None:
     assert named <= OPTIONS[words[0]], words
 
 
-def small(words: list[str]) -> list[str]:
+def shortened(words: list[str]) -> list[str]:
     """The same command at a size that takes seconds."""
     name, *rest = words
     if name in ("sweep", "search"):
@@ -91,11 +91,11 @@ def run_shell(block: Block) -> None:
             COMMANDS[words[0]].make_context(words[0], words[1:])  # parses, and runs nothing
             if block.runs:
                 allow_named_in(words)
-                here(*small(words))
+                here(*shortened(words))
 
 
 def run_python(block: Block, names: dict[str, Any]) -> None:
-    code = compile("\n" * (block.line - 1) + block.text, block.page, "exec")
+    code = compile("\n" * (block.line - 1) + small(block.text), block.page, "exec")
     if block.runs:
         exec(code, names)
 
