@@ -23,6 +23,15 @@ def test_ci_runs_targets_of_the_makefile() -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
 
 
+def test_each_step_of_ci_is_an_action_or_a_command_of_what_the_matrix_has() -> None:
+    job = read("workflows/ci.yml")["jobs"]["make"]
+    for step in job["steps"]:
+        assert len({"uses", "run"} & step.keys()) == 1, step
+        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "actions/checkout@v1")), step
+    for expression in re.findall(r"\$\{\{ matrix\.(\w+) }}", str(job)):
+        assert expression in job["strategy"]["matrix"]
+
+
 @pytest.mark.parametrize("template", ["bug.yml", "unsupported.yml"])
 def test_issues_ask_for_the_environment(template: str) -> None:
     fields = {field["id"]: field for field in read(f"ISSUE_TEMPLATE/{template}")["body"]}
