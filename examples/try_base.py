@@ -14,6 +14,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from rich.console import Console
 from rich.table import Table
@@ -131,6 +132,7 @@ def main() -> None:
     arguments = parser.parse_args()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     device, dtype = torch.device(pick_device("auto")), getattr(torch, arguments.dtype)
     loaded = DiffusionPipeline.from_pretrained(arguments.model, dtype=dtype)
     part = "transformer" if getattr(loaded, "transformer", None) is not None else "unet"
