@@ -15,10 +15,15 @@ _REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _folders: dict[str, str] = {}  # by module:function
 
 
-def allow_named_in(texts: Iterable[str]) -> None:
-    """Let every ``module:function`` in some texts be imported from the working folder."""
+def allow_named_in(texts: Iterable[str], folder: str | None = None) -> None:
+    """Let every ``module:function`` in some texts be imported from a folder, by default the working folder."""
     for text in texts:
-        _folders.update(dict.fromkeys(_REFERENCE.findall(text), str(Path.cwd())))
+        _folders.update(dict.fromkeys(_REFERENCE.findall(text), folder or str(Path.cwd())))
+
+
+def folder_of(reference: str) -> str | None:
+    """The folder from which the user let this ``module:function`` be imported; None where there is none."""
+    return _folders.get(reference)
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -195,6 +197,13 @@ def test_settings_that_cannot_work_are_reported(tmp_path: Path, changes: dict[st
     with pytest.raises(DeradiffError, match=told):
         trained(tmp_path / "anchor", **changes)
     assert not (tmp_path / "anchor" / WEIGHTS).exists()
+
+
+def test_sharded_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda accelerator: DistributedType.FSDP))
+    with pytest.raises(AlignError, match=r"configured for FSDP.*expected whole weights in each \(DDP"):
+        trained(tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_mistakes_are_told_before_models_are_loaded(tmp_path: Path, monkeypatch:
         mistaken("app", run, "--port", str(taken.getsockname()[1]), expected="give another --port")
     mistaken("app", run, "--model", str(tmp_path), expected="--anchor is missing")
     mistaken("app", run, "--another-anchor", "warm", expected="expected NAME=ANCHOR")
+    mistaken("app", run, "--another-anchor", "warm=embedded", "--ray", "local", expected="leave one out")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     mistaken("app", run, expected="pip install 'deradiff[app]'")
     assert not Path(run).exists()

@@ -1,16 +1,21 @@
 """A run that grows in the background: stopped and gone on with, it ends with the bytes of an undisturbed one."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tests.runs.small_runs import finished, images
+from tests.runs.small_runs import REWARD, finished, images
 
 from deradiff.app.engine import Engine
 from deradiff.app.requests import ImageRequest
 from deradiff.app.sweep import requests_of
 from deradiff.app.sweeps import MAX_IMAGES, Sweeps
 from deradiff.app.turns import Job
+from deradiff.cluster import Cluster
 from deradiff.errors import ConfigError
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
@@ -39,6 +44,38 @@ def test_a_sweep_that_is_stopped_goes_on_and_has_the_bytes_of_an_undisturbed_one
     assert sweeps.state.phase == "done"
     undisturbed = finished(tmp_path / "undisturbed", recipe)
     assert images(tmp_path / "run") == images(undisturbed.folder)
+
+
+class Waiting(Cluster):
+    """A cluster whose workers never start."""
+
+    @contextmanager
+    def sampler(self, *args: Any, check: Callable[[], object], **kwargs: Any) -> Iterator[Any]:
+        yield SimpleNamespace(sample_into=lambda *args: self._wait(check))
+
+    @contextmanager
+    def scorer(self, *args: Any, check: Callable[[], object], **kwargs: Any) -> Iterator[Any]:
+        yield lambda batches: self._wait(check)
+
+    def _wait(self, check: Callable[[], object]) -> Iterator[Any]:
+        while True:
+            check()
+            threading.Event().wait(0.005)
+            yield from ()
+
+
+def test_on_a_cluster_too_stop_ends_what_is_running(engine: Engine, recipe: Recipe, tmp_path: Path) -> None:
+    finished(tmp_path / "run", recipe)
+    sweeps = Sweeps(Run(tmp_path / "run", recipe, cluster=Waiting()), engine)
+    for phase, begin in (
+        ("sampling", lambda: sweeps.start(requests_of("another prompt", 1, [0.5], None))),
+        ("scoring", lambda: sweeps.score([REWARD])),
+    ):
+        begin()
+        assert sweeps.state.phase == phase
+        sweeps.stop()
+        sweeps.join()
+        assert sweeps.state.phase == "stopped"
 
 
 def test_what_fails_in_the_background_is_told(engine: Engine, recipe: Recipe, tmp_path: Path) -> None:

@@ -3,26 +3,33 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 from deradiff.cluster.pool import Event, Failed, Finished, Lost
 from deradiff.cluster.scheduler import Ticket, Worker
+from deradiff.cluster.worker import Host, Job
 
 Outcome = Callable[[Worker, list[Any]], str]  # of a worker and items: done, failed, died or lost
 
 
 @dataclass
 class FakePool:
-    """Workers numbered from 0; ``outcome`` says what becomes of a batch, ``seconds`` how long that takes."""
+    """Workers numbered from 0.
+
+    ``outcome`` says what becomes of a batch, ``seconds`` how long that takes, ``result`` what comes of it.
+    """
 
     count: int
     outcome: Outcome
     seconds: Callable[[Worker, list[Any]], float]
+    result: Callable[[list[Any]], Any] = list
     now: float = 0.0
     down_until: dict[Worker, float] = field(default_factory=dict)
     running: list[tuple[float, Ticket[Any]]] = field(default_factory=list)
     tried: list[tuple[Worker, tuple[Any, ...]]] = field(default_factory=list)
     replaced: list[Worker] = field(default_factory=list)
+    is_closed: bool = False
 
     def clock(self) -> float:
         return self.now
@@ -49,7 +56,7 @@ class FakePool:
         self.tried.append((ticket.worker, tuple(ticket.items)))
         outcome = self.outcome(ticket.worker, ticket.items)
         if outcome == "done":
-            return Finished(ticket, list(ticket.items))
+            return Finished(ticket, self.result(ticket.items))
         if outcome == "failed":
             return Failed(ticket, f"can't do {ticket.items}")
         if outcome == "lost":
@@ -64,3 +71,28 @@ class FakePool:
 
     def replace(self, worker: Worker) -> None:
         self.replaced.append(worker)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def well(worker: Worker, items: list[Any]) -> str:
+    return "done"
+
+
+def disturbed() -> Outcome:
+    """Of five batches one is lost with its worker, and one on its way."""
+    outcomes = cycle(["died", "done", "lost", "done", "done"])
+    return lambda worker, items: next(outcomes)
+
+
+def pool_of(job: Job, outcome: Outcome = well) -> FakePool:
+    """Three workers that do a job in this process, on what one of them has loaded."""
+    host = Host(job)
+
+    def result(items: list[Any]) -> Any:
+        answer = host.do(items, None)
+        assert answer.kind == "done", answer.text
+        return answer.value
+
+    return FakePool(3, outcome, lambda worker, items: 1.0, result)

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.runs.small_runs import REWARD, finished, recipe_of
 
 from deradiff.cli.commands import run
 from deradiff.cli.common import with_ray_address
 from deradiff.cli.planning import cluster_given
 from deradiff.cli.terminal import run_in_terminal
 from deradiff.cluster import Cluster
-from deradiff.errors import ClusterError, ConfigError, QuarantineError
+from deradiff.errors import AlignError, ClusterError, ConfigError, QuarantineError
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.run import Run
 
@@ -67,6 +68,24 @@ def test_without_ray_the_error_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"pip install 'deradiff\[ray\]'"):
         Run(tmp_path / "run", recipe, cluster=Cluster()).sample(["a"], 1, [0], progress=lambda count: None)
+
+
+def test_commands_that_score_and_label_take_a_cluster(
+    tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    finished(tmp_path / "run", recipe_of(models))
+    with pytest.raises(ClusterError, match="isn't installed"):
+        run(["score", str(tmp_path / "run"), "--rewards", REWARD, "--ray"])
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    words = ["align", "--model", models[0], "--self-label", REWARD, "--prompts", str(tmp_path / "prompts.txt")]
+    with pytest.raises(ClusterError, match="isn't installed"):
+        run([*words, "--beta", "1", "--out", str(tmp_path / "anchor"), "--ray"])
+
+
+def test_a_table_of_preferences_needs_no_cluster(tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match="--ray goes with --self-label alone"):
+        run(["align", "--data", str(tmp_path), "--beta", "1", "--out", str(tmp_path / "anchor"), "--ray"])
 
 
 def test_the_command_takes_a_cluster(tmp_path: Path, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

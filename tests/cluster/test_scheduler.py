@@ -27,7 +27,7 @@ def take(value: list[int], fresh: list[int]) -> list[int]:
 
 def run(pool: FakePool, batches: Any, land: Any = take, tries: int = 3) -> tuple[list[int], list[GivenUp[int]]]:
     done, given_up = list[int](), list[GivenUp[int]]()
-    for result in work(Scheduler(batches, tries), pool, land, clock=pool.clock):
+    for result in work(Scheduler(batches, tries), pool, land):
         if isinstance(result, Done):
             assert result.value == result.items
             done += result.items
@@ -110,6 +110,31 @@ def test_a_worker_that_fails_at_everything_is_replaced_and_spoils_nothing() -> N
     assert (sorted(done), given_up, pool.replaced) == (list(range(60)), [], [0])
 
 
+def test_items_that_fail_everywhere_replace_no_worker() -> None:
+    pool = FakePool(2, lambda worker, items: "failed" if min(items) >= 20 else "done", lambda worker, items: 1.0)
+    done, given_up = run(pool, in_batches(30, 10))
+    assert (sorted(done), len(given_up), pool.replaced) == (list(range(20)), 10, [])
+
+
+def test_nothing_is_polled_where_work_waits_for_a_worker() -> None:
+    """A part that is due again, and whose only worker is down for an hour."""
+    pool = FakePool(1, lambda worker, items: "failed" if len(pool.tried) == 1 else "done", lambda worker, items: 1.0)
+    pool.down_until, waits = {0: 0.0}, Counter[str]()
+    wait = pool.wait
+
+    def counted(seconds: float) -> Any:
+        waits["all"] += 1
+        events = wait(seconds)
+        if len(pool.tried) == 1 and not pool.down_until[0]:
+            pool.down_until[0] = pool.now + 3600
+        return events
+
+    pool.wait = counted
+    done, _ = run(pool, in_batches(1, 1))
+    assert (done, pool.now > 3600) == ([0], True)
+    assert waits["all"] < 1000
+
+
 def test_where_nothing_succeeds_the_work_stops_and_nothing_is_given_up() -> None:
     with pytest.raises(ClusterError, match="nothing but errors"):
         run(FakePool(2, lambda worker, items: "failed", lambda worker, items: 1.0), in_batches(100, 4))
@@ -136,9 +161,7 @@ def test_batches_are_drawn_as_they_are_needed() -> None:
             drawn.append(item)
             yield [[item]]
 
-    results = work(
-        Scheduler(batches()), pool := FakePool(2, chances(0), lambda worker, items: 5.0), take, clock=pool.clock
-    )
+    results = work(Scheduler(batches()), FakePool(2, chances(0), lambda worker, items: 5.0), take)
     next(results)
     assert len(drawn) <= 6
 

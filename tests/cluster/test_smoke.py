@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.runs.small_runs import AXES, assert_same, finished, images, journalled, quiet
+from tests.runs.small_runs import AXES, REWARD, assert_same, finished, images, journalled, quiet
 
 from deradiff.cluster import Cluster
 from deradiff.runs.recipe import Recipe
@@ -23,3 +23,6 @@ def test_a_run_on_a_cluster_is_that_of_one_process_to_the_byte(tmp_path: Path, r
     assert sorted(journalled(run)) == sorted(journalled(whole))
     assert_same(run.results(), whole.results())
     assert run.is_complete()
+    for one in (whole, run):
+        one.score([REWARD, "diversity"], progress=quiet)
+    assert_same(run.results(), whole.results())

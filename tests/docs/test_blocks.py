@@ -27,7 +27,7 @@ OPTIONS = {
     for name, command in COMMANDS.items()
 }
 SMALL = {"--model": ["--steps", "1"], "--objective": ["--max-images", "180"]}  # of sweeps that begin, and of searches
-OTHERS = ("pip", "hf", "ruff")  # programs of other projects, which are not ours to test
+OTHERS = ("pip", "hf", "ruff", "ray")  # programs of other projects, which are not ours to test
 PROGRAM_OPTIONS = {"--version", "--help", "--install-completion"}
 OTHERS_OPTIONS = {"--num_processes", "--local-dir", "--cpu"}  # of these
 BLOCKS = [block for page in PAGES for block in blocks(page)]

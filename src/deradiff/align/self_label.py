@@ -1,7 +1,8 @@
 """Preference pairs without annotators: samples of the reference, labelled by a reward."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +19,37 @@ from deradiff.sampling import final_latents, noise_seed, to_pixels
 from deradiff.writing import encode_png, write_whole
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class PromptRequest:
+    """The samples that are wanted of a prompt.
+
+    Attributes:
+        prompt: text.
+        seeds: of the noise, one an image.
+        call: further arguments of the pipeline.
+    """
+
+    prompt: str
+    seeds: tuple[int, ...]
+    call: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PromptSamples:
+    """The samples of a prompt, as files.
+
+    Attributes:
+        images: PNGs.
+        latents: final latents, as safetensors under the name ``latent``.
+    """
+
+    images: tuple[bytes, ...]
+    latents: tuple[bytes, ...]
+
+
+PromptSampler = Callable[[Iterator[PromptRequest]], Iterable[tuple[PromptRequest, PromptSamples]]]  # in any order
+
+
 def self_label(
     pipe: Any,
     prompts: Sequence[str],
@@ -32,6 +63,7 @@ def self_label(
     size: tuple[int, int] | None = None,
     name: str = "given",
     advance: Callable[[int], object] = lambda count: None,
+    sampler: PromptSampler | None = None,
 ) -> Pairs:
     """Sample images of each prompt and label every pair of them with p = sigmoid(r_chosen - r_rejected).
 
@@ -50,6 +82,7 @@ def self_label(
         size: height and width in pixels; None keeps the pipeline's default.
         name: of the reward, for error messages.
         advance: receives the number of images scored since its last call.
+        sampler: samples on other pipelines of the same model, such as those of a cluster; None samples on ``pipe``.
 
     Raises:
         AlignError: no prompt, fewer than two images, equal rewards everywhere, or a folder with other preferences.
@@ -60,18 +93,33 @@ def self_label(
     call: dict[str, Any] = {"num_inference_steps": steps}
     call |= {} if guidance is None else {"guidance_scale": guidance}
     call |= {} if size is None else {"height": size[0], "width": size[1]}
-    pairs, files = list[Pair](), dict[str, Path]()
-    for prompt in prompts:
-        names = [_sample_name(pipe, prompt, seed, index, call) for index in range(images)]
-        by_name = {name: folder / "images" / f"{name}.png" for name in names}
-        if not all(file.is_file() for file in by_name.values()):
-            # noise that no sweep starts from
-            seeds = [noise_seed(f"{prompt}\n{index}", seed) for index in range(images)]
-            _sample(pipe, prompt, seeds, call, folder, list(by_name.values()))
-        pixels = torch.stack([_read_pixels(file) for file in by_name.values()])
-        pairs += _make_pairs(prompt, names, compute_scores(name, reward, pixels, [prompt] * images))
-        files |= by_name
+    names = {
+        prompt: [_sample_name(pipe, prompt, seed, index, call) for index in range(images)]
+        for prompt in dict.fromkeys(prompts)
+    }
+    files = {name: folder / "images" / f"{name}.png" for own in names.values() for name in own}
+    missing = {prompt for prompt, own in names.items() if not all(files[name].is_file() for name in own)}
+    # noise that no sweep starts from
+    wanted = (
+        PromptRequest(prompt, tuple(noise_seed(f"{prompt}\n{index}", seed) for index in range(images)), call)
+        for prompt in names
+        if prompt in missing
+    )
+    scores = dict[str, list[float]]()
+
+    def judge(prompt: str) -> None:
+        pixels = torch.stack([_read_pixels(files[name]) for name in names[prompt]])
+        scores[prompt] = compute_scores(name, reward, pixels, [prompt] * images)
         advance(images)
+
+    for prompt in names:
+        if prompt not in missing:
+            judge(prompt)
+    sampled = ((request, sample_prompt(pipe, request)) for request in wanted) if sampler is None else sampler(wanted)
+    for request, samples in sampled:
+        _write(samples, folder, [files[name] for name in names[request.prompt]])
+        judge(request.prompt)
+    pairs = [pair for prompt in prompts for pair in _make_pairs(prompt, names[prompt], scores[prompt])]
     write_pairs(folder, pairs, files)
     return read_pairs(folder)
 
@@ -87,23 +135,26 @@ def _sample_name(pipe: Any, prompt: str, seed: int, index: int, call: dict[str, 
     return sha256(json.dumps([model, prompt, seed, index, call], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _sample(
-    pipe: Any, prompt: str, seeds: Sequence[int], call: dict[str, Any], folder: Path, files: list[Path]
-) -> None:
+@torch.no_grad()
+def sample_prompt(pipe: Any, request: PromptRequest) -> PromptSamples:
     """Sample all images of a prompt in one call: another batch would change their rounding."""
     with final_latents(pipe) as final:
-        outputs = pipe(
-            prompt=prompt,
-            num_images_per_prompt=len(seeds),
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            **call,
+        images = pipe(
+            prompt=request.prompt,
+            num_images_per_prompt=len(request.seeds),
+            generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
+            **request.call,
         ).images
-    for image, latent, file in zip(outputs, final(), files, strict=True):
-        content = encode_png(image)
-        key = sha256(content).hexdigest()
-        latent_content = to_safetensors({"latent": latent.cpu().contiguous()})
-        write_whole(latent_file(folder, key), latent_content, AlignError)
-        write_whole(file, content, AlignError)  # last: the image marks the sample as complete
+    return PromptSamples(
+        tuple(encode_png(image) for image in images),
+        tuple(to_safetensors({"latent": latent.cpu().contiguous()}) for latent in final()),
+    )
+
+
+def _write(samples: PromptSamples, folder: Path, files: Sequence[Path]) -> None:
+    for image, latent, file in zip(samples.images, samples.latents, files, strict=True):
+        write_whole(latent_file(folder, sha256(image).hexdigest()), latent, AlignError)
+        write_whole(file, image, AlignError)  # last: the image marks the sample as complete
 
 
 def _make_pairs(prompt: str, names: list[str], rewards: list[float]) -> list[Pair]:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from deradiff.align.cache import Cache
 from deradiff.align.checkpoint import CHECKPOINT, load_checkpoint, lock_folder, write_errors
@@ -24,6 +25,8 @@ from deradiff.anchor.lora_files import check_layout
 from deradiff.errors import AlignError
 from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.denoisers import denoisers, pick
+
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def align(
@@ -115,6 +118,11 @@ def _prepare(
     if settings.full and format != "diffusers":
         raise AlignError(f"the format {format} is of LoRAs, and this training is of all weights; leave one of them out")
     accelerator = _make_accelerator(settings, tracker, folder)
+    if accelerator.distributed_type in _SHARDED:
+        raise AlignError(
+            f"accelerate is configured for {accelerator.distributed_type.value}, which splits the weights among "
+            "processes; expected whole weights in each (DDP, examples/accelerate/ddp.yaml)"
+        )
     if settings.train_batch_size % (settings.gradient_accumulation_steps * accelerator.num_processes):
         raise AlignError(
             f"a batch of {settings.train_batch_size} pairs can't be split among {accelerator.num_processes} processes "

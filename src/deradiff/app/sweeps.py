@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from deradiff.analysis import messages
 from deradiff.analysis.recommend import Recommendation, recommend
 from deradiff.app.engine import Engine
 from deradiff.app.turns import Job, Stopped
+from deradiff.cluster import Cluster, Interruptible
 from deradiff.errors import ConfigError, DeradiffError, ResultsError
 from deradiff.report import write_report
 from deradiff.results import Results
@@ -57,7 +59,7 @@ class Sweeps:
     """The sweeps of one run on an engine.
 
     Args:
-        run: which grows.
+        run: which grows; where it has a cluster, that makes and scores its images.
         engine: on the run's models.
     """
 
@@ -78,8 +80,8 @@ class Sweeps:
         missing = self.run.cost(requests).missing
 
         def sample(job: Job) -> None:
-            sampler = self.engine.sampler_for(job)
-            self.run.sample_requests(requests, progress=self._advance, sampler=sampler)
+            sampler = self.engine.sampler_for(job) if self.run.cluster is None else None
+            self._run_for(job).sample_requests(requests, progress=self._advance, sampler=sampler)
 
         self._begin(SweepState("sampling", total=missing), sample)
 
@@ -100,7 +102,7 @@ class Sweeps:
             for reward in rewards:
                 job.check()
                 self.state = SweepState("scoring", total=images, what=reward)
-                self.run.score(reward, progress=lambda n: (job.check(), self._advance(n))[1])
+                self._run_for(job).score(reward, progress=lambda n: (job.check(), self._advance(n))[1])
 
         self._begin(SweepState("scoring", total=images, what=rewards[0]), score)
 
@@ -112,6 +114,13 @@ class Sweeps:
         """Wait for what is running."""
         if self._thread.is_alive():
             self._thread.join()
+
+    def _run_for(self, job: Job) -> Run:
+        """The run; on a cluster, its work ends where the job is stopped."""
+        run = copy(self.run)
+        if isinstance(run.cluster, Cluster):
+            run.cluster = Interruptible(run.cluster, job.check)
+        return run
 
     def _begin(self, state: SweepState, work: Callable[[Job], None]) -> None:
         with self._lock:

@@ -53,6 +53,9 @@ def align(
     sampling_guidance: Annotated[
         float | None, typer.Option(help="Default: the pipeline's, 1 for 'embedded'.", min=0, rich_help_panel=OWN)
     ] = None,
+    ray: options.Ray = None,
+    ray_workers: options.RayWorkers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     model: options.Model = EMBEDDED,
     model_subfolder: options.Subfolder = None,
     model_revision: options.Revision = None,
@@ -121,12 +124,14 @@ def align(
     from deradiff.anchor.location import Location
     from deradiff.cli.common import hush, own_guidance
     from deradiff.cli.parsing import parse_delimiter
+    from deradiff.cli.planning import cluster_given
     from deradiff.errors import public_url
     from deradiff.runs.models import load_pipeline
     from deradiff.testbed import resolve_model
 
     hush()
     _check_source(ctx)
+    cluster = cluster_given(ctx.params)
     settings = Settings(
         beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
         train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
@@ -153,8 +158,11 @@ def align(
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
         size = None if height is None or width is None else (height, width)
         sampling: dict[str, Any] = {"seed": seed, "steps": sampling_steps, "guidance": guided, "size": size}
+        sampler = None if cluster is None else cluster.prompt_sampler(model, location, dtype)
         with state.main_process_first():
-            preferences = _own(pipe, *judge, out / "pairs", name=str(self_label), images=images, **sampling)
+            preferences = _own(
+                pipe, *judge, out / "pairs", name=str(self_label), images=images, sampler=sampler, **sampling
+            )
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card, format)
     if state.is_main_process:
@@ -211,7 +219,8 @@ def _check_source(ctx: typer.Context) -> None:
     if data is None:
         other, names = "--data", ["split", "allow_outside"]
     else:
-        other, names = "--self-label", ["prompts", "images", "sampling_steps", "sampling_guidance"]
+        own = ["prompts", "images", "sampling_steps", "sampling_guidance"]
+        other, names = "--self-label", [*own, "ray", "ray_workers", "gpus_per_worker"]
     for name in names:
         source = ctx.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":

@@ -53,6 +53,11 @@ def app(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     offload: options.Offload = False,
+    ray: options.Ray = None,
+    ray_workers: options.RayWorkers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
+    storage: options.Storage = None,
+    retry_quarantined: options.RetryQuarantined = False,
     host: Annotated[
         str,
         typer.Option(help="Address to listen at; any but this machine's own needs a password.", rich_help_panel=SERVER),
@@ -77,11 +82,14 @@ def app(
     from deradiff.app.engine import Engine
     from deradiff.app.page import build_page, serve_run
     from deradiff.cli.planning import open_run
+    from deradiff.errors import ConfigError
     from deradiff.testbed import DEMO_PROMPTS
 
     password = server.read_password(password_file)
     server.check_access(host, password)
     opened = open_run(ctx, run)
+    if another_anchor and opened.cluster is not None:
+        raise ConfigError("--ray is for the sweeps of a page, and a page with --another-anchor has none; leave one out")
     hush()
     with (
         server.bind(host, port) as listening,

@@ -176,7 +176,7 @@ Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        help="Sample on the Ray cluster at this address; alone, or 'local': the one that RAY_ADDRESS names or that "
+        help="Work on the Ray cluster at this address; alone, or 'local': the one that RAY_ADDRESS names or that "
         "runs on this machine, else a new one.",
         rich_help_panel=CLUSTER,
     ),

@@ -57,20 +57,17 @@ def cluster_given(params: Mapping[str, Any]) -> Cluster | None:
     Raises:
         ConfigError: a setting of a cluster without ``--ray``, or one that can't be used.
     """
-    if "ray" not in params:  # a command that samples in this process alone
+    if "ray" not in params:  # a command that works in this process alone
         return None
-    settings = {
-        "workers": params["ray_workers"],
-        "gpus_per_worker": params["gpus_per_worker"],
-        "storage": params["storage"],
-        "retry_quarantined": params["retry_quarantined"],
+    options = {"ray_workers": "workers"} | {
+        name: name for name in ("gpus_per_worker", "storage", "retry_quarantined") if name in params
     }
+    settings = {setting: params[option] for option, setting in options.items()}
     address = params["ray"]
     if address is not None:
         return Cluster(address=None if address == ON_THIS_MACHINE else address, **settings)
-    if given := [name for name, value in settings.items() if value not in (None, False)]:
-        options = ", ".join(f"--{'ray-' * (name == 'workers')}{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{options} needs a cluster: add --ray, or leave it out")
+    if given := [f"--{option.replace('_', '-')}" for option in options if params[option] not in (None, False)]:
+        raise ConfigError(f"{', '.join(given)} needs a cluster: add --ray, or leave it out")
     return None
 
 

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from deradiff.cli.common import echo
-from deradiff.cli.options import ChosenGuidance, Device, Guard, KLBudget, Objective, Prefer, Risk, Run, ScorerDtype
+from deradiff.cli.options import (
+    ChosenGuidance,
+    Device,
+    GpusPerWorker,
+    Guard,
+    KLBudget,
+    Objective,
+    Prefer,
+    Ray,
+    RayWorkers,
+    Risk,
+    Run,
+    ScorerDtype,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def score(
+    ctx: typer.Context,
     run: Run,
     rewards: Annotated[
         str,
@@ -26,9 +40,13 @@ def score(
     ],
     device: Device = "auto",
     dtype: ScorerDtype = "float32",
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Score the images of a run after the fact."""
     from deradiff.cli.common import listed, scoring_each
+    from deradiff.cli.planning import cluster_given
     from deradiff.errors import RewardError
     from deradiff.rewards import check_distinct
     from deradiff.runs.legacy import open_run_folder
@@ -39,10 +57,11 @@ def score(
     if not listed(rewards):
         raise RewardError("no reward to score; name one or more: --rewards pickscore,hps")
     check_distinct(listed(rewards))
+    cluster = cluster_given(ctx.params)
     with scoring_each(
         listed(rewards),
         len(journalled_images(store)),
-        lambda name, advance: score_run(store, name, advance, device=device, dtype=dtype),
+        lambda name, advance: score_run(store, name, advance, device=device, dtype=dtype, backend=cluster),
     ):
         pass
 

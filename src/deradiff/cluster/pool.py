@@ -1,10 +1,11 @@
 """The workers as the scheduler sees them, and the loop that keeps them busy."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from deradiff.cluster.scheduler import GivenUp, Item, Scheduler, Ticket, Worker
@@ -61,6 +62,10 @@ class LostResultError(Exception):
 class Pool(Protocol):
     """Workers that come and go."""
 
+    def clock(self) -> float:
+        """The time in seconds, from any beginning."""
+        ...
+
     def workers(self) -> Sequence[Worker]:
         """Those that can take work now."""
         ...
@@ -85,6 +90,10 @@ class Pool(Protocol):
         """End a worker's process and start another one; what it holds is lost."""
         ...
 
+    def close(self) -> None:
+        """End all workers."""
+        ...
+
 
 @dataclass(frozen=True)
 class Done(Generic[Item, Landed]):
@@ -104,7 +113,6 @@ def work(
     pool: Pool,
     land: Callable[[Any, list[int]], Landed],
     context: Callable[[], Any] = lambda: None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Done[Item, Landed] | GivenUp[Item], None, None]:
     """Keep the workers busy until everything is done or given up; yields each item once.
 
@@ -113,12 +121,11 @@ def work(
         pool: of the workers.
         land: makes a result safe: called with it and the indices of the items that count (none: throw it away).
         context: what a worker is told with each batch.
-        clock: the time in seconds.
 
     Raises:
         ClusterError: no worker can begin, or nothing but errors comes of the work.
     """
-    loop = _Loop(scheduler, pool, land, clock)
+    loop = _Loop(scheduler, pool, land)
     while not scheduler.is_finished:
         loop.assign(context)
         for event in pool.wait(loop.patience()):
@@ -126,15 +133,31 @@ def work(
     yield from loop.withheld
 
 
+def map_unordered(
+    start: Callable[[], Pool], items: Iterator[Item], tries: int, land: Callable[[Any], Landed]
+) -> Iterator[Done[Item, Landed] | GivenUp[Item]]:
+    """Have items done one by one on a pool, which is started with the first one; yields each once, in any order.
+
+    Args:
+        start: makes the pool.
+        items: drawn as workers ask for them.
+        tries: how often an item may raise an error.
+        land: what becomes of a result; what it raises ends the work.
+
+    Raises:
+        ClusterError: no worker can begin, or nothing but errors comes of the work.
+    """
+    first = next(items, None)
+    if first is None:
+        return
+    scheduler = Scheduler(([[item]] for item in chain([first], items)), tries)
+    with closing(start()) as pool, closing(work(scheduler, pool, lambda value, fresh: land(value))) as results:
+        yield from results
+
+
 class _Loop(Generic[Item, Landed]):
-    def __init__(
-        self,
-        scheduler: Scheduler[Item],
-        pool: Pool,
-        land: Callable[[Any, list[int]], Landed],
-        clock: Callable[[], float],
-    ) -> None:
-        self.scheduler, self.pool, self.land, self.clock = scheduler, pool, land, clock
+    def __init__(self, scheduler: Scheduler[Item], pool: Pool, land: Callable[[Any, list[int]], Landed]) -> None:
+        self.scheduler, self.pool, self.land, self.clock = scheduler, pool, land, pool.clock
         self.withheld = list[GivenUp[Item]]()  # until something succeeds: else all of it may be a mistake
         self._failures = Counter[Worker]()
 
@@ -152,7 +175,8 @@ class _Loop(Generic[Item, Landed]):
         """Seconds until there may be something to do even if nothing happens."""
         due, usual = self.scheduler.next_moment(), self.scheduler.usual_seconds
         longest = _LONGEST_WAIT if usual is None else min(_LONGEST_WAIT, max(0.05, usual))
-        return longest if due is None else min(longest, max(0.0, due - self.clock()))
+        left = longest if due is None else due - self.clock()
+        return min(longest, left) if left > 0 else longest  # what is due already waits for a worker
 
     def take(self, event: Event) -> Iterator[Done[Item, Landed] | GivenUp[Item]]:
         """What comes of an event."""
@@ -160,7 +184,8 @@ class _Loop(Generic[Item, Landed]):
             yield from self._finish(event)
         elif isinstance(event, Failed):
             worker = event.ticket.worker
-            self._failures[worker] += 1
+            # what failed on another worker too is no fault of this one
+            self._failures[worker] += all(part.errors == 0 for part in event.ticket.parts)
             yield from self._give_up(self.scheduler.fail(event.ticket, event.error, self.clock()))
             if self._failures[worker] >= _FAULTY:  # such as a GPU that fails at every call after a first error
                 self._failures[worker] = 0
@@ -197,5 +222,5 @@ class _Loop(Generic[Item, Landed]):
         if len(self.withheld) >= _HOPELESS:
             raise ClusterError(
                 f"nothing but errors came of the first {len(self.withheld)} that were tried, each "
-                f"{self.withheld[-1].tries} times, so nothing is quarantined; the last one: {self.withheld[-1].error}"
+                f"{self.withheld[-1].tries} times, so nothing more is tried; the last one: {self.withheld[-1].error}"
             )

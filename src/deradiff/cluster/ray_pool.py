@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,14 +52,15 @@ class RayPool:
     Args:
         cluster: where, and how many.
         job: which.
+        check: called at every wait; what it raises ends the work.
 
     Raises:
         ClusterError: Ray isn't installed, or the cluster can't be reached.
     """
 
-    def __init__(self, cluster: ClusterSettings, job: Job) -> None:
+    def __init__(self, cluster: ClusterSettings, job: Job, check: Callable[[], object] = lambda: None) -> None:
         self.ray, self._is_ours = _connected(cluster)
-        self.cluster, self.job = cluster, job
+        self.cluster, self.job, self.check = cluster, job, check
         self.introductions = list[Any]()  # by workers that began, since this was last looked at
         self._members = dict[int, _Member]()
         self._number, self._looked = 0, -_LOOK_FOR_NODES
@@ -72,6 +73,10 @@ class RayPool:
             num_gpus=self._gpus, num_cpus=cluster.cpus_per_worker, max_restarts=-1, max_task_retries=0
         )(Host)
 
+    def clock(self) -> float:
+        """The time in seconds, from any beginning."""
+        return time.monotonic()
+
     def workers(self) -> Sequence[Worker]:
         """Those that can take work now."""
         return [member.number for member in self._members.values() if member.is_up]
@@ -79,7 +84,13 @@ class RayPool:
     def submit(self, ticket: Ticket[Any], context: Any) -> None:
         """Let the ticket's worker do its work, after what it has already."""
         member = self._members[int(str(ticket.worker))]
-        member.tickets[member.actor.do.remote(ticket.items, context)] = ticket
+        try:
+            ref = member.actor.do.remote(ticket.items, context)
+        except self.ray.exceptions.RayError as error:  # such as a full object store, where the work is large
+            self._early.append(Lost([ticket], f"no work can be sent ({type(error).__name__})", died=False))
+            self.pause(member.number)
+            return
+        member.tickets[ref] = ticket
 
     def wait(self, seconds: float) -> Sequence[Event]:
         """What happened; waits for something to happen, at most so long.
@@ -87,14 +98,16 @@ class RayPool:
         Raises:
             ClusterError: no worker can begin.
         """
+        self.check()
         self._look_for_nodes()
         self._load_again()
         early, self._early = self._early, []
         by_ref = {ref: member for member in self._members.values() for ref in self._refs(member)}
+        seconds = 0.0 if early else min([seconds, *self._pauses_left()])
         if not by_ref:
-            time.sleep(0 if early else min(seconds, _SHORTEST_PAUSE))
+            time.sleep(min(seconds, _SHORTEST_PAUSE))
             return early
-        ready, _ = self.ray.wait(list(by_ref), num_returns=1, timeout=0 if early else seconds)
+        ready, _ = self.ray.wait(list(by_ref), num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self.ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
         return [*early, *(event for ref in ready for event in self._taken(by_ref[ref], ref))]
@@ -140,6 +153,8 @@ class RayPool:
             return self._broken(member, ref, error)
         if ref == member.loading:
             return self._loaded(member, answer)
+        if answer.kind == "unusable":  # its process is a new one, perhaps on another machine
+            return self._cannot_begin(member, answer.text)
         ticket = member.tickets.pop(ref)
         if answer.kind == "storage":
             self.pause(member.number)
@@ -156,13 +171,16 @@ class RayPool:
             self._unusable.pop(member.number, None)
             self.introductions.append(answer.value)
             return []
+        return self._cannot_begin(member, answer.text)
+
+    def _cannot_begin(self, member: _Member, reason: str) -> list[Event]:
+        """A worker can do nothing where it runs now; others may."""
         if member.number not in self._unusable:
-            logger.warning("worker %d can't begin: %s", member.number, answer.text)
-        self._unusable[member.number] = answer.text
+            logger.warning("worker %d can't begin: %s", member.number, reason)
+        self._unusable[member.number] = reason
         if len(self._unusable) == len(self._members):
-            raise ClusterError(f"no worker can begin: {answer.text}")
-        self.pause(member.number)
-        return []
+            raise ClusterError(f"no worker can begin: {reason}")
+        return self._lost(member, f"worker {member.number} can't begin", died=False)
 
     def _broken(self, member: _Member, ref: Any, error: Exception) -> list[Event]:
         exceptions = self.ray.exceptions
@@ -185,9 +203,15 @@ class RayPool:
         return [Lost(tickets, reason, died)] if tickets else []
 
     def _load_again(self) -> None:
-        for member in self._members.values():
-            if not member.is_up and member.loading is None and time.monotonic() >= member.due:
+        for member in self._paused():
+            if time.monotonic() >= member.due:
                 member.loading = member.actor.load.remote()
+
+    def _pauses_left(self) -> list[float]:
+        return [max(0.0, member.due - time.monotonic()) for member in self._paused()]
+
+    def _paused(self) -> list[_Member]:
+        return [member for member in self._members.values() if not member.is_up and member.loading is None]
 
     def _look_for_nodes(self) -> None:
         """Have as many workers as there is room for, or as were asked for."""

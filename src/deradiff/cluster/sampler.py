@@ -1,7 +1,7 @@
 """Samples blocks of a run on a cluster, as a `deradiff.runs.sampler.Sampler` does on one pipeline."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, groupby
 from typing import TYPE_CHECKING
@@ -34,10 +34,13 @@ class ClusterSampler:
         store: of the run.
         device: that workers sample on, as `Run` takes it.
         offload: likewise.
+        check: called every few seconds; what it raises ends the work.
     """
 
-    def __init__(self, cluster: ClusterSettings, store: Store, device: str = "auto", offload: bool = False) -> None:
-        self.cluster, self.store, self.device, self.offload = cluster, store, device, offload
+    def __init__(
+        self, cluster: ClusterSettings, store: Store, device: str, offload: bool, check: Callable[[], object]
+    ) -> None:
+        self.cluster, self.store, self.device, self.offload, self.check = cluster, store, device, offload, check
         self._checks = SpotChecks(store.recipe)
         self._pool: RayPool | None = None
 
@@ -125,7 +128,7 @@ class ClusterSampler:
             recipe = self.store.recipe
             names = {part: self.store.located(getattr(recipe, part)) for part in ("model", "anchor")}
             job = SamplingJob(recipe.model_copy(update=names), recipe.identity, self.device, self.offload)
-            self._pool = RayPool(self.cluster, job)
+            self._pool = RayPool(self.cluster, job, self.check)
         return self._pool
 
 

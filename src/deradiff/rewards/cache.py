@@ -1,18 +1,19 @@
-"""A cache of scores by published models, shared by all runs of a user."""
+"""A cache of scores by published models, shared by all runs of a user.
+
+It is ``scores.sqlite`` in the folder ``DERADIFF_CACHE``, by default ``~/.cache/deradiff``. Processes may share it, and
+it may be deleted at any time. A `Scorer` with published weights is cached; other functions may change, and are not.
+"""
 
 import os
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from deradiff.errors import RewardError
-from deradiff.rewards import Reward, compute_scores
+from deradiff.rewards import Reward
 from deradiff.rewards.scorer import Scorer
 
 FOLDER = "DERADIFF_CACHE"  # environment variable
@@ -21,42 +22,38 @@ _TABLE = """CREATE TABLE IF NOT EXISTS scores
     (reward TEXT, image TEXT, prompt TEXT, score REAL NOT NULL, PRIMARY KEY (reward, image, prompt)) WITHOUT ROWID"""
 
 
-class Image(NamedTuple):
-    """An image to score: pixels ``[3, height, width]`` in [0, 1], the sha256 of their file, and a prompt."""
+class ImageKey(NamedTuple):
+    """What a score is of: the sha256 of an image's file, and a prompt."""
 
-    pixels: Tensor
     sha256: str
     prompt: str
 
 
-def cached_scores(name: str, reward: Reward, images: Sequence[Image]) -> list[float]:
-    """Scores of images as by `compute_scores`, through a cache for published models.
-
-    The cache is ``scores.sqlite`` in the folder ``DERADIFF_CACHE``, by default ``~/.cache/deradiff``. Processes may
-    share it, and it may be deleted at any time.
-
-    Args:
-        name: of the reward, for error messages.
-        reward: a `Scorer` with published weights is cached; other functions may change, and are not.
-        images: of one size.
+def read_scores(reward: Reward, images: Sequence[ImageKey]) -> list[float | None]:
+    """The scores that are in the cache; None for others.
 
     Raises:
-        RewardError: as `compute_scores`; or the cache can't be read or written.
+        RewardError: the cache can't be read.
+    """
+    identity = identity_of(reward)
+    if identity is None or not images:
+        return [None] * len(images)
+    with _open_cache() as cache:
+        return [_look_up(cache, identity, image) for image in images]
+
+
+def write_scores(reward: Reward, scores: Mapping[ImageKey, float]) -> None:
+    """Put scores into the cache, if the reward's are cached.
+
+    Raises:
+        RewardError: the cache can't be written.
     """
     identity = identity_of(reward)
     if identity is None:
-        return _compute(name, reward, images)
+        return
     with _open_cache() as cache:
-        known = [_look_up(cache, identity, image) for image in images]
-    unknown = [image for image, score in zip(images, known, strict=True) if score is None]
-    if not unknown:
-        return [score for score in known if score is not None]
-    new = _compute(name, reward, unknown)
-    with _open_cache() as cache:
-        rows = [(identity, image.sha256, image.prompt, score) for image, score in zip(unknown, new, strict=True)]
+        rows = [(identity, *image, score) for image, score in scores.items()]
         cache.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", rows)
-    computed = iter(new)
-    return [next(computed) if score is None else score for score in known]
 
 
 def identity_of(reward: Reward) -> str | None:
@@ -67,14 +64,8 @@ def identity_of(reward: Reward) -> str | None:
     return f"{reward.card.name}; {reward.card.model}; {reward.dtype}; deradiff {version('deradiff')}"
 
 
-def _compute(name: str, reward: Reward, images: Sequence[Image]) -> list[float]:
-    return compute_scores(
-        name, reward, torch.stack([image.pixels for image in images]), [image.prompt for image in images]
-    )
-
-
-def _look_up(cache: sqlite3.Connection, identity: str, image: Image) -> float | None:
-    key = (identity, image.sha256, image.prompt)
+def _look_up(cache: sqlite3.Connection, identity: str, image: ImageKey) -> float | None:
+    key = (identity, *image)
     row = cache.execute("SELECT score FROM scores WHERE (reward, image, prompt) = (?, ?, ?)", key).fetchone()
     return None if row is None else row[0]
 

@@ -63,13 +63,22 @@ class Scorer(ABC):
         Raises:
             RewardError: the weights can't be read or don't fit, or the counts differ.
         """
-        if not self._loaded:
-            try:
-                self.load()
-            except RewardError as error:
-                raise RewardUnavailableError(str(error)) from error
-            self._loaded = True
+        self.prepare()
         return score_in_batches(self.score_batch, images, prompts, self.batch_size)
+
+    def prepare(self) -> None:
+        """Read the weights, unless they are read; the first call does so too.
+
+        Raises:
+            RewardUnavailableError: they can't be read or don't fit.
+        """
+        if self._loaded:
+            return
+        try:
+            self.load()
+        except RewardError as error:
+            raise RewardUnavailableError(str(error)) from error
+        self._loaded = True
 
     def check_prompt(self, prompt: str) -> None:  # noqa: B027  # most models score any prompt
         """Check that a prompt can be scored, which is asked before images are sampled; by default any can.

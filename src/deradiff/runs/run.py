@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from deradiff.errors import ConfigError, PartialScoresError
 from deradiff.results import Results
@@ -24,16 +24,9 @@ from deradiff.votes import Vote
 Progress = Callable[[int], None]  # called with how many more images are done
 
 if TYPE_CHECKING:
+    from deradiff.runs.backend import Backend
     from deradiff.runs.runner import BlockSampler
     from deradiff.runs.sampler import Sampler
-
-
-class SamplerSource(Protocol):
-    """What can sample a run elsewhere than in this process, such as a `deradiff.cluster.Cluster`."""
-
-    def sampler(self, store: Store, *, device: str, offload: bool) -> "AbstractContextManager[BlockSampler]":
-        """What samples blocks of a run, while the context lasts."""
-        ...
 
 
 LAMS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -51,8 +44,8 @@ class Run:
         call_kwargs: more of the pipeline's arguments, the same for all images: ``negative_prompt``, ``image``, ...
         device: where a pipeline that is loaded runs; ``auto`` is CUDA where there is one, else MPS, else the CPU.
         offload: keep each of its networks on the CPU while it isn't called.
-        cluster: samples on the workers of a cluster (`deradiff.cluster.Cluster`), which load the models by the
-            recipe's names; None samples in this process.
+        cluster: samples and scores on the workers of a cluster (`deradiff.cluster.Cluster`), which load models and
+            rewards by their names; None does so in this process.
 
     Raises:
         ConfigError: nothing says what to sample with, or a pipeline in hand with a cluster.
@@ -69,7 +62,7 @@ class Run:
         call_kwargs: Mapping[str, Any] | None = None,
         device: str = "auto",
         offload: bool = False,
-        cluster: "SamplerSource | None" = None,
+        cluster: "Backend | None" = None,
     ) -> None:
         self.folder = Path(folder)
         if cluster is not None and pipe is not None:
@@ -78,7 +71,7 @@ class Run:
             raise ConfigError("pipe and aligned go together: give both, or a recipe that names model and anchor")
         self._pipe: Any = pipe
         self._aligned, self._call_kwargs = aligned, dict(call_kwargs or {})
-        self._device, self._offload, self._cluster = device, offload, cluster
+        self._device, self._offload, self.cluster = device, offload, cluster
         known = Store.exists(self.folder) or is_legacy(self.folder)
         written = open_run_folder(self.folder) if known or (recipe is None and pipe is None) else None
         written = written if recipe is None else None
@@ -180,9 +173,9 @@ class Run:
 
     def block_sampler(self) -> "AbstractContextManager[BlockSampler]":
         """What samples this run's blocks while the context lasts: the cluster's workers, or :meth:`sampler`."""
-        if self._cluster is None:
+        if self.cluster is None:
             return self.sampler()
-        return self._cluster.sampler(self.store, device=self._device, offload=self._offload)
+        return self.cluster.sampler(self.store, device=self._device, offload=self._offload)
 
     @contextmanager
     def sampler(self) -> "Generator[Sampler]":
@@ -234,7 +227,7 @@ class Run:
             return cost
         from deradiff.runs.sampler import Sampler
 
-        if self._cluster is not None:
+        if self.cluster is not None:
             return cost
         with self.sampler() if sampler is None else nullcontext(sampler) as active_sampler:
             if not isinstance(active_sampler, Sampler):
@@ -262,6 +255,7 @@ class Run:
             PartialScoresError: a reward failed on some images; all others are scored, by the other rewards too.
             RewardError: an unknown reward, or one that failed on every image.
             RunFolderError: no image yet, or a damaged one.
+            ClusterError: with a cluster: it can't be reached, or no worker can load the reward.
         """
         from deradiff.rewards import check_distinct, reward_name
         from deradiff.runs.scoring import score
@@ -272,7 +266,14 @@ class Run:
         for reward in names:
             with _shown(progress, reward_name(reward), lambda: None) as advance:
                 try:
-                    score(self.store, reward, advance, device=device or self._device, dtype=dtype)
+                    score(
+                        self.store,
+                        reward,
+                        advance,
+                        device=device or self._device,
+                        dtype=dtype,
+                        backend=self.cluster,
+                    )
                 except PartialScoresError as error:  # the other rewards may be fine
                     errors.append(error)
         if errors:

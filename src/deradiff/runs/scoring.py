@@ -2,30 +2,30 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from deradiff.devices import pick_device
-from deradiff.errors import PartialScoresError, RewardError, RewardUnavailableError, RunFolderError, first_few
-from deradiff.reading import decode_image, read_whole
+from deradiff.errors import PartialScoresError, RewardError, RunFolderError, first_few
+from deradiff.reading import read_whole
 from deradiff.results import RewardInfo
-from deradiff.rewards import Reward, card_of, compute_scores, load_reward, reward_name, unscorable_prompts
-from deradiff.rewards.cache import Image as Scored
-from deradiff.rewards.cache import cached_scores
-from deradiff.rewards.group_metrics import SIDE, GroupMetric
-from deradiff.rewards.preprocess import downsample
+from deradiff.rewards import Reward, card_of, load_reward, reward_name, unscorable_prompts
+from deradiff.rewards.cache import ImageKey, read_scores, write_scores
+from deradiff.rewards.group_metrics import GroupMetric
 from deradiff.rewards.scorer import Dtype
+from deradiff.runs.batch_scores import Batch, BatchScorer, BatchScores, score_batch
 from deradiff.runs.cells import Cell, Request, image_name
 from deradiff.runs.records import ScoreRecord
 from deradiff.runs.results import Image, current_groups, group_hash, group_of, is_current, journalled_images
 from deradiff.runs.store import Store
 from deradiff.runs.writer import Writer
-from deradiff.sampling import to_pixels
+
+if TYPE_CHECKING:
+    from deradiff.runs.backend import Backend
 
 logger = logging.getLogger("deradiff")
 
@@ -55,6 +55,7 @@ def score(
     *,
     device: str = "cpu",
     dtype: Dtype = "float32",
+    backend: "Backend | None" = None,
 ) -> None:
     """Score every image of a run that has no score of this reward yet, from its file.
 
@@ -64,6 +65,7 @@ def score(
         progress: called with how many more images are done, those with a score first.
         device: where a scorer's network runs; ``auto`` is an accelerator where there is one.
         dtype: of its weights.
+        backend: computes the scores; None computes them in this process.
 
     Raises:
         PartialScoresError: the reward failed on some images, by raising or by scores that aren't one finite number
@@ -71,31 +73,43 @@ def score(
         RewardError: no such reward, it failed on every image, or a run in which no image has the others (seeds,
             lam = 0) that the reward compares it with.
         RunFolderError: no image yet, an image is damaged, or another process scores the run.
+        ClusterError: of a cluster as the backend: it can't be reached, or no worker can begin.
     """
-    function, name = load_reward(reward, device=pick_device(device), dtype=dtype), reward_name(reward)
-    card = card_of(function)
-    info = card.info if card else RewardInfo()
+    here = "cpu" if backend is not None else pick_device(device)  # with a backend no weights are read here
+    function, name = load_reward(reward, device=here, dtype=dtype), reward_name(reward)
     failures = dict[Image, RewardError]()
-    with store.scoring() as writer:
+    with (
+        store.scoring() as writer,
+        nullcontext(_scorer_here(name, function))
+        if backend is None
+        else backend.scorer(reward, device=device, dtype=dtype) as scorer,
+    ):
         images, pending = _pending(store, name, function)
-        progress(len(images) - len(pending.images))
-        if isinstance(function, GroupMetric):
-            records = _group_records(store, name, info, function, pending)
-        else:
-            records = _single_records(store, name, info, function, pending.images, failures)
         scored = len(images) - len(pending.images)
+        progress(scored)
+        if isinstance(function, GroupMetric):
+            records = _group_records(store, name, function, pending.groups, scorer)
+        else:
+            records = _single_records(store, name, function, pending.images, failures, scorer)
         for record in records:
             writer.append(record)
             scored += len(record.keys)
             progress(len(record.keys))
         if failures and scored:  # noted, so that the table knows these gaps for what they are
-            _note_failures(store, writer, name, info, failures)
+            _note_failures(store, writer, name, function, failures)
     if failures:
         _raise_failures(name, failures, scored)
 
 
+def _scorer_here(name: str, reward: Reward) -> BatchScorer:
+    def scorer(batches: Iterator[Batch]) -> Iterator[tuple[Batch, BatchScores]]:
+        return ((batch, score_batch(name, reward, batch)) for batch in batches)
+
+    return scorer
+
+
 def _note_failures(
-    store: Store, writer: Writer, name: str, info: RewardInfo, failures: Mapping[Image, RewardError]
+    store: Store, writer: Writer, name: str, reward: Reward, failures: Mapping[Image, RewardError]
 ) -> None:
     noted = {
         entry
@@ -105,7 +119,7 @@ def _note_failures(
         if value is None
     }
     if new := [image for image in failures if (image.key, image.sha256) not in noted]:
-        writer.append(_record(name, info, new, [None] * len(new)))
+        writer.append(_record(name, reward, new, [None] * len(new)))
 
 
 def _raise_failures(name: str, failures: Mapping[Image, RewardError], scored: int) -> None:
@@ -132,11 +146,11 @@ def check_group(reward: Reward, requests: Sequence[Request]) -> None:
         reward.check(sorted({value for request in requests for value in getattr(request, f"{reward.varies}s")}))
 
 
-def read_image(folder: Path, image: Image) -> Tensor:
-    """The pixels (3, H, W) in [0, 1] of an image of a run folder.
+def read_content(folder: Path, image: Image) -> bytes:
+    """The file of an image of a run folder.
 
     Raises:
-        RunFolderError: its file is missing, another one than was journalled, or lies outside the folder.
+        RunFolderError: it is missing, another one than was journalled, or lies outside the folder.
     """
     file = folder / image_name(image.key)
     problem, content = "not the file that was journalled", b""
@@ -145,7 +159,7 @@ def read_image(folder: Path, image: Image) -> Tensor:
     except RunFolderError as error:
         problem = str(error)
     if sha256(content).hexdigest() == image.sha256:
-        return to_pixels(decode_image(content, f"the image {file}", RunFolderError))
+        return content
     raise RunFolderError(
         f"the image {file} is missing or damaged ({problem}); delete it, run the same deradiff sweep again, then score"
     )
@@ -196,72 +210,72 @@ def _values(group: Iterable[Image], metric: GroupMetric) -> list[float]:
 def _single_records(
     store: Store,
     name: str,
-    info: RewardInfo,
     reward: Reward,
     images: list[Image],
     failures: dict[Image, RewardError],
+    scorer: BatchScorer,
 ) -> Iterator[ScoreRecord]:
     """Scores of images by themselves; those that the reward fails on are put among the failures."""
     reasons = unscorable_prompts(reward, dict.fromkeys(image.cell.prompt for image in images))
     failures |= {image: RewardError(reasons[image.cell.prompt]) for image in images if image.cell.prompt in reasons}
     failures |= {image: RewardError(_BLACKENED) for image in images if image.blackened}
-    scorable = (image for image in images if image not in failures)
-    while batch := list(islice(scorable, _BATCH)):
-        pixels = [read_image(store.folder, image) for image in batch]
-        shown = [Scored(tensor, image.sha256, image.cell.prompt) for tensor, image in zip(pixels, batch, strict=True)]
-        try:
-            yield _record(name, info, batch, cached_scores(name, reward, shown))
-        except RewardUnavailableError:
-            raise
-        except RewardError as error:
-            if not failures:
-                logger.warning("%s; its images are scored one by one", error)
-            yield from _score_one_by_one(name, info, reward, dict(zip(batch, shown, strict=True)), failures)
-
-
-def _score_one_by_one(
-    name: str, info: RewardInfo, reward: Reward, batch: Mapping[Image, Scored], failures: dict[Image, RewardError]
-) -> Iterator[ScoreRecord]:
-    """Scores of the images of a batch, on some of which the reward failed."""
-    values = dict[Image, float]()
-    for image, shown in batch.items():
-        try:
-            (values[image],) = cached_scores(name, reward, [shown])
-        except RewardUnavailableError:
-            raise
-        except RewardError as error:
-            failures[image] = error
-    if values:
-        yield _record(name, info, list(values), list(values.values()))
+    scorable = [image for image in images if image not in failures]
+    cached = dict(zip(scorable, read_scores(reward, [_cache_key(image) for image in scorable]), strict=True))
+    known = {image: value for image, value in cached.items() if value is not None}
+    for part in _parts(known):
+        yield _record(name, reward, part, [known[image] for image in part])
+    unknown = [image for image in scorable if image not in known]
+    for batch, scores in scorer(_read(store, part) for part in _parts(unknown)):
+        if scores.errors and not failures:
+            first = next(iter(scores.errors.values()))
+            logger.warning("%s; of a batch with such an image, each is scored by itself", first)
+        failures |= {batch.images[index]: RewardError(error) for index, error in scores.errors.items()}
+        new = {image: value for image, value in zip(batch.images, scores.values, strict=True) if value is not None}
+        if new:
+            write_scores(reward, {_cache_key(image): value for image, value in new.items()})
+            yield _record(name, reward, list(new), list(new.values()))
 
 
 def _group_records(
-    store: Store, name: str, info: RewardInfo, metric: GroupMetric, pending: _Pending
+    store: Store, name: str, metric: GroupMetric, groups: list[list[Image]], scorer: BatchScorer
 ) -> Iterator[ScoreRecord]:
     """Values of images among those of their groups."""
-    for group in pending.groups:
-        digest = group_hash(image.sha256 for image in group)
-        values: list[float] | list[None] = [None] * len(group)
+    measurable = list[list[Image]]()
+    for group in groups:
         if metric.unsupported_reason(_values(group, metric)) is None and not any(image.blackened for image in group):
-            pixels = torch.cat([downsample(read_image(store.folder, image)[None], SIDE) for image in group])
-            values = compute_scores(
-                name,
-                lambda pixels, prompts, group=group: metric.function(pixels, _values(group, metric)),
-                pixels,
-                [image.cell.prompt for image in group],
-            )
-        yield _record(name, info, group, values).model_copy(
-            update={"varies": metric.varies, "groups": (digest,) * len(group)}
-        )
+            measurable.append(group)
+        else:
+            yield _record(name, metric, group, [None] * len(group))
+    for batch, scores in scorer(_read(store, group) for group in measurable):
+        if scores.errors:
+            raise RewardError(next(iter(scores.errors.values())))
+        yield _record(name, metric, batch.images, scores.values)
 
 
-def _record(
-    name: str, info: RewardInfo, images: Sequence[Image], values: Sequence[float] | Sequence[None]
-) -> ScoreRecord:
-    return ScoreRecord(
+def _read(store: Store, images: Sequence[Image]) -> Batch:
+    return Batch(tuple(images), tuple(read_content(store.folder, image) for image in images))
+
+
+def _parts(images: Iterable[Image]) -> Iterator[list[Image]]:
+    left = iter(images)
+    while part := list(islice(left, _BATCH)):
+        yield part
+
+
+def _cache_key(image: Image) -> ImageKey:
+    return ImageKey(image.sha256, image.cell.prompt)
+
+
+def _record(name: str, reward: Reward, images: Sequence[Image], values: Sequence[float | None]) -> ScoreRecord:
+    card = card_of(reward)
+    record = ScoreRecord(
         reward=name,
-        info=info,
+        info=card.info if card else RewardInfo(),
         keys=tuple(image.key for image in images),
         sha256=tuple(image.sha256 for image in images),
         scores=tuple(values),
     )
+    if not isinstance(reward, GroupMetric):
+        return record
+    digest = group_hash(image.sha256 for image in images)
+    return record.model_copy(update={"varies": reward.varies, "groups": (digest,) * len(images)})
