@@ -3,28 +3,29 @@
 import logging
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import psutil
 import pytest
 from tests import processes
+from tests.cli.shell import here
 from tests.cluster import elsewhere
 from tests.runs import painted
 from tests.runs.small_runs import PROMPTS, REWARD, assert_same, finished, images, journalled, quiet
 
-from deradiff.cli.commands import run as run_command
 from deradiff.cluster import Cluster, Interruptible
 from deradiff.cluster.pool import Done, map_unordered
 from deradiff.cluster.ray_pool import RayPool
-from deradiff.errors import QuarantineError
+from deradiff.errors import ClusterError, QuarantineError
 from deradiff.runs.quarantine import read_quarantine
 from deradiff.runs.recipe import Recipe
 from deradiff.runs.results import load_results
@@ -34,9 +35,9 @@ from deradiff.runs.scoring import score
 pytestmark = pytest.mark.cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-# an object store that is full refuses, instead of moving objects to the disk
-REFUSES = {
-    "automatic_object_spilling_enabled": False,
+CONFIG = {
+    "worker_niceness": 0,  # Ray's 15 would leave workers no time on a busy machine
+    "automatic_object_spilling_enabled": False,  # an object store that is full refuses
     "local_fs_capacity_threshold": 1e-4,
     "object_store_full_delay_ms": 100,
 }
@@ -94,7 +95,7 @@ def is_worker(process: psutil.Process) -> bool:
 def nodes() -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster as SimulatedCluster
 
-    head = {**NODE, "include_dashboard": False, "_system_config": REFUSES}
+    head = {**NODE, "include_dashboard": False, "_system_config": CONFIG}
     simulated = patiently(lambda: SimulatedCluster(initialize_head=True, head_node_args=head))
     nodes = Nodes(simulated)
     for _ in range(2):
@@ -155,15 +156,15 @@ def test_cells_that_fail_are_quarantined_and_tried_again_when_asked(
 
 
 def test_the_commands_sample_and_score_on_the_cluster(
-    tmp_path: Path, models: tuple[str, str], nodes: Nodes, whole: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, models: tuple[str, str], nodes: Nodes, whole: Run
 ) -> None:
     words = ["sweep", "--model", models[0], "--anchor", models[1], "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]]
     words += ["--steps", "2", "--batch-size", "3", "--scheduler", "EulerAncestralDiscreteScheduler"]
     out, ray = str(tmp_path / "run"), ["--ray", nodes.simulated.address]
-    run_command([*words, "--lams", "0,0.5,1", "--seeds", "2", "--out", out, *ray])
-    assert "12 images in" in capsys.readouterr().out
+    printed = here(*words, "--lams", "0,0.5,1", "--seeds", "2", "--out", out, *ray)
+    assert "12 images in" in printed.stdout
     assert images(tmp_path / "run").items() <= images(whole.folder).items()
-    run_command(["score", out, "--rewards", REWARD, *ray, "--ray-workers", "1"])
+    here("score", out, "--rewards", REWARD, *ray, "--ray-workers", "1")
     run = Run(tmp_path / "run")
     there = run.results()
     (tmp_path / "run" / "rewards.jsonl").unlink()
@@ -252,7 +253,7 @@ def test_work_that_an_object_store_has_no_room_for_is_sent_later(
 ) -> None:
     """Batches of images on their way to where they are scored."""
     monkeypatch.setattr(painted, "SIDE", 256)
-    here, there = painted.painted(tmp_path / "here"), painted.painted(tmp_path / "there")
+    alone, there = painted.painted(tmp_path / "alone"), painted.painted(tmp_path / "there")
 
     def free_after_a_while() -> None:
         if sum("no work can be sent" in message for message in caplog.messages) >= 3:
@@ -260,23 +261,8 @@ def test_work_that_an_object_store_has_no_room_for_is_sent_later(
 
     score(there, REWARD, backend=Interruptible(nodes.cluster(workers=1), free_after_a_while))
     assert full == []
-    score(here, REWARD)
-    assert_same(load_results(there), load_results(here))
-
-
-@dataclass(frozen=True)
-class Large:
-    """Work of which little goes out and much comes back; notes in a folder that it was done."""
-
-    folder: Path
-
-    @contextmanager
-    def open(self) -> Iterator[Any]:
-        def do(items: list[int], context: None) -> bytes:
-            (self.folder / uuid4().hex).touch()
-            return bytes(items) * (4 << 20)
-
-        yield do, None
+    score(alone, REWARD)
+    assert_same(load_results(there), load_results(alone))
 
 
 def test_results_that_an_object_store_has_no_room_for_come_later(tmp_path: Path, nodes: Nodes, full: list[Any]) -> None:
@@ -285,9 +271,17 @@ def test_results_that_an_object_store_has_no_room_for_come_later(tmp_path: Path,
             full.clear()
 
     def start() -> RayPool:
-        return RayPool(nodes.cluster(workers=2), Large(tmp_path), free_after_a_while)
+        return RayPool(nodes.cluster(workers=2), elsewhere.Large(tmp_path), free_after_a_while)
 
     results = map_unordered(start, iter(range(16)), 3, lambda value: (value[0], len(value)))
     landed = sorted(result.value for result in results if isinstance(result, Done))
     assert full == []
     assert landed == [(item, 4 << 20) for item in range(16)]
+
+
+def test_workers_that_lack_the_code_are_an_error_that_says_so(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    here_alone = ModuleType("here_alone")
+    exec("class Job:\n    pass", here_alone.__dict__)
+    monkeypatch.setitem(sys.modules, "here_alone", here_alone)
+    with pytest.raises(ClusterError, match="no worker can begin: ModuleNotFoundError: No module named 'here_alone'"):
+        list(map_unordered(lambda: RayPool(nodes.cluster(workers=1), here_alone.Job()), iter([1]), 3, bool))

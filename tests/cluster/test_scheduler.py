@@ -119,13 +119,13 @@ def test_items_that_fail_everywhere_replace_no_worker() -> None:
 def test_nothing_is_polled_where_work_waits_for_a_worker() -> None:
     """A part that is due again, and whose only worker is down for an hour."""
     pool = FakePool(1, lambda worker, items: "failed" if len(pool.tried) == 1 else "done", lambda worker, items: 1.0)
-    pool.down_until, waits = {0: 0.0}, Counter[str]()
+    waits = Counter[str]()
     wait = pool.wait
 
     def counted(seconds: float) -> Any:
         waits["all"] += 1
         events = wait(seconds)
-        if len(pool.tried) == 1 and not pool.down_until[0]:
+        if len(pool.tried) == 1 and not pool.down_until:
             pool.down_until[0] = pool.now + 3600
         return events
 

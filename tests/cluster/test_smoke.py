@@ -11,7 +11,12 @@ from deradiff.runs.run import Run
 
 pytestmark = pytest.mark.cluster
 
-SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+SMALL = {
+    "num_cpus": 1,
+    "object_store_memory": 80 << 20,
+    "include_dashboard": False,
+    "_system_config": {"worker_niceness": 0},  # Ray's 15 would leave workers no time on a busy machine
+}
 
 
 def test_a_run_on_a_cluster_is_that_of_one_process_to_the_byte(tmp_path: Path, recipe: Recipe) -> None:
@@ -24,5 +29,5 @@ def test_a_run_on_a_cluster_is_that_of_one_process_to_the_byte(tmp_path: Path, r
     assert_same(run.results(), whole.results())
     assert run.is_complete()
     for one in (whole, run):
-        one.score([REWARD, "diversity"], progress=quiet)
+        one.score(REWARD, progress=quiet)
     assert_same(run.results(), whole.results())

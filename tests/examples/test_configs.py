@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 
 from deradiff.cli.commands import app
@@ -19,6 +19,7 @@ CONFIGS = sorted([*(EXAMPLES / "accelerate").glob("*.yaml"), *(EXAMPLES / "clust
 @pytest.mark.parametrize(("name", "machines", "processes"), [("ddp", 1, 8), ("ddp_two_machines", 2, 16)])
 def test_accelerate_reads_its_configurations(name: str, machines: int, processes: int) -> None:
     config = load_config_from_file(str(EXAMPLES / "accelerate" / f"{name}.yaml"))  # raises for an unknown key
+    assert isinstance(config, ClusterConfig)
     assert config.distributed_type == DistributedType.MULTI_GPU
     assert (config.num_machines, config.num_processes, config.use_cpu) == (machines, processes, False)
 

@@ -194,6 +194,8 @@ class RayPool:
             return [lost]
         if isinstance(error, exceptions.ActorDiedError) and ref == member.loading:  # for good
             member.actor = self._new_actor()
+            if "creation task" in str(error):  # such as where this package isn't installed
+                return self._cannot_begin(member, str(error).strip().splitlines()[-1])
         return self._lost(member, reason, died=True)
 
     def _lost(self, member: _Member, reason: str, *, died: bool) -> list[Event]:
