@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.runs.small_runs import REWARD, finished, images
+from tests.runs.small_runs import finished, images
 
 from deradiff.app.engine import Engine
 from deradiff.app.requests import ImageRequest
@@ -50,11 +50,11 @@ class Waiting(Cluster):
     """A cluster whose workers never start."""
 
     @contextmanager
-    def sampler(self, *args: Any, check: Callable[[], object], **kwargs: Any) -> Iterator[Any]:
+    def sampler(self, *args: Any, check: Callable[[], object] = dict, **kwargs: Any) -> Iterator[Any]:
         yield SimpleNamespace(sample_into=lambda *args: self._wait(check))
 
     @contextmanager
-    def scorer(self, *args: Any, check: Callable[[], object], **kwargs: Any) -> Iterator[Any]:
+    def scorer(self, *args: Any, check: Callable[[], object] = dict, **kwargs: Any) -> Iterator[Any]:
         yield lambda batches: self._wait(check)
 
     def _wait(self, check: Callable[[], object]) -> Iterator[Any]:
@@ -69,7 +69,7 @@ def test_on_a_cluster_too_stop_ends_what_is_running(engine: Engine, recipe: Reci
     sweeps = Sweeps(Run(tmp_path / "run", recipe, cluster=Waiting()), engine)
     for phase, begin in (
         ("sampling", lambda: sweeps.start(requests_of("another prompt", 1, [0.5], None))),
-        ("scoring", lambda: sweeps.score([REWARD])),
+        ("scoring", lambda: sweeps.score(["saturation"])),
     ):
         begin()
         assert sweeps.state.phase == phase

@@ -237,10 +237,11 @@ def test_a_storage_that_refuses_for_a_while_loses_nothing(
 def full(nodes: Nodes) -> Iterator[list[Any]]:
     """What fills the object store of the driver's machine as long as it is held."""
     import ray
+    from ray.exceptions import OutOfDiskError
 
     ray.init(address=nodes.simulated.address, log_to_driver=False, logging_level=logging.ERROR)
     held = list[Any]()
-    with suppress(ray.exceptions.OutOfDiskError):
+    with suppress(OutOfDiskError):
         for _ in range(1000):
             held.append(ray.get(ray.put(np.zeros(1 << 20, np.uint8))))
     assert 10 < len(held) < 1000
