@@ -51,7 +51,7 @@ class Cluster(ClusterSettings):
     @contextmanager
     def scorer(
         self, reward: str, *, device: str = "auto", dtype: "Dtype" = "float32", check: Check = _never_stops
-    ) -> "Iterator[BatchScorer]":
+    ) -> "Generator[BatchScorer]":
         """What scores batches of images; the workers start with the first batch and end with the last.
 
         Args:
@@ -95,13 +95,13 @@ class Interruptible:
     check: Check
 
     @contextmanager
-    def sampler(self, store: "Store", *, device: str, offload: bool) -> "Iterator[ClusterSampler]":
+    def sampler(self, store: "Store", *, device: str, offload: bool) -> "Generator[ClusterSampler]":
         """As of the cluster."""
         with self.cluster.sampler(store, device=device, offload=offload, check=self.check) as sampler:
             yield sampler
 
     @contextmanager
-    def scorer(self, reward: str, *, device: str, dtype: "Dtype") -> "Iterator[BatchScorer]":
+    def scorer(self, reward: str, *, device: str, dtype: "Dtype") -> "Generator[BatchScorer]":
         """As of the cluster."""
         with self.cluster.scorer(reward, device=device, dtype=dtype, check=self.check) as scorer:
             yield scorer
