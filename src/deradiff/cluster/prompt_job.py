@@ -1,6 +1,6 @@
 """Sampling prompts of a model without an anchor, whose images a training then compares; on a worker and its driver."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class PromptJob:
         return cls(model, location, dtype, model_fingerprint(resolve_model(model), location))
 
     @contextmanager
-    def open(self) -> Iterator[tuple[DoBatch, None]]:
+    def open(self) -> Generator[tuple[DoBatch, None]]:
         """Load the model.
 
         Raises:

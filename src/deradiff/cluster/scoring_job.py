@@ -1,6 +1,6 @@
 """Scoring on a worker: the reward is loaded once, each batch of images becomes scores."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class ScoringJob:
         return cls(reward, folder_of(reward), device, dtype)
 
     @contextmanager
-    def open(self) -> Iterator[tuple[DoBatch, None]]:
+    def open(self) -> Generator[tuple[DoBatch, None]]:
         """Load the reward.
 
         Raises:
