@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# what is imported is compiled once, not by every process
+# Of the 23,000 files installed, what is imported is compiled, once; pip would compile all of them.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-browser test-notebook test-cluster fuzz test-comfyui lint bench docs wheel clean
@@ -11,7 +11,6 @@ export PYTHONDONTWRITEBYTECODE =
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, unlike pip; templates of others don't compile
 	@touch $@
 
 demo: $(READY)
