@@ -132,6 +132,7 @@ def test_what_is_complete_is_reported_without_loading_a_model(run: Path) -> None
     assert answered.splitlines()[-1].startswith("recommended lam: ")
     after = contents(run)
     assert after.pop("report.html")
+    assert after.pop("thumbnails.json")
     assert {name for name in after if after[name] != before.get(name)} == {"requests.jsonl"}
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from deradiff.errors import DeradiffError, ResultsError
-from deradiff.reading import read_object
+from deradiff.reading import check_inside, read_object
 from deradiff.writing import write_whole
 
 NAME = "thumbnails.json"
@@ -29,13 +29,17 @@ class Cache:
 
     Args:
         folder: of the run; None for a table from elsewhere, of which nothing is kept.
+
+    Raises:
+        RunFolderError: the file is a link out of the folder.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder, self._used, self._before = folder, dict[str, object](), dict[str, object]()
         if folder is not None:
+            check_inside(folder, folder / NAME)
             with suppress(DeradiffError):
-                self._before = read_object(folder / NAME, "the thumbnails", ResultsError, inside=folder)
+                self._before = read_object(folder / NAME, "the thumbnails", ResultsError)
 
     def key(self, files: Sequence[Path], *settings: object) -> str:
         """The key of what is made of some files with some settings; empty where nothing is kept."""
