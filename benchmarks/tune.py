@@ -48,7 +48,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         preferences, out = arguments.preferences or Path(folder) / "preferences", Path(folder) / "tuned"
         began = time.monotonic()
-        if not (preferences / "pairs.jsonl").exists():
+        draws = not (preferences / "pairs.jsonl").exists()
+        if draws:
             draw_preferences(preferences)
         drawn = time.monotonic()
         settings = yaml.safe_load(SETTINGS.read_text())
@@ -64,7 +65,7 @@ def main() -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures = {
         "exit_code": code,
-        "preferences_seconds": round(drawn - began, 1),
+        "preferences_seconds": round(drawn - began, 1) if draws else None,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "cores": os.cpu_count(),
