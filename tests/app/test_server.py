@@ -13,8 +13,8 @@ from tests.runs.painted import painted
 
 from deradiff.app import server
 from deradiff.app.engine import Engine
-from deradiff.app.gate import MAX_BODY
 from deradiff.app.page import build_page, serve_run
+from deradiff.app.request_filter import MAX_BODY
 from deradiff.errors import ConfigError
 from deradiff.runs.run import Run
 

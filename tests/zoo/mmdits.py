@@ -25,23 +25,28 @@ from .inputs import COMMON, WIDTH
 from .specimen import Specimen
 
 
-def build_sd3() -> DiffusionPipeline:
-    transformer = parts.seeded(
+def sd3_transformer(head: int = 8) -> SD3Transformer2DModel:
+    """Of two heads, ``head`` wide."""
+    return parts.seeded(
         SD3Transformer2DModel,
         sample_size=8,
         patch_size=1,
         in_channels=4,
         num_layers=2,
-        attention_head_dim=8,
+        attention_head_dim=head,
         num_attention_heads=2,
         joint_attention_dim=WIDTH,
-        caption_projection_dim=16,
+        caption_projection_dim=2 * head,
         pooled_projection_dim=WIDTH,
         out_channels=4,
         pos_embed_max_size=8,
         qk_norm="rms_norm",
         dual_attention_layers=(0,),
     )
+
+
+def build_sd3() -> DiffusionPipeline:
+    transformer = sd3_transformer()
     absent = parts.absent("text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
     return parts.assemble(StableDiffusion3Pipeline, transformer, **absent)
 

@@ -37,7 +37,8 @@ _MEDIANS, _SPREADS = np.array(list(_PRIOR.values())).T
 _TIE = list(_PRIOR).index("tie")
 _FARTHEST = 3.0  # standard deviations of the prior that scales are looked for in
 _DRAWS = 16  # of the scales
-_STILL = 1e-6  # of a step in logits, at which the mode is found
+_STILL = 1e-6  # logits: the mode is found where a step is shorter
+_LEAST_SHARE = 1e-6  # of a step that is tried
 _WIDTH = 0.8  # of the draws around the best scales, in standard deviations of the prior
 
 
@@ -225,12 +226,12 @@ def _laplace(prior: Floats, sign: Floats, tie: float, start: Floats) -> _Mode:
         b = curvature * d + gradient
         step = b - root * cho_solve((factor, True), root * (prior @ b)) - a
         move, value = prior @ step, log_p - 0.5 * float(a @ d)
-        if np.abs(move).max(initial=0) < _STILL:
+        share = 1.0
+        while share > _LEAST_SHARE and _log_joint(a + share * step, d + share * move, sign, tie) < value:
+            share /= 2
+        if np.abs(move).max(initial=0) < _STILL or share <= _LEAST_SHARE:  # where none gains, rounding is all there is
             evidence = value - float(np.log(np.diag(factor)).sum())
             return _Mode(a, root, factor, evidence)
-        share = 1.0
-        while share > _STILL and _log_joint(a + share * step, d + share * move, sign, tie) < value:
-            share /= 2
         a, d = a + share * step, d + share * move
 
 

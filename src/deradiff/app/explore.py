@@ -155,34 +155,43 @@ def build(explorer: Explorer, sessions: Sessions, anchors: Sequence[str], defaul
     row, row_status = gr.HTML(elem_id="side", elem_classes="stage"), gr.HTML(elem_id="side-status")
     controls = [prompt, seed, steps, guidance, *lams]
 
-    def drawing(*, preview: bool) -> Callable[..., Any]:
-        def listener(request: gr.Request, *values: Any) -> Any:
-            asked = explorer.request(values, preview=preview)
-            for image, progress in explorer.draw(str(request.session_hash), asked):
-                yield gr.skip() if image is None else image, progress
+    common: dict[str, Any] = {"inputs": controls, "outputs": [shown, status], "show_progress": "hidden"}
+    common |= {"concurrency_limit": AT_ONCE, "api_visibility": "private"}
+    exact = _drawing(explorer, preview=False)
+    for slider in lams:
+        slider.input(_drawing(explorer, preview=True), trigger_mode="always_last", **common)
+        slider.release(exact, **common)
+    gr.on([draw.click, prompt.submit], exact, **common)
+    compare.click(
+        _comparing(explorer), [chosen, *controls],
+        [row, row_status], show_progress="hidden", concurrency_limit=AT_ONCE, api_visibility="private",
+    )  # fmt: skip
+    stop.click(stopper(sessions), queue=False, api_visibility="private")
+    return controls
 
-        return shows_errors(listener, lambda words: (gr.skip(), markup.problem(words)))
 
-    def side_by_side(request: gr.Request, lams: list[float], *values: Any) -> Any:
+def _drawing(explorer: Explorer, *, preview: bool) -> Callable[..., Any]:
+    """A listener of the controls: the image, and how far it is."""
+
+    def listener(request: gr.Request, *values: Any) -> Any:
+        asked = explorer.request(values, preview=preview)
+        for image, progress in explorer.draw(str(request.session_hash), asked):
+            yield gr.skip() if image is None else image, progress
+
+    return shows_errors(listener, lambda words: (gr.skip(), markup.problem(words)))
+
+
+def _comparing(explorer: Explorer) -> Callable[..., Any]:
+    """A listener of lams and the controls: images at these lams, and how far they are."""
+
+    def listener(request: gr.Request, lams: list[float], *values: Any) -> Any:
         if not lams:
             raise ConfigError("no lam; choose one or more to draw side by side")
         others = values[5:]  # of several anchors the first varies
         asked = [explorer.request([*values[:4], lam, *others], preview=False) for lam in sorted(lams)]
         yield from explorer.compare(str(request.session_hash), asked)
 
-    common: dict[str, Any] = {"inputs": controls, "outputs": [shown, status], "show_progress": "hidden"}
-    common |= {"concurrency_limit": AT_ONCE, "api_visibility": "private"}
-    exact = drawing(preview=False)
-    for slider in lams:
-        slider.input(drawing(preview=True), trigger_mode="always_last", **common)
-        slider.release(exact, **common)
-    gr.on([draw.click, prompt.submit], exact, **common)
-    compare.click(
-        shows_errors(side_by_side, lambda words: (gr.skip(), markup.problem(words))), [chosen, *controls],
-        [row, row_status], show_progress="hidden", concurrency_limit=AT_ONCE, api_visibility="private",
-    )  # fmt: skip
-    stop.click(stopper(sessions), queue=False, api_visibility="private")
-    return controls
+    return shows_errors(listener, lambda words: (gr.skip(), markup.problem(words)))
 
 
 def guidance_field(scale: float | None, min_width: int) -> gr.Number:

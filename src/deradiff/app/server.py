@@ -94,18 +94,18 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 
 def web_app(page: Any, host: str, password: str | None) -> Any:
-    """The page as a web application, behind its `Gate` and the password if there is one; for no other host's name."""
+    """The page as a web application: behind `RequestFilter` and any password, and for no other host's name."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from deradiff.app.gate import Gate
     from deradiff.app.page import KEYS, STYLE, theme
+    from deradiff.app.request_filter import RequestFilter
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if is_loopback(host):  # another site whose name leads here is not this page
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    app.add_middleware(Gate)
+    app.add_middleware(RequestFilter)
 
     def is_known(user: str, typed: str) -> bool:
         return secrets.compare_digest(typed.encode(), str(password).encode()) and user == USER

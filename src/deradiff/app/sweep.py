@@ -1,6 +1,6 @@
 """The tab Sweep: start, watch, stop, resume and grow the run; its scores and its report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,18 @@ def build(sweeps: Sweeps, form: Form) -> None:
         sweeps.score(names)
         return markup.sweep_progress(sweeps.state)
 
+    outputs = [status, shown, objective, guards, version]
+    looked: dict[str, Any] = {"inputs": [version, objective], "outputs": outputs, **quiet}
+    start.click(shows_errors(begin, markup.problem), [prompts, seeds, lams, guidance], status, **quiet)
+    score.click(shows_errors(score_by, markup.problem), rewards, status, **quiet)
+    stop.click(sweeps.stop, queue=False, **quiet)
+    gr.Timer(PERIOD).tick(_looking(sweeps), **looked)
+    report.click(_writing(sweeps), [objective, guards], [answer, frame], api_visibility="private")
+
+
+def _looking(sweeps: Sweeps) -> Callable[..., Any]:
+    """A listener of the state last shown and the objective chosen: what has changed since."""
+
     def look(seen: object, chosen: str | None) -> tuple[Any, ...]:
         state = sweeps.state
         if seen == state:
@@ -141,17 +153,16 @@ def build(sweeps: Sweeps, form: Form) -> None:
         raised = gr.update(choices=objectives, value=chosen or _only(objectives))
         return progress, images, raised, gr.update(choices=scored), state
 
+    return shows_errors(look, lambda words: (markup.problem(words), *(gr.skip(),) * 4))
+
+
+def _writing(sweeps: Sweeps) -> Callable[..., Any]:
+    """A listener of the objective and the guards: the answer and its report."""
+
     def write(objective: str | None, guards: list[str]) -> tuple[str, str]:
         if not objective:
             raise ConfigError("no reward to raise; choose one, once images are sampled and scored")
         path, words = report_of(sweeps.run, objective, guards or [])
         return markup.paragraphs([*words, f"Written to {path}."]), markup.report_frame(path.read_text("utf-8"))
 
-    outputs = [status, shown, objective, guards, version]
-    looked: dict[str, Any] = {"inputs": [version, objective], "outputs": outputs, **quiet}
-    start.click(shows_errors(begin, markup.problem), [prompts, seeds, lams, guidance], status, **quiet)
-    score.click(shows_errors(score_by, markup.problem), rewards, status, **quiet)
-    stop.click(sweeps.stop, queue=False, **quiet)
-    gr.Timer(PERIOD).tick(shows_errors(look, lambda words: (markup.problem(words), *(gr.skip(),) * 4)), **looked)
-    writing = shows_errors(write, lambda words: (markup.problem(words), gr.skip()))
-    report.click(writing, [objective, guards], [answer, frame], api_visibility="private")
+    return shows_errors(write, lambda words: (markup.problem(words), gr.skip()))

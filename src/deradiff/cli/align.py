@@ -156,13 +156,12 @@ def align(
         options.prepare_push(push_to_hub, private=private)
     if judge is not None:
         guided = own_guidance(model) if sampling_guidance is None else sampling_guidance
-        size = None if height is None or width is None else (height, width)
-        sampling: dict[str, Any] = {"seed": seed, "steps": sampling_steps, "guidance": guided, "size": size}
-        sampler = None if cluster is None else cluster.prompt_sampler(model, location, dtype)
         with state.main_process_first():
             preferences = _own(
-                pipe, *judge, out / "pairs", name=str(self_label), images=images, sampler=sampler, **sampling
-            )
+                pipe, *judge, out / "pairs", name=str(self_label), images=images, seed=seed, steps=sampling_steps,
+                guidance=guided, size=None if height is None or width is None else (height, width),
+                sampler=None if cluster is None else cluster.prompt_sampler(model, location, dtype),
+            )  # fmt: skip
     assert preferences is not None
     _train(pipe, preferences, out, settings, report_to, checkpointing_steps, card, format)
     if state.is_main_process:

@@ -28,7 +28,6 @@ SMALL = 128  # px: images up to this size are embedded losslessly, if they fit, 
 BUDGET = 10_100_000  # characters of base64 in a page, which has 5 MB of other things
 _MEASURED = 8  # strips
 _WIDEST = 16383  # px, of a WebP
-_METHOD = 4  # of libwebp: 2 takes half the time, for 4% more bytes
 _REDUCING_GAP = 1.25  # px that images are reduced to by averages, for one of a tile's, before they are interpolated
 _VERSION = 1  # of all of this, in keys of the cache: another one makes strips anew
 _GROUND = (128, 128, 128)  # beside an image of another shape than the tile
@@ -247,7 +246,7 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _webp(image: Image.Image, quality: int | None) -> str:
     buffer, settings = BytesIO(), dict[str, Any](lossless=True) if quality is None else {"quality": quality}
-    image.save(buffer, "WEBP", method=_METHOD, **settings)
+    image.save(buffer, "WEBP", **settings)
     return b64encode(buffer.getvalue()).decode()
 
 

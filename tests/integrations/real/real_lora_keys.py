@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
 from tests.align.trainings import preferences, settings
 from tests.integrations.real.conftest import Checkout
 from tests.realignment import loras
 from tests.zoo import ZOO, anchor_of, parts
 from tests.zoo.inputs import WIDTH
+from tests.zoo.mmdits import sd3_transformer
 from torch import nn
 
 from deradiff.align import align
@@ -70,23 +70,8 @@ def build_sdxl() -> Any:
 
 
 def build_sd3() -> Any:
-    transformer = parts.seeded(
-        SD3Transformer2DModel,
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=64,  # in ComfyUI too, where there are as many heads as layers
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        caption_projection_dim=128,
-        pooled_projection_dim=WIDTH,
-        out_channels=4,
-        pos_embed_max_size=8,
-        qk_norm="rms_norm",
-        dual_attention_layers=(0,),
-    )
-    return pipeline("sd3", "transformer", transformer)
+    # heads of 64 in ComfyUI too, where there are as many heads as layers
+    return pipeline("sd3", "transformer", sd3_transformer(head=64))
 
 
 UNET = {

@@ -20,7 +20,7 @@ _POLICY = (
 _HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
-class Gate:
+class RequestFilter:
     """Middleware before gradio, which also has routes that read files, fetch addresses and take uploads.
 
     Answers carry a content security policy, by which browsers fetch from this page's own host alone.
