@@ -1,5 +1,6 @@
 """Loading and calling pipelines of real classes; latents decoded one by one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,10 @@ from tests.realignment.original_names import original_pipeline
 from tests.runs.drawing import PROMPTS, RECIPE, counting, drawn, generators
 from tests.zoo import ZOO
 
-from deradiff import testbed
+from deradiff import realign, testbed
 from deradiff.anchor.location import Location
 from deradiff.devices import pick_device
-from deradiff.errors import ConfigError
+from deradiff.errors import AnchorError, ConfigError
 from deradiff.runs.model_files import read_dtype
 from deradiff.runs.models import call, decoding_one_by_one, load_pipeline, set_scheduler
 from deradiff.sampling import noise_seed
@@ -145,6 +146,32 @@ def test_a_folder_of_the_fp16_variant_alone_is_read(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def _without(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(list(weights.items())[1:])
+
+
+def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"another.{name}": weight for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("change", [_without, _renamed])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_network_that_lacks_weights_is_refused_and_not_drawn_with_random_ones(
+    part: str, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    pipe: Any = ZOO["sd"].build()
+    pipe.save_pretrained(tmp_path)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"{part} lacks \d+ weights of a \w+ \(\w") as caught:
+        load_pipeline(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+    if part == "vae":  # which isn't taken of an anchor
+        return
+    with pytest.raises(AnchorError, match="lacks"), realign(pipe, str(tmp_path), 0.5, text_encoder="anchor"):
+        pytest.fail("a full anchor that lacks weights was taken")
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A pipeline in one file in the original layout, with the configs beside it."""
@@ -163,6 +190,15 @@ def test_a_single_file_checkpoint_is_the_pipeline_that_it_was_made_of(checkpoint
     inside = checkpoint.with_suffix("") / "other.safetensors"
     checkpoint.rename(inside)  # as repositories of the hub have them
     assert torch.equal(drawn(load_pipeline(str(inside), dtype="auto"), PROMPTS, 3.0), expected)
+
+
+@pytest.mark.parametrize("part", ["model.diffusion_model", "first_stage_model", "cond_stage_model"])
+def test_a_single_file_that_lacks_weights_is_refused(part: str, checkpoint: Path) -> None:
+    weights = load_file(checkpoint)
+    del weights[max(name for name in weights if name.startswith(part) and name.endswith(".weight"))]
+    save_file(weights, checkpoint)
+    with pytest.raises(ConfigError, match=r"lacks weights of a StableDiffusionPipeline"):
+        load_pipeline(str(checkpoint))
 
 
 def test_a_single_file_that_cannot_be_used_is_a_sentence(

@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from deradiff.anchor.adapters import adapter_layers
 from deradiff.anchor.check import check_same_network, check_same_schedule, check_swappable, quantised_weight
 from deradiff.anchor.lora import check_finite, in_short, load_lora, read_tensors
 from deradiff.anchor.module_tree import ModuleTree, plain_name, weights_of
+from deradiff.anchor.pretrained import load_pretrained
 from deradiff.anchor.source import Kind, Source
 from deradiff.errors import AnchorError
 from deradiff.reading import read_object
@@ -98,21 +98,7 @@ def _from_folder(
     actual, expected = config.get("_class_name"), type(denoiser).__name__
     if actual != expected:
         raise AnchorError(f"{folder} holds a {actual}, but {component} is a {expected}; both must be the same")
-    kind: Any = type(denoiser)  # a ModelMixin of diffusers
-    try:
-        module, info = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise AnchorError(f"{folder} can't be loaded as a {expected} from safetensors: {in_short(error)}") from error
-    if missing := sorted(info["missing_keys"]):
-        raise AnchorError(f"{folder} lacks {len(missing)} weights of a {expected} ({missing[0]}, ...): fetch it again")
-    return module
+    return load_pretrained(type(denoiser), folder, dtype, variant)
 
 
 def _from_single_file(denoiser: Any, path: Path, dtype: torch.dtype) -> nn.Module:

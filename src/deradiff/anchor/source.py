@@ -135,13 +135,18 @@ def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Locatio
     return path
 
 
+def variants_in(names: Collection[str]) -> set[str | None]:
+    """Variants of weights among the names of the files in a folder; None is the plain one."""
+    return {match["variant"] for name in names if (match := _WEIGHTS.fullmatch(name))}
+
+
 def choose_variant(names: Collection[str], what: str, variant: str | None = None) -> str | None:
     """The variant of weights to load, among the names of the files in a folder: None is the plain one.
 
     Raises:
         AnchorError: there are none, or none of the variant that is asked for.
     """
-    variants = {match["variant"] for name in names if (match := _WEIGHTS.fullmatch(name))}
+    variants = variants_in(names)
     if variant is not None and variant not in variants:
         there = ", ".join(sorted(one or "the plain one" for one in variants)) or "none"
         raise AnchorError(f"{what} has no weights of the variant {variant!r} in safetensors; there are: {there}")

@@ -16,6 +16,7 @@ from deradiff.anchor.adapters import adapter_layers, peft_metadata, remove_adapt
 from deradiff.anchor.load import Anchor
 from deradiff.anchor.lora import in_short
 from deradiff.anchor.module_tree import ModuleTree
+from deradiff.anchor.pretrained import load_pretrained
 from deradiff.errors import AnchorError
 
 logger = logging.getLogger("deradiff")
@@ -109,9 +110,5 @@ def _encoder_of(anchor: Any, name: str, reference: nn.Module) -> nn.Module | Non
         return None
     folder = Path(anchor) / name
     parameter = next(reference.parameters())
-    kind: Any = type(reference)  # a PreTrainedModel of transformers
-    try:
-        module = kind.from_pretrained(folder, dtype=parameter.dtype, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise AnchorError(f"the text encoder {folder} can't be loaded: {in_short(error)}") from error
+    module = load_pretrained(type(reference), folder, parameter.dtype)
     return module.to(parameter.device).eval()

@@ -16,15 +16,17 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 from safetensors import SafetensorError
+from torch import nn
 
 from deradiff.anchor.location import Location
 from deradiff.anchor.lora import in_short
-from deradiff.anchor.source import Kind, choose_variant, resolve_anchor
+from deradiff.anchor.source import Kind, resolve_anchor
 from deradiff.compat import traits_of
 from deradiff.devices import pick_device
 from deradiff.errors import AnchorError, ConfigError, abbreviate
 from deradiff.reading import read_object
 from deradiff.runs.model_files import WEIGHTS, find_single_file_configs, read_dtype
+from deradiff.runs.pipeline_folder import load_folder
 from deradiff.runs.recipe import Recipe
 from deradiff.testbed import resolve_model
 
@@ -62,7 +64,10 @@ def load_pipeline(
             "float16 is slow on the CPU, and some networks don't run in it; float32 is what CPUs are made for"
         )
     with _load_errors(model):
-        pipe = _from_single_file(path, dtype) if path.is_file() else _from_folder(path, location.variant, dtype)
+        if path.is_file():
+            pipe = _from_single_file(path, dtype)
+        else:
+            pipe = load_folder(path, location.variant, getattr(torch, dtype))
     pipe.set_progress_bar_config(disable=True)
     try:
         if offload:
@@ -151,19 +156,6 @@ def _load_errors(model: str) -> Generator[None]:
         raise ConfigError(f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}") from error
 
 
-def _from_folder(folder: Path, variant: str | None, dtype: str) -> Any:
-    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and (part / "config.json").is_file()]
-    names = [[file.name for file in part.iterdir()] for part in parts]
-    if variant is None:
-        chosen = [choose_variant(of_part, str(part)) for part, of_part in zip(parts, names, strict=True)]
-        variant = next(filter(None, reversed(chosen)), None)
-    else:
-        choose_variant([name for of_part in names for name in of_part], str(folder), variant)
-    return DiffusionPipeline.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, variant=variant
-    )
-
-
 def _from_single_file(file: Path, dtype: str) -> Any:
     """A pipeline from a checkpoint in the original layout, by configs beside it or those of its kind on the hub."""
     if resolve_anchor(file, []).kind is Kind.LORA:
@@ -177,14 +169,21 @@ def _from_single_file(file: Path, dtype: str) -> Any:
         raise ConfigError(
             f"{configs / 'model_index.json'} is of a {name}, which diffusers can't read from a single file"
         )
+    lacks = f"{file} lacks weights of a {name} by the configs in {configs}: give those of its kind, or fetch it again"
     try:
-        return pipeline.from_single_file(
+        pipe = pipeline.from_single_file(
             str(file), config=str(configs), local_files_only=True, torch_dtype=getattr(torch, dtype)
         )
+    except NotImplementedError as error:  # torch's word on weights that the file didn't fill
+        raise ConfigError(lacks) from error
     except Exception as error:  # whatever diffusers' conversions stumble over
         raise ConfigError(
             f"{file} can't be read as a {name} by the configs in {configs}: {in_short(error)}; give those of its kind"
         ) from error
+    networks = (part for part in pipe.components.values() if isinstance(part, nn.Module))
+    if any(weight.is_meta for network in networks for weight in network.parameters()):
+        raise ConfigError(lacks)
+    return pipe
 
 
 def _fetch_configs(file: Path) -> Path:
