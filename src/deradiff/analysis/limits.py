@@ -241,11 +241,11 @@ def _tail(columns: _Columns, threshold: Floats) -> Floats:
 def _tilted(shifted: Floats, present: NDArray[np.bool_]) -> Floats:
     """The likeliest weights (P + 1, K) under which each column of values has mean 0; columns have both signs."""
     values = np.where(present, shifted, 0.0)
-    low, high = -1 / values.max(axis=0), -1 / values.min(axis=0)
+    # each weight, 1 / (n (1 + tilt value)), is at most 1, which bounds the tilt away from where one divides by 0
+    inside = 1 - 1 / present.sum(axis=0)
+    low, high = -inside / values.max(axis=0), -inside / values.min(axis=0)
     tilt = (low + high) / 2
-    for _ in range(
-        60
-    ):  # Newton's method, or bisection where that would leave the bracket: each step gains a bit or more
+    for _ in range(60):  # Newton's method, or bisection where that would leave the bracket
         terms = values / (1 + tilt * values)
         excess, slope = terms.sum(axis=0), np.square(terms).sum(axis=0)
         if (np.abs(excess) <= _BALANCED * np.sqrt(slope)).all():
