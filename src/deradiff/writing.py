@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +66,12 @@ def _umask() -> int:
 
 
 @contextmanager
-def replacing_entries(folder: Path, error: type[DeradiffError] = RunFolderError) -> Generator[Path]:
+def replacing_entries(
+    folder: Path, error: type[DeradiffError] = RunFolderError, obsolete: Collection[str] = ()
+) -> Generator[Path]:
     """A folder to fill, whose files and folders come to ``folder`` when all went well; what else is there stays.
+
+    Entries named in ``obsolete`` go then, but for those that came.
 
     Each is replaced at once, a folder with all that is in it: where the writer is killed, it is the old one or the new
     one. Folders come first, so that a card in a file isn't newer than what it describes. What an earlier writer that
@@ -77,8 +81,10 @@ def replacing_entries(folder: Path, error: type[DeradiffError] = RunFolderError)
         DeradiffError: something can't be written, or something of another kind is in its place; of the kind asked for.
     """
     part: Path | None = None
+    made = False
     try:
         with _replace_errors(folder, error, OSError, ValueError, another="folder"):
+            made = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             for unfinished in folder.glob(".*.part"):
                 if unfinished.is_dir() and not unfinished.is_symlink():
@@ -91,11 +97,18 @@ def replacing_entries(folder: Path, error: type[DeradiffError] = RunFolderError)
             entries = sorted(part.iterdir(), key=lambda entry: (entry.is_file(), entry.name))
             for entry in entries:
                 _check_kind(entry, folder / entry.name, error)
+            came = {entry.name for entry in entries}
             for entry in entries:
                 _move(entry, folder / entry.name)
+            for name in obsolete:
+                if name not in came and (folder / name).exists():
+                    (folder / name).rename(part / name)
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)  # what was replaced, too
+            if made:
+                with suppress(OSError):  # it isn't empty
+                    folder.rmdir()
 
 
 def _sync(folder: Path) -> None:

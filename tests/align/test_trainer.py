@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests import processes
+from tests.runs.small_runs import contents
 from torch import Tensor
 
 import deradiff
@@ -124,6 +126,8 @@ def test_an_anchor_in_kohyas_layout_is_the_same_anchor(tmp_path: Path) -> None:
         with deradiff.realign(pipe, str(folder), lam=1.0):
             images.append(image(pipe))
     assert torch.equal(*images)
+    align(pipeline(), preferences(tmp_path / "pairs"), anchors[0], settings(), card={}, format="kohya")
+    assert {path.name for path in anchors[0].glob("*.safetensors")} == {"one.safetensors"}
     with pytest.raises(AlignError, match="the format kohya is of LoRAs"):
         align(pipeline(), preferences(tmp_path / "pairs"), tmp_path / "x", settings(full=True), card={}, format="kohya")
     with pytest.raises(AlignError, match="expected one of diffusers, kohya"):
@@ -257,6 +261,11 @@ def test_what_is_in_the_way_is_refused_and_kept(tmp_path: Path) -> None:
         trained(tmp_path / "model", full=True)
     assert (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").read_bytes() == before
     assert (tmp_path / "model/writing").exists()
+    shutil.copytree(testbed.anchor_path(), tmp_path / "another")
+    before = contents(tmp_path / "another")
+    with pytest.raises(AlignError, match="holds weights that this training didn't make"):
+        trained(tmp_path / "another")
+    assert contents(tmp_path / "another") == before
 
 
 def test_a_damaged_checkpoint_is_reported_and_a_lost_log_hinders_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deradiff.bake.low_rank import LowRank, factorize, truncate, weighted_sum
+from deradiff.errors import BakeError
 
 
 def random_update(seed: int, rank: int, *, conv: bool) -> LowRank:
@@ -61,3 +62,8 @@ def test_an_update_of_zeros_stays_one() -> None:
     update, error = factorize(torch.zeros(4, 3), rank=None, energy=0.9)
     assert error == 0
     assert not update.dense().any()
+
+
+def test_an_update_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(BakeError, match="NaN or infinite"):
+        factorize(torch.tensor([[1.0, float("nan")], [0.0, 1.0]]), rank=None, energy=0.99)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.shell import here, mistaken
+from tests.runs.painted import painted
 
 from deradiff import testbed
 
@@ -75,10 +76,38 @@ def test_a_dry_run_prints_commands_and_costs_and_makes_nothing(words: list[str],
         (["--model", "mine"], "no prompts to choose lam on: give --prompts FILE"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
         (["--seeds", "x"], "seeds"),
+        (["--objective", "wramth"], "no reward is called 'wramth'"),
+        (["--self-label", "wramth"], "no reward is called 'wramth'"),
+        (["--guard", "foo:bar"], "foo:bar"),
+        (["--guard", "fidelity"], "no reward is called 'fidelity'"),
+        (["--risk", "0.9"], "risk"),
+        (["--beta", "-1"], "beta"),
+        (["--max-images", "3"], "the first round takes"),
+        (["--guidance", "nan"], "--guidance is nan"),
+        (["--distil", "3"], "can't use the time '3'"),
+        (["--align-config", "nowhere.yaml"], "--align-config nowhere.yaml is no file"),
+        (["--align-config", "OUT.yaml"], "has beta, which tune sets itself"),
+        (["--out", "prompts.txt"], "is a file; give a folder"),
+        (["--out", "run"], "is a run; give a folder of its own"),
     ],
 )
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
 def test_mistakes_are_reported_before_anything_is_made(
-    more: list[str], expected: str, words: list[str], tmp_path: Path
+    more: list[str],
+    expected: str,
+    dry: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mistaken(*words, *more, expected=expected)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OUT.yaml").write_text("beta: 5\n")
+    painted(tmp_path / "run")
+    mistaken(*words, *more, *dry, expected=expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_is_not_there_is_reported_first(words: list[str], tmp_path: Path) -> None:
+    at = words.index("--self-label")
+    mistaken(*words[:at], "--data", "nowhere", *words[at + 2 :], expected="--data nowhere isn't there")
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Loading and calling pipelines of real classes; latents decoded one by one."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,6 +171,59 @@ def test_a_network_that_lacks_weights_is_refused_and_not_drawn_with_random_ones(
         return
     with pytest.raises(AnchorError, match="lacks"), realign(pipe, str(tmp_path), 0.5, text_encoder="anchor"):
         pytest.fail("a full anchor that lacks weights was taken")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"_class_name": None}, "is of a None, which is no pipeline of diffusers"),
+        ({"_class_name": 3}, "is of a 3, which is no pipeline"),
+        ({"_class_name": "UNet2DConditionModel"}, "is no pipeline of diffusers"),
+        ({"unet": "x"}, r"unet: x; expected \[library, class\]"),
+        ({"unet": ["diffusers"]}, r"expected \[library, class\]"),
+        ({"unet": [None, None]}, "names no unet, which a StableDiffusionPipeline needs"),
+        ({"text_encoder": [None, None]}, "names no text_encoder"),
+        ({"unet": ["diffusers", "Nope"]}, "can't be loaded: .*: fetch it again"),
+    ],
+)
+def test_an_index_that_names_no_whole_pipeline_is_a_sentence(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    ZOO["sd"].build().save_pretrained(tmp_path)
+    file = tmp_path / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_pipeline(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", ["vae", "tokenizer", "scheduler", "unet"])
+def test_a_part_that_is_not_there_is_named(part: str, tmp_path: Path) -> None:
+    ZOO["sd"].build().save_pretrained(tmp_path)
+    for file in (tmp_path / part).iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match=f"has nothing in {part}, which its model_index.json names: fetch it again"):
+        load_pipeline(str(tmp_path))
+
+
+def test_pickles_alone_are_not_read(tmp_path: Path) -> None:
+    ZOO["sd"].build().save_pretrained(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ConfigError, match=r"pickles alone \(diffusion_pytorch_model.bin\).*convert them"):
+        load_pipeline(str(tmp_path))
+
+
+def test_one_of_several_text_encoders_may_have_been_left_out(tmp_path: Path) -> None:
+    """As Stable Diffusion 3 without its T5."""
+    pipe: Any = ZOO["sdxl"].build()
+    pipe.save_pretrained(tmp_path)
+    file = tmp_path / "model_index.json"
+    nothing = {"text_encoder": [None, None], "tokenizer": [None, None]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | nothing))
+    loaded = load_pipeline(str(tmp_path))
+    assert loaded.text_encoder is None
+    assert loaded.text_encoder_2 is not None
 
 
 @pytest.fixture

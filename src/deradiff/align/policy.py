@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from deradiff.align.checkpoint import write_errors
 from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
+from deradiff.anchor.earlier_weights import describing, earlier_weights
 from deradiff.anchor.lora_files import write_lora_file
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
@@ -111,9 +112,10 @@ def save_anchor(
         format: of a LoRA; kohya's file is named after the folder.
 
     Raises:
-        AlignError: the folder can't be written.
+        AlignError: the folder can't be written, or holds weights of another program.
     """
-    with write_errors(folder), replacing_entries(folder, AlignError) as part:
+    obsolete = earlier_weights(folder, AlignError)
+    with write_errors(folder), replacing_entries(folder, AlignError, obsolete) as part:
         if policy.config is None:
             policy.denoiser.save_pretrained(part / component)
             pipe.scheduler.save_pretrained(part / "scheduler")
@@ -124,6 +126,8 @@ def save_anchor(
             write_lora_file(
                 state, policy.denoiser, component, part, format, name=folder.name, card=card, error=AlignError
             )
+        for entry in part.iterdir():  # a card beside weights that stay is the user's
+            obsolete -= {entry.name, describing(entry.name)}
         for entry in [entry for entry in part.iterdir() if _holds_same(entry, folder / entry.name)]:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

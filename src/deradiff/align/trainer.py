@@ -21,6 +21,7 @@ from deradiff.align.policy import AnchorFormat, Policy, save_anchor
 from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
+from deradiff.anchor.earlier_weights import earlier_weights
 from deradiff.anchor.lora_files import check_layout
 from deradiff.errors import AlignError
 from deradiff.hub.model_card import write_model_card
@@ -141,6 +142,8 @@ def _prepare(
         others = [name for name in ("model_index.json", component) if (folder / name).exists()]
         if others:
             raise AlignError(f"{folder} holds {others[0]}, which this training didn't make; take another folder")
+    if earlier_weights(folder, AlignError) and not (folder / CHECKPOINT).exists():
+        raise AlignError(f"{folder} holds weights that this training didn't make; take another folder")
     return accelerator, component, denoiser
 
 

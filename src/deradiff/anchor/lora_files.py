@@ -16,6 +16,8 @@ from deradiff.writing import replacing_entries, write_whole
 
 LoraFormat = Literal["diffusers", "kohya", "peft"]
 CARD = "deradiff"  # the metadata's entry
+DIFFUSERS_FILE, PEFT_FILE = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
 _DOWN = ".lora_A.weight"
 
 
@@ -73,13 +75,13 @@ def write_lora_file(
     check_layout(denoiser, format, get_args(LoraFormat), error)
     files: dict[str, bytes] = {}
     if format == "peft":
-        weights, files["adapter_config.json"] = "adapter_model.safetensors", _peft_config(state)
+        weights, files[PEFT_CONFIG] = PEFT_FILE, _peft_config(state)
         content = {f"base_model.model.{key}": value for key, value in state.items()}
     elif format == "kohya":
         weights = f"{name}.safetensors"
         content = _to_kohya(state, kohya_prefix(denoiser) or "")
     else:
-        weights = "pytorch_lora_weights.safetensors"
+        weights = DIFFUSERS_FILE
         content = {f"{component}.{key}": value for key, value in state.items()}
     files[weights] = save(content, {"format": "pt", CARD: json.dumps(dict(card))})
     with replacing_entries(folder, error) as part:

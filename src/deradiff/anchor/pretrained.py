@@ -22,6 +22,12 @@ def load_pretrained(kind: Any, folder: Path, dtype: torch.dtype, variant: str | 
     Raises:
         AnchorError: it can't be read, or lacks weights.
     """
+    pickles = sorted(folder.glob("*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise AnchorError(
+            f"{folder} has its weights as pickles alone ({pickles[0].name}), which can run code when loaded: convert "
+            "them to safetensors"
+        )
     try:
         network, info = kind.from_pretrained(
             folder,
@@ -33,7 +39,8 @@ def load_pretrained(kind: Any, folder: Path, dtype: torch.dtype, variant: str | 
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise AnchorError(
-            f"{folder} can't be loaded as a {kind.__name__} from safetensors: {in_short(error)}"
+            f"{folder} can't be loaded as a {kind.__name__} from safetensors: {in_short(error)}: fetch it again, or "
+            "take a config that fits"
         ) from error
     if missing := sorted(info["missing_keys"]):
         unknown = sorted(info["unexpected_keys"])

@@ -3,21 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
+from torch import nn
+
+from deradiff.anchor.earlier_weights import earlier_weights
 from deradiff.anchor.lora_files import LoraFormat, check_layout
 from deradiff.bake.distillation import Distillation, DistillationResult, distil
 from deradiff.bake.files import Format, check_folder, write_checkpoint, write_lora
-from deradiff.bake.model_card import describe_bake
+from deradiff.bake.model_card import describe_bake, in_words
 from deradiff.bake.page import write_page
 from deradiff.bake.quality import BakeQuality, measure
 from deradiff.bake.teacher import GUIDANCE_OFF
-from deradiff.bake.weights import bake_weights, interpolate_weights
+from deradiff.bake.weights import LoraUpdate, bake_weights, interpolate_weights
 from deradiff.errors import BakeError
 from deradiff.hub.model_card import write_model_card
 from deradiff.realignment.lams import LamLike
 from deradiff.rewards import Reward
 from deradiff.runs.recipe import Recipe
+from deradiff.writing import replacing_entries
 
 PAGE = "bake.html"
 _WEIGHTS_NOTE = "weight interpolation, not the mixture of predictions step by step"
@@ -85,32 +89,40 @@ def bake(
     text = dict(card or {}) | {"lam": lam, "kind": "weights", "note": _WEIGHTS_NOTE}
     remarks: tuple[str, ...] = ()
     baked_guidance = GUIDANCE_OFF if distillation and distillation.fold_guidance else guidance
+    weights: LoraUpdate | nn.Module
     if format == "checkpoint":
-        name, network = interpolate_weights(pipe, aligned, lam, component=component)
-        path = write_checkpoint(pipe, name, network, folder, card=text)
+        name, weights = interpolate_weights(pipe, aligned, lam, component=component)
     else:
-        update = bake_weights(pipe, aligned, lam, component=component, rank=rank, energy=energy)
-        name = update.component
+        weights = bake_weights(pipe, aligned, lam, component=component, rank=rank, energy=energy)
+        name = weights.component
         check_layout(pipe.components[name], format, get_args(LoraFormat), BakeError)
-        text["left_out_by_rank"] = update.error
+        text["left_out_by_rank"] = weights.error
         if distillation:
             result = distil(
-                pipe, aligned, lam, update, training_prompts or prompts, distillation, recipe, guidance, advance
+                pipe, aligned, lam, weights, training_prompts or prompts, distillation, recipe, guidance, advance
             )
             entries = _describe(result, guidance if distillation.fold_guidance else None)
-            update, text = result.update, text | entries
+            weights, text = result.update, text | entries
             remarks = (entries["note"], entries["distillation"])
-        path = write_lora(pipe, update, folder, format, card=text)
-    source = path if format == "kohya" else folder
-    quality = measure(
-        pipe, aligned, lam, source, prompts, recipe, component=name, guidance=guidance, baked_guidance=baked_guidance,
-        rewards=rewards,
-    )  # fmt: skip
-    quality = replace(quality, remarks=remarks)
-    facts = {key.replace("_", " "): _in_words(value) for key, value in text.items()}
-    write_page(quality, facts, folder / PAGE)
+    with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
+        path = _write(pipe, name, weights, part, format, text, folder.name)
+        quality = measure(
+            pipe, aligned, lam, path, prompts, recipe, component=name, guidance=guidance, baked_guidance=baked_guidance,
+            rewards=rewards,
+        )  # fmt: skip
+        quality = replace(quality, remarks=remarks)
+        write_page(quality, {key.replace("_", " "): in_words(value) for key, value in text.items()}, part / PAGE)
     write_model_card(folder, describe_bake(text, quality, format, name, path.name))
     return quality
+
+
+def _write(
+    pipe: Any, name: str, weights: LoraUpdate | nn.Module, part: Path, format: Format, text: dict[str, Any], stem: str
+) -> Path:
+    """Write the weights; returns what realign takes them from."""
+    if isinstance(weights, LoraUpdate):
+        return write_lora(pipe, weights, part, cast(LoraFormat, format), card=text, name=stem)
+    return write_checkpoint(pipe, name, weights, part, card=text)
 
 
 def _describe(result: DistillationResult, folded: float | None) -> dict[str, Any]:
@@ -128,7 +140,3 @@ def _describe(result: DistillationResult, folded: float | None) -> dict[str, Any
         note = _FOLDED_NOTE.format(guidance=folded)
         return {"kind": "distilled", "note": note, "folded_guidance": folded, "distillation": sentence}
     return {"kind": "distilled", "note": _DISTILLED_NOTE, "distillation": sentence}
-
-
-def _in_words(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

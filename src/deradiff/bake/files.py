@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deradiff.align.checkpoint import CHECKPOINT
+from deradiff.anchor.earlier_weights import earlier_weights
 from deradiff.anchor.lora_files import LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError, reason_of, shown_path
@@ -42,6 +43,11 @@ def check_folder(folder: Path, aligned: Any) -> None:
         path = Path(anchor).resolve()
         if folder.resolve() in (path, path.parent):
             raise BakeError(f"{shown_path(folder)} holds the anchor, which the bake would replace; give another folder")
+    earlier = earlier_weights(folder, BakeError)
+    if not earlier and Store.exists(folder.absolute().parent) and folder.is_dir() and any(folder.iterdir()):
+        raise BakeError(
+            f"{shown_path(folder)} is a part of the run in {shown_path(folder.parent)}; give another folder"
+        )
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "no right to write" if there.is_dir() else "it is no folder"
@@ -55,9 +61,10 @@ def write_lora(
     format: LoraFormat = "diffusers",
     *,
     card: Mapping[str, Any],
+    name: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a LoRA with its card in the metadata; returns the file of weights.
+    """Write a LoRA with its card in the metadata, in place of an earlier bake; returns the file of weights.
 
     Args:
         pipe: the reference pipeline.
@@ -66,6 +73,7 @@ def write_lora(
         format: ``diffusers`` (``pipe.load_lora_weights``), ``kohya`` (ComfyUI, A1111; alpha beside each layer) or
             ``peft`` (``PeftModel.from_pretrained``).
         card: what it is, JSON-able.
+        name: of a kohya file, without its ending; None takes the folder's.
         dtype: of the weights on disk.
 
     Raises:
@@ -76,20 +84,24 @@ def write_lora(
         raise BakeError("the bake changes nothing (lam = 0, or an anchor that equals its reference); there is no LoRA")
     state = _factors(update, dtype)
     denoiser = pipe.components[update.component]
-    return write_lora_file(
-        state, denoiser, update.component, folder, format, name=folder.name, card=card, error=BakeError
-    )
+    with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
+        path = write_lora_file(
+            state, denoiser, update.component, part, format, name=name or folder.name, card=card, error=BakeError
+        )
+    return folder / path.name
 
 
 def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path, *, card: Mapping[str, Any]) -> Path:
     """Write a denoiser and its scheduler's config as a folder that ``realign`` and diffusers read; returns the folder.
+
+    An earlier bake in it is replaced.
 
     Raises:
         BakeError: the folder can't be written.
     """
     model: Any = network  # a ModelMixin of diffusers
     try:
-        with replacing_entries(folder, BakeError) as part:
+        with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
             model.save_pretrained(part / component)
             pipe.scheduler.save_pretrained(part / "scheduler")
             write_whole(part / "deradiff.json", json.dumps(dict(card), indent=1).encode(), BakeError)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deradiff.errors import BakeError
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -53,7 +55,15 @@ def factorize(dense: Tensor, *, rank: int | None, energy: float | None) -> tuple
         dense: dW.
         rank: at most so many.
         energy: the fewest that keep this share of ``||dW||²``; of both the smaller rank.
+
+    Raises:
+        BakeError: the update isn't finite.
     """
+    if not dense.isfinite().all():
+        raise BakeError(
+            "the anchor's difference to the reference isn't finite: one of them has weights that are NaN or infinite; "
+            "fetch them again"
+        )
     left, values, right = torch.linalg.svd(dense.flatten(1).float(), full_matrices=False)
     return _truncate(left, values, right, dense.shape[1:], rank, energy)
 

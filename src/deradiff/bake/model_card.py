@@ -43,7 +43,7 @@ def describe_bake(
     beta = f"{card['beta']:g}, in the units of the anchor's" if "beta" in card else "unknown"
     facts = {
         "anchor": ", ".join(map(name_of, str(card.get("anchor", "unknown")).split(", "))),
-        "lam": str(card["lam"]),
+        "lam": in_words(card["lam"]),
         "emulated beta": beta,
         "kind": f"{card['kind']}: {card['note']}",
         "measured": "; ".join(quality.sentences()),
@@ -58,10 +58,17 @@ def describe_bake(
         file=file,
     )
     return ModelCard(
-        title=f"A bake at lam = {card['lam']}",
+        title=f"A bake at lam = {in_words(card['lam'])}",
         summary="One set of weights that stands for a realigned pipeline, at one network evaluation a step.",
         reference=reference,
         facts=facts,
         usage=usage,
         is_adapter=format != "checkpoint",
     )
+
+
+def in_words(value: Any) -> str:
+    """An entry of a bake's card: of several anchors, their values in order."""
+    if isinstance(value, Mapping):
+        return ", ".join(map(in_words, value.values()))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

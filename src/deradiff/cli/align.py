@@ -1,5 +1,6 @@
 """``deradiff align``: train an anchor by Diffusion-DPO, on given preferences or on the reference's own samples."""
 
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +12,7 @@ from deradiff.cli.common import EMBEDDED, echo, listed, push_folder
 from deradiff.cli.config import Config
 
 if TYPE_CHECKING:
-    from deradiff.align import Pairs
+    from deradiff.align import Pairs, Settings
     from deradiff.rewards import Reward
 
 DATA, OWN, TRAINING, RUN = "Preferences", "Preferences of a reward", "Training", "The run"  # panels of the help
@@ -118,7 +119,6 @@ def align(
 
     Several GPUs or processes: accelerate launch --num_processes N -m deradiff align ...
     """
-    from deradiff.align import Settings
     from deradiff.align.processes import join_processes, launcher_note
     from deradiff.align.trainer import check_training
     from deradiff.anchor.location import Location
@@ -132,14 +132,7 @@ def align(
     hush()
     _check_source(ctx)
     cluster = cluster_given(ctx.params)
-    settings = Settings(
-        beta=beta, convention=convention, loss=loss, label_smoothing=label_smoothing, steps=steps,
-        train_batch_size=train_batch_size, draws=draws, gradient_accumulation_steps=gradient_accumulation_steps,
-        learning_rate=learning_rate, full=full, rank=rank,
-        target_modules=tuple(listed(target_modules)), ema=ema, seed=seed,
-        component=component, height=height, width=width, guidance=guidance,
-        mixed_precision=mixed_precision, gradient_checkpointing=gradient_checkpointing,
-    )  # fmt: skip
+    settings = training_settings(ctx.params)
     between = parse_delimiter(delimiter)
     judge = None if self_label is None else _judge(self_label, model, prompts, between)
     state = join_processes()
@@ -168,6 +161,23 @@ def align(
         lies = "".join(f" --{name} {value}" for name, value in location if value is not None)
         echo(f"anchor in {out}: try deradiff sweep --model {model}{lies} --anchor {out}")
         push_folder(out, push_to_hub)
+
+
+def training_settings(params: Mapping[str, Any]) -> "Settings":
+    """The settings of a training from the options of align.
+
+    Raises:
+        AlignError: names the one that can't be used.
+    """
+    from deradiff.align import Settings
+
+    same = (
+        "beta", "convention", "loss", "label_smoothing", "steps", "train_batch_size", "draws",
+        "gradient_accumulation_steps", "learning_rate", "full", "rank", "ema", "seed", "component", "height", "width",
+        "guidance", "mixed_precision", "gradient_checkpointing",
+    )  # fmt: skip
+    given = {name: params[name] for name in same}
+    return Settings(**given, target_modules=tuple(listed(params["target_modules"])))
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":

@@ -244,9 +244,17 @@ def _load(recipe: "Recipe", device: str) -> Any:
 
 def _card(recipe: "Recipe", anchor: list[str] | None, lam: list[float]) -> dict[str, Any]:
     """What the bake says of its models; the beta that one lam between 0 and the anchor's emulates."""
-    entries: dict[str, Any] = {"reference": recipe.model, "anchor": ", ".join(anchor or [recipe.anchor])}
-    if recipe.anchor_beta is not None and len(lam) == 1 and lam[0] > 0 and not anchor:
-        entries["beta"] = recipe.anchor_beta / lam[0]
+    from deradiff.anchor.source import card_of
+    from deradiff.testbed import DEFAULT_ANCHOR, resolve_anchor
+
+    names = anchor or [recipe.anchor]
+    shown = [f"{EMBEDDED}:{DEFAULT_ANCHOR}" if name == EMBEDDED else name for name in names]
+    beta = None if anchor else recipe.anchor_beta
+    if beta is None:
+        beta = card_of(resolve_anchor(names[0]), recipe.anchor_location).get("beta")
+    entries: dict[str, Any] = {"reference": recipe.model, "anchor": ", ".join(shown)}
+    if isinstance(beta, int | float) and len(lam) == 1 and lam[0] > 0:
+        entries["beta"] = beta / lam[0]
     return entries
 
 

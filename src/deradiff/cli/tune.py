@@ -12,6 +12,7 @@ import typer
 
 from deradiff.cli import options
 from deradiff.cli.common import EMBEDDED, duration, echo
+from deradiff.cli.tune_checks import check_paths, check_stages
 
 if TYPE_CHECKING:
     from deradiff.analysis.recommend import Recommendation
@@ -93,10 +94,14 @@ def tune(
         raise ConfigError("no prompts to choose lam on: give --prompts FILE")
     if (data is None) == (self_label is None):
         raise ConfigError("give either --data, a table of preferences, or --self-label, a reward that makes them")
+    check_paths(ctx.params)
+    check_stages(ctx.params, _align_params(ctx, _align_words(ctx.params, out)), _count_prompts(prompts))
     stages = list(_stages(ctx, out))
     if dry_run:
+        done = True  # a stage that isn't done has the later ones done again
         for stage in stages:
-            echo(f"{_title(stage)}{' (done)' if _is_done(stage, out) else ''}: {stage.cost}\n  {stage.command}")
+            done = done and _is_done(stage, out)
+            echo(f"{_title(stage)}{' (done)' if done else ''}: {stage.cost}\n  {stage.command}")
         return
     if prompts is None:
         texts = testbed.prompts(_EMBEDDED_PROMPTS, seed=_PROMPTS_SEED, drop=0.5)
@@ -146,21 +151,24 @@ def _stages(ctx: typer.Context, out: Path) -> Iterator[Stage]:
     yield _bake_stage(out, None, params["distil"])
 
 
-def _align_stage(ctx: typer.Context, out: Path) -> Stage:
-    params = ctx.params
+def _align_words(params: Mapping[str, Any], out: Path) -> tuple[str, ...]:
     source = ("--data", str(params["data"])) if params["data"] else ("--self-label", str(params["self_label"]))
     sampled = ("--prompts", str(params["prompts"])) if params["self_label"] and params["prompts"] else ()
     config = ("--config", str(params["align_config"])) if params["align_config"] else ()
-    words = (
+    return (
         "align", "--model", params["model"], *source, *sampled, "--beta", f"{params['beta']:g}", *config,
         "--out", str(out / "anchor"),
     )  # fmt: skip
+
+
+def _align_stage(ctx: typer.Context, out: Path) -> Stage:
+    words = _align_words(ctx.params, out)
     return Stage(
         name="align",
         words=words,
         output=out / "anchor" / "checkpoint.pt",
         shown=out / "anchor",
-        cost=_cost_of_align(ctx, words),
+        cost=_cost_of_align(_align_params(ctx, words)),
     )
 
 
@@ -180,27 +188,35 @@ def _search_stage(params: Mapping[str, Any], out: Path, question: Sequence[str])
     )  # fmt: skip
 
 
+def _count_prompts(path: Path | None) -> int:
+    from deradiff.runs.prompts import read_prompts
+
+    return len(read_prompts(path)) if path else _EMBEDDED_PROMPTS
+
+
 def _cost_of_search(params: Mapping[str, Any]) -> str:
     """The most that it may sample: every prompt and seed at every lam of the grid."""
     from deradiff.cli.parsing import parse_seeds
-    from deradiff.runs.prompts import read_prompts
     from deradiff.runs.recipe import Recipe
     from deradiff.search.settings import make_grid
 
-    prompts = len(read_prompts(params["prompts"])) if params["prompts"] else _EMBEDDED_PROMPTS
-    lams, rows = make_grid(1.0), prompts * len(parse_seeds(params["seeds"]))
+    lams, rows = make_grid(1.0), _count_prompts(params["prompts"]) * len(parse_seeds(params["seeds"]))
     nfe = rows * sum(Recipe(steps=params["steps"]).nfe(lam) for lam in lams)
     return f"some of {rows * len(lams):,} images, {nfe:,} NFE for all of them"
 
 
-def _cost_of_align(ctx: typer.Context, words: Sequence[str]) -> str:
-    """Samples and steps of a training, by the options that its command would have.
+def _align_params(ctx: typer.Context, words: Sequence[str]) -> Mapping[str, Any]:
+    """The options that the command would have.
 
     Raises:
         ConfigError: an option of --align-config that can't be used.
     """
     root: Any = ctx.find_root().command
-    align = root.commands["align"].make_context("align", list(words[1:]), parent=ctx.find_root()).params
+    return root.commands["align"].make_context("align", list(words[1:]), parent=ctx.find_root()).params
+
+
+def _cost_of_align(align: Mapping[str, Any]) -> str:
+    """Samples and steps of a training."""
     steps = f"{align['steps']:,} steps of {align['train_batch_size']} pairs"
     if align["data"] is not None:
         return f"{steps}; its log is anchor/log.jsonl"

@@ -153,7 +153,9 @@ def _load_errors(model: str) -> Generator[None]:
     except ConfigError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ConfigError(f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}") from error
+        raise ConfigError(
+            f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}: fetch it again, or give another"
+        ) from error
 
 
 def _from_single_file(file: Path, dtype: str) -> Any:
