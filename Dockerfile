@@ -1,4 +1,5 @@
-# Untested: this image was never built or run, as neither Docker nor a GPU was at hand. Please report what fails.
+# Built with buildah on a Debian of Python 3.11 in place of the official base, and run without a GPU: `deradiff env` and
+# `deradiff demo`, as a user of another number. The base and GPUs were not at hand; please report what fails.
 #
 #     docker build -t deradiff .
 #     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" -v deradiff-cache:/cache deradiff \

@@ -9,6 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: demo test test-browser test-notebook test-cluster fuzz test-comfyui lint bench docs wheel clean
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some minutes, 2.4 GB"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
