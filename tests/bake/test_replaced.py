@@ -72,6 +72,13 @@ def test_weights_of_another_program_and_a_runs_images_are_left_alone(tmp_path: P
     with pytest.raises(BakeError, match=r"weights that deradiff didn't write \(adapter_model.safetensors\)"):
         bake(pipe, anchor, 0.5, out, PROMPTS)
     assert contents(out) == before
+    pipe.unet.save_pretrained(tmp_path / "other" / "unet")
+    with pytest.raises(BakeError, match=r"weights that deradiff didn't write \(unet\)"):
+        bake(pipe, anchor, 0.5, tmp_path / "other", PROMPTS)
+    pipe.unet.save_pretrained(tmp_path / "mine" / "my-unet")
+    bake(pipe, anchor, 0.5, tmp_path / "mine", PROMPTS, format="checkpoint")
+    bake(pipe, anchor, 0.5, tmp_path / "mine", PROMPTS)
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == FILES["diffusers"] | BESIDE | {"my-unet"}
     run = tmp_path / "run"
     painted(run, prompts=("a cat",), seeds=(0,), lams=(0.0,))
     with pytest.raises(BakeError, match="is a part of the run in"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.lora_files import CARD, DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE
+from deradiff.compat import DENOISERS
 from deradiff.errors import DeradiffError, shown_path
 
 _CHECKPOINT_CARD = f"{CARD}.json"
@@ -23,7 +24,7 @@ def earlier_weights(folder: Path, error: type[DeradiffError]) -> set[str]:
     if not folder.is_dir():
         return set()
     loras = {file for file in (DIFFUSERS_FILE, PEFT_FILE, f"{folder.name}.safetensors") if (folder / file).is_file()}
-    networks = {part.name for part in folder.iterdir() if part.is_dir() and (part / "config.json").is_file()}
+    networks = {name for name in DENOISERS if (folder / name / "config.json").is_file()}
     foreign = {file for file in loras if not _has_card(folder / file)}
     if not (folder / _CHECKPOINT_CARD).is_file():
         foreign |= networks
