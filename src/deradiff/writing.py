@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNFINISHED = ".deradiff-part-"  # folders that a writer fills
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
@@ -86,10 +87,10 @@ def replacing_entries(
         with _replace_errors(folder, error, OSError, ValueError, another="folder"):
             made = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in folder.glob(".*.part"):
+            for unfinished in folder.glob(f"{_UNFINISHED}*"):
                 if unfinished.is_dir() and not unfinished.is_symlink():
                     shutil.rmtree(unfinished)
-            part = Path(tempfile.mkdtemp(dir=folder, prefix=".", suffix=".part"))
+            part = Path(tempfile.mkdtemp(dir=folder, prefix=_UNFINISHED))
             part.chmod(0o777 & ~_umask())
         with _replace_errors(folder, error, OSError, another="folder"):
             yield part
@@ -98,11 +99,11 @@ def replacing_entries(
             for entry in entries:
                 _check_kind(entry, folder / entry.name, error)
             came = {entry.name for entry in entries}
-            for entry in entries:
-                _move(entry, folder / entry.name)
-            for name in obsolete:
+            for name in obsolete:  # first: where the writer is killed there are none, and not those of before
                 if name not in came and (folder / name).exists():
                     (folder / name).rename(part / name)
+            for entry in entries:
+                _move(entry, folder / entry.name)
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)  # what was replaced, too

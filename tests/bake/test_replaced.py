@@ -47,6 +47,19 @@ def test_another_rank_and_another_layout_replace_a_lora_that_was_written_alone(t
         assert {path.name for path in out.iterdir()} == FILES[format]
 
 
+def test_a_folder_has_one_name_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, out = build(), tmp_path / "out"
+    anchor = lora(pipe, tmp_path / "anchor")
+    out.mkdir()
+    monkeypatch.chdir(out)
+    bake(pipe, anchor, 0.5, ".", PROMPTS, format="kohya")
+    assert {path.name for path in out.iterdir()} == FILES["kohya"] | BESIDE
+    (tmp_path / "link").symlink_to(out)
+    bake(pipe, anchor, 0.5, tmp_path / "link", PROMPTS, format="kohya")
+    bake(pipe, anchor, 0.5, out, PROMPTS, format="peft")
+    assert {path.name for path in out.iterdir()} == FILES["peft"] | BESIDE
+
+
 def test_what_fails_after_the_weights_were_made_leaves_the_earlier_bake(tmp_path: Path) -> None:
     def broken(pixels: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         raise ValueError("no")
@@ -79,6 +92,9 @@ def test_weights_of_another_program_and_a_runs_images_are_left_alone(tmp_path: P
     bake(pipe, anchor, 0.5, tmp_path / "mine", PROMPTS, format="checkpoint")
     bake(pipe, anchor, 0.5, tmp_path / "mine", PROMPTS)
     assert {path.name for path in (tmp_path / "mine").iterdir()} == FILES["diffusers"] | BESIDE | {"my-unet"}
+    (tmp_path / "other" / "deradiff.json").write_text('{"beta": 1.0}')  # a user's card makes no weights ours
+    with pytest.raises(BakeError, match="deradiff didn't write"):
+        bake(pipe, anchor, 0.5, tmp_path / "other", PROMPTS)
     run = tmp_path / "run"
     painted(run, prompts=("a cat",), seeds=(0,), lams=(0.0,))
     with pytest.raises(BakeError, match="is a part of the run in"):

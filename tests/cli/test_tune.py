@@ -88,6 +88,11 @@ def test_a_dry_run_prints_commands_and_costs_and_makes_nothing(words: list[str],
         (["--align-config", "nowhere.yaml"], "--align-config nowhere.yaml is no file"),
         (["--align-config", "OUT.yaml"], "has beta, which tune sets itself"),
         (["--out", "prompts.txt"], "is a file; give a folder"),
+        (["--objective", "clip=/nowhere"], "the files of the reward clip are to be in /nowhere"),
+        (["--objective", "warmth=/nowhere"], "takes no files"),
+        (["--objective", "votes"], "votes are people's"),
+        (["--out", "x" * 300], "File name too long"),
+        (["--out", "taken"], "is a file, where tune needs a folder"),
         (["--out", "run"], "is a run; give a folder of its own"),
     ],
 )
@@ -103,6 +108,8 @@ def test_mistakes_are_reported_before_anything_is_made(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "OUT.yaml").write_text("beta: 5\n")
     painted(tmp_path / "run")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "run").write_text("")
     mistaken(*words, *more, *dry, expected=expected)
     assert not (tmp_path / "out").exists()
 

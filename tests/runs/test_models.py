@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.realignment.original_names import original_pipeline
@@ -203,6 +204,25 @@ def test_a_part_that_is_not_there_is_named(part: str, tmp_path: Path) -> None:
     for file in (tmp_path / part).iterdir():
         file.unlink()
     with pytest.raises(ConfigError, match=f"has nothing in {part}, which its model_index.json names: fetch it again"):
+        load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["sd_multicontrolnet"])
+def test_what_diffusers_loads_is_loaded_alike(name: str, tmp_path: Path) -> None:
+    ZOO[name].build().save_pretrained(tmp_path)
+    loaded, plain = load_pipeline(str(tmp_path)), DiffusionPipeline.from_pretrained(str(tmp_path))
+    assert loaded.components.keys() == plain.components.keys()
+    for part, network in plain.components.items():
+        if isinstance(network, torch.nn.Module):
+            weights = loaded.components[part].state_dict()
+            assert all(torch.equal(weights[key], value) for key, value in network.state_dict().items())
+
+
+def test_an_encoder_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    ZOO["sdxl"].build().save_pretrained(tmp_path)
+    file = tmp_path / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer": [None, None]}))
+    with pytest.raises(ConfigError, match="names no tokenizer, which"):
         load_pipeline(str(tmp_path))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from deradiff.align.checkpoint import write_errors
 from deradiff.align.settings import Settings
 from deradiff.anchor.adapters import adapter_names, toggled
-from deradiff.anchor.earlier_weights import describing, earlier_weights
+from deradiff.anchor.earlier_weights import describing, earlier_weights, kohya_name
 from deradiff.anchor.lora_files import write_lora_file
 from deradiff.anchor.module_tree import ModuleTree
 from deradiff.errors import AlignError
@@ -124,7 +124,7 @@ def save_anchor(
             layers = get_peft_model_state_dict(policy.denoiser, adapter_name=NAME)
             state = {name: layer.contiguous().cpu() for name, layer in layers.items()}
             write_lora_file(
-                state, policy.denoiser, component, part, format, name=folder.name, card=card, error=AlignError
+                state, policy.denoiser, component, part, format, name=kohya_name(folder), card=card, error=AlignError
             )
         for entry in part.iterdir():  # a card beside weights that stay is the user's
             obsolete -= {entry.name, describing(entry.name)}

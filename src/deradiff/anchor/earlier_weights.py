@@ -6,8 +6,10 @@ from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.lora_files import CARD, DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE
 from deradiff.compat import DENOISERS
-from deradiff.errors import DeradiffError, shown_path
+from deradiff.errors import AnchorError, DeradiffError, shown_path
+from deradiff.reading import read_object
 
+WRITER, TRAINING = "writer", "checkpoint.pt"  # an entry of a bake's card; what a training goes on from
 _CHECKPOINT_CARD = f"{CARD}.json"
 
 
@@ -23,11 +25,14 @@ def earlier_weights(folder: Path, error: type[DeradiffError]) -> set[str]:
     """
     if not folder.is_dir():
         return set()
-    loras = {file for file in (DIFFUSERS_FILE, PEFT_FILE, f"{folder.name}.safetensors") if (folder / file).is_file()}
+    files = (DIFFUSERS_FILE, PEFT_FILE, f"{kohya_name(folder)}.safetensors")
+    loras = {file for file in files if (folder / file).is_file()}
     networks = {name for name in DENOISERS if (folder / name / "config.json").is_file()}
     foreign = {file for file in loras if not _has_card(folder / file)}
-    if not (folder / _CHECKPOINT_CARD).is_file():
+    if not _is_written(folder):
         foreign |= networks
+    if PEFT_FILE not in loras and (folder / PEFT_CONFIG).is_file():
+        foreign.add(PEFT_CONFIG)
     if foreign:
         raise error(
             f"{shown_path(folder)} holds weights that deradiff didn't write ({', '.join(sorted(foreign))}), which "
@@ -37,6 +42,18 @@ def earlier_weights(folder: Path, error: type[DeradiffError]) -> set[str]:
     described |= {PEFT_CONFIG} if PEFT_FILE in loras else set()
     described |= {"scheduler", _CHECKPOINT_CARD} if networks else set()
     return loras | networks | {name for name in described if (folder / name).exists()}
+
+
+def kohya_name(folder: Path) -> str:
+    """The name of a kohya file in a folder, without its ending: the folder's, however that was spelled."""
+    return folder.resolve().name
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether the network in a folder is a bake's or a training's; a card alone could be the user's word on another."""
+    card = folder / _CHECKPOINT_CARD
+    text = read_object(card, "the card", AnchorError) if card.is_file() else {}
+    return text.get(WRITER) == CARD or (folder / TRAINING).is_file()
 
 
 def describing(file: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 from torch import nn
 
-from deradiff.anchor.earlier_weights import earlier_weights
+from deradiff.anchor.earlier_weights import earlier_weights, kohya_name
 from deradiff.anchor.lora_files import LoraFormat, check_layout
 from deradiff.bake.distillation import Distillation, DistillationResult, distil
 from deradiff.bake.files import Format, check_folder, write_checkpoint, write_lora
@@ -105,7 +105,7 @@ def bake(
             weights, text = result.update, text | entries
             remarks = (entries["note"], entries["distillation"])
     with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
-        path = _write(pipe, name, weights, part, format, text, folder.name)
+        path = _write(pipe, name, weights, part, format, text, kohya_name(folder))
         quality = measure(
             pipe, aligned, lam, path, prompts, recipe, component=name, guidance=guidance, baked_guidance=baked_guidance,
             rewards=rewards,

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deradiff.align.checkpoint import CHECKPOINT
-from deradiff.anchor.earlier_weights import earlier_weights
-from deradiff.anchor.lora_files import LoraFormat, write_lora_file
+from deradiff.anchor.earlier_weights import WRITER, earlier_weights, kohya_name
+from deradiff.anchor.lora_files import CARD, LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError, reason_of, shown_path
 from deradiff.runs.legacy import is_legacy
@@ -86,7 +86,7 @@ def write_lora(
     denoiser = pipe.components[update.component]
     with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
         path = write_lora_file(
-            state, denoiser, update.component, part, format, name=name or folder.name, card=card, error=BakeError
+            state, denoiser, update.component, part, format, name=name or kohya_name(folder), card=card, error=BakeError
         )
     return folder / path.name
 
@@ -104,7 +104,7 @@ def write_checkpoint(pipe: Any, component: str, network: nn.Module, folder: Path
         with replacing_entries(folder, BakeError, earlier_weights(folder, BakeError)) as part:
             model.save_pretrained(part / component)
             pipe.scheduler.save_pretrained(part / "scheduler")
-            write_whole(part / "deradiff.json", json.dumps(dict(card), indent=1).encode(), BakeError)
+            write_whole(part / "deradiff.json", json.dumps({WRITER: CARD, **card}, indent=1).encode(), BakeError)
     except SafetensorError as error:  # a full disk, among others
         raise BakeError(f"can't write {shown_path(folder)} ({reason_of(error)}); give another folder") from error
     return folder

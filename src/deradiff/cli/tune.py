@@ -103,10 +103,10 @@ def tune(
             done = done and _is_done(stage, out)
             echo(f"{_title(stage)}{' (done)' if done else ''}: {stage.cost}\n  {stage.command}")
         return
-    if prompts is None:
-        texts = testbed.prompts(_EMBEDDED_PROMPTS, seed=_PROMPTS_SEED, drop=0.5)
-        write_whole(out / _PROMPTS, "".join(f"{text}\n" for text in texts).encode())
     for stage in stages[:-1]:
+        if stage.name == "search" and prompts is None:
+            texts = testbed.prompts(_EMBEDDED_PROMPTS, seed=_PROMPTS_SEED, drop=0.5)
+            write_whole(out / _PROMPTS, "".join(f"{text}\n" for text in texts).encode())
         _run(ctx, stage, out)
     answer = _answer(out / "run", objective, guard, risk)
     if answer.lam:

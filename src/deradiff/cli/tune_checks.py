@@ -51,10 +51,17 @@ def check_stages(params: Mapping[str, Any], align: Mapping[str, Any], prompts: i
 
 
 def _check_out(out: Path) -> None:
+    from deradiff.anchor.earlier_weights import earlier_weights
+    from deradiff.cli.options import check_out
     from deradiff.errors import ConfigError
     from deradiff.runs.legacy import is_legacy
     from deradiff.runs.store import Store
 
+    check_out(out)
+    for stage in ("anchor", "run", "baked"):
+        if (out / stage).exists() and not (out / stage).is_dir():
+            raise ConfigError(f"{out / stage} is a file, where tune needs a folder; move it, or give another --out")
+    earlier_weights(out / "baked", ConfigError)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder, for the anchor, the run and the bake")
     if Store.exists(out) or is_legacy(out) or (out / "model_index.json").exists():
@@ -78,10 +85,13 @@ def _check_align_config(path: Path | None) -> None:
 
 def _check_reward(name: str) -> None:
     """Check that a reward is known; the weights of a scorer are not loaded."""
+    from deradiff.errors import ConfigError
     from deradiff.rewards import find_registered, load_reward
+    from deradiff.rewards.scorer import Scorer
 
-    base = name.partition("=")[0]
-    if ":" in base:  # a function, or a url
+    base, _, source = name.partition("=")
+    found = None if ":" in base else find_registered(base)  # else a function, or a url
+    if not (isinstance(found, type) and issubclass(found, Scorer)):
         load_reward(name)
-    else:
-        find_registered(base)
+    elif source and not Path(source).expanduser().exists():
+        raise ConfigError(f"the files of the reward {base} are to be in {source}, which isn't there")

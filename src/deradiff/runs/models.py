@@ -15,7 +15,6 @@ from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_sin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
-from safetensors import SafetensorError
 from torch import nn
 
 from deradiff.anchor.location import Location
@@ -152,7 +151,7 @@ def _load_errors(model: str) -> Generator[None]:
         raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
     except ConfigError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}: fetch it again, or give another"
         ) from error

@@ -1,7 +1,7 @@
 """A pipeline from a folder in diffusers' layout, of which every network has all its weights."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from deradiff.anchor.source import choose_variant, variants_in
 from deradiff.errors import ConfigError, abbreviate
 from deradiff.reading import read_object
 
+_LOADERS: tuple[Any, ...] = (ModelMixin.from_pretrained.__func__, PreTrainedModel.from_pretrained.__func__)
 _LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
@@ -52,7 +53,7 @@ def load_folder(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     }
     shared = next(filter(None, reversed(variants.values())), None)  # for parts that are a pipeline's own classes
     return DiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant=shared, **networks, **without
+        str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, variant=shared, **networks, **without
     )
 
 
@@ -69,9 +70,11 @@ def _check_parts(folder: Path, index: Mapping[str, Any]) -> dict[str, None]:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     expected = {one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD}
     required = sorted(expected - set(getattr(kind, "_optional_components", ())))
-    absent = {part for part in required if index.get(part) in (None, [None, None])}
-    of_text = {part for part in absent if part.startswith(("text_encoder", "tokenizer"))}
-    if any(part.startswith("text_encoder") for part in set(required) - absent):  # a large one may be left out
+    missing = {part for part in expected if index.get(part) in (None, [None, None])}
+    absent = missing & {*required, *map(_tokenizer_of, _encoders(expected - missing))}
+    encoders = _encoders(absent)
+    of_text = encoders | absent & {_tokenizer_of(name) for name in encoders}
+    if _encoders(set(required) - absent):  # a large one may be left out
         absent -= of_text
     if absent:
         raise ConfigError(f"{file} names no {', '.join(sorted(absent))}, which a {name} needs: save it with all parts")
@@ -84,6 +87,14 @@ def _check_parts(folder: Path, index: Mapping[str, Any]) -> dict[str, None]:
     return dict.fromkeys(of_text)
 
 
+def _encoders(parts: Collection[str]) -> set[str]:
+    return {part for part in parts if part.startswith("text_encoder")}
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
 def _network_classes(index: Mapping[str, Any]) -> dict[str, type]:
     """Classes of a pipeline's networks that are diffusers' or transformers', by the names of their folders."""
     named = {name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
@@ -91,5 +102,7 @@ def _network_classes(index: Mapping[str, Any]) -> dict[str, type]:
     return {
         name: kind
         for name, kind in kinds.items()
-        if isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel)
+        if isinstance(kind, type)
+        and issubclass(kind, ModelMixin | PreTrainedModel)
+        and kind.from_pretrained.__func__ in _LOADERS  # else it reads several folders, or others than these
     }

@@ -126,6 +126,8 @@ def check_start(settings: Settings, prompts: int, lams: Sequence[float]) -> Samp
     Raises:
         ConfigError: a single prompt, or fewer images allowed than that takes.
     """
+    if settings.criteria.by_votes:
+        raise ConfigError("a search scores images itself, and votes are people's: name a reward as the objective")
     if prompts < 2:
         raise ConfigError("a search needs 2 prompts or more: intervals need the spread between prompts")
     start = initial_design(prompts, lams)
