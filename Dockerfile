@@ -1,5 +1,5 @@
-# Built with buildah on a Debian of Python 3.11 in place of the official base, and run without a GPU: `deradiff env` and
-# `deradiff demo`, as a user of another number. The base and GPUs were not at hand; please report what fails.
+# Built with buildah on Debian bookworm with Python 3.11 instead of the official base image, and run without a GPU:
+# `deradiff env` and `deradiff demo`, under another user id. That image and GPUs are untested; please report what fails.
 #
 #     docker build -t deradiff .
 #     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" -v deradiff-cache:/cache deradiff \

@@ -47,6 +47,20 @@ def test_a_model_is_baked_measured_and_shown(prompts: Path, tmp_path: Path) -> N
     )
 
 
+def test_cards_name_the_anchor_its_beta_and_each_lam(prompts: Path, tmp_path: Path) -> None:
+    words = ["bake", "embedded", "--prompts", str(prompts), *STEPS, "--out", str(tmp_path / "a")]
+    here(*words, "--lam", "0.5625")
+    written = card(tmp_path / "a" / "pytorch_lora_weights.safetensors")
+    assert written["anchor"] == f"embedded:{testbed.DEFAULT_ANCHOR}"
+    one, other = "embedded:warmth-beta0.05-seed0", "embedded:warmth-beta0.1-seed0"
+    here(*words, "--anchor", one, "--lam", "0.5625")
+    assert card(tmp_path / "a" / "pytorch_lora_weights.safetensors")["beta"] == pytest.approx(0.05 / 0.5625)
+    assert "# A bake at lam = 0.5625\n" in (tmp_path / "a" / "README.md").read_text()
+    here(*words, "--anchor", one, "--lam", "0.6", "--anchor", other, "--lam", "0.3")
+    assert "beta" not in card(tmp_path / "a" / "pytorch_lora_weights.safetensors")
+    assert "# A bake at lam = 0.6, 0.3\n" in (tmp_path / "a" / "README.md").read_text()
+
+
 def test_a_bake_is_pushed_once_its_repository_is_there(prompts: Path, tmp_path: Path, hub: Recorder) -> None:
     words = ["bake", "embedded", "--lam", "0.5", *STEPS, "--prompts", str(prompts), "--out", str(tmp_path / "a")]
     mistaken(*words, "--private", expected="--private goes with --push-to-hub")

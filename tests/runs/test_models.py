@@ -177,8 +177,8 @@ def test_a_network_that_lacks_weights_is_refused_and_not_drawn_with_random_ones(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"_class_name": None}, "is of a None, which is no pipeline of diffusers"),
-        ({"_class_name": 3}, "is of a 3, which is no pipeline"),
+        ({"_class_name": None}, "names the class None, which is no pipeline of diffusers"),
+        ({"_class_name": 3}, "names the class 3, which is no pipeline"),
         ({"_class_name": "UNet2DConditionModel"}, "is no pipeline of diffusers"),
         ({"unet": "x"}, r"unet: x; expected \[library, class\]"),
         ({"unet": ["diffusers"]}, r"expected \[library, class\]"),
@@ -198,10 +198,13 @@ def test_an_index_that_names_no_whole_pipeline_is_a_sentence(
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("part", ["vae", "tokenizer", "scheduler", "unet"])
+@pytest.mark.parametrize("part", ["vae", "tokenizer", "scheduler", "unet", "safety_checker"])
 def test_a_part_that_is_not_there_is_named(part: str, tmp_path: Path) -> None:
     ZOO["sd"].build().save_pretrained(tmp_path)
-    for file in (tmp_path / part).iterdir():
+    index = tmp_path / "model_index.json"
+    checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    index.write_text(json.dumps(json.loads(index.read_text()) | (checker if part in checker else {})))
+    for file in (tmp_path / part).glob("*"):
         file.unlink()
     with pytest.raises(ConfigError, match=f"has nothing in {part}, which its model_index.json names: fetch it again"):
         load_pipeline(str(tmp_path))
@@ -235,14 +238,14 @@ def test_pickles_alone_are_not_read(tmp_path: Path) -> None:
 
 
 def test_one_of_several_text_encoders_may_have_been_left_out(tmp_path: Path) -> None:
-    """As Stable Diffusion 3 without its T5."""
-    pipe: Any = ZOO["sdxl"].build()
+    """As Stable Diffusion 3 without its T5, which diffusers refuses unless it is told so."""
+    pipe, other = ZOO["sd3"].build(), ZOO["sdxl"].build()
+    encoder = {"text_encoder": other.text_encoder_2, "tokenizer": other.tokenizer_2}
+    pipe.register_modules(**encoder, **{f"{name}_2": part for name, part in encoder.items()})
     pipe.save_pretrained(tmp_path)
-    file = tmp_path / "model_index.json"
-    nothing = {"text_encoder": [None, None], "tokenizer": [None, None]}
-    file.write_text(json.dumps(json.loads(file.read_text()) | nothing))
     loaded = load_pipeline(str(tmp_path))
-    assert loaded.text_encoder is None
+    assert loaded.text_encoder_3 is None
+    assert loaded.tokenizer_3 is None
     assert loaded.text_encoder_2 is not None
 
 

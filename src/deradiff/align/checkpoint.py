@@ -12,11 +12,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 
+from deradiff.anchor.earlier_weights import CHECKPOINT
 from deradiff.errors import AlignError, reason_of
 from deradiff.reading import exists, open_regular, read_errors, read_whole
 from deradiff.writing import replacing, write_whole
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+LOG = "log.jsonl"
 _STATE = ("settings", "step", "trained", "optimizer", "rate", "ema", "scaler")
 
 

@@ -14,14 +14,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from deradiff.align.cache import Cache
-from deradiff.align.checkpoint import CHECKPOINT, load_checkpoint, lock_folder, write_errors
+from deradiff.align.checkpoint import load_checkpoint, lock_folder, write_errors
 from deradiff.align.model_card import describe_anchor
 from deradiff.align.pairs import Pairs
 from deradiff.align.policy import AnchorFormat, Policy, save_anchor
 from deradiff.align.processes import join_processes
 from deradiff.align.settings import Settings
 from deradiff.align.training import Step, Training
-from deradiff.anchor.earlier_weights import earlier_weights
+from deradiff.anchor.earlier_weights import CHECKPOINT, earlier_weights
 from deradiff.anchor.lora_files import check_layout
 from deradiff.errors import AlignError
 from deradiff.hub.model_card import write_model_card

@@ -6,10 +6,10 @@ from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.lora_files import CARD, DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE
 from deradiff.compat import DENOISERS
-from deradiff.errors import AnchorError, DeradiffError, shown_path
+from deradiff.errors import DeradiffError, shown_path
 from deradiff.reading import read_object
 
-WRITER, TRAINING = "writer", "checkpoint.pt"  # an entry of a bake's card; what a training goes on from
+WRITER, CHECKPOINT = "writer", "checkpoint.pt"  # an entry of a bake's card; what a training resumes from
 _CHECKPOINT_CARD = f"{CARD}.json"
 
 
@@ -29,7 +29,7 @@ def earlier_weights(folder: Path, error: type[DeradiffError]) -> set[str]:
     loras = {file for file in files if (folder / file).is_file()}
     networks = {name for name in DENOISERS if (folder / name / "config.json").is_file()}
     foreign = {file for file in loras if not _has_card(folder / file)}
-    if not _is_written(folder):
+    if networks and not _is_written(folder, error):
         foreign |= networks
     if PEFT_FILE not in loras and (folder / PEFT_CONFIG).is_file():
         foreign.add(PEFT_CONFIG)
@@ -49,11 +49,11 @@ def kohya_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _is_written(folder: Path) -> bool:
+def _is_written(folder: Path, error: type[DeradiffError]) -> bool:
     """Whether the network in a folder is a bake's or a training's; a card alone could be the user's word on another."""
     card = folder / _CHECKPOINT_CARD
-    text = read_object(card, "the card", AnchorError) if card.is_file() else {}
-    return text.get(WRITER) == CARD or (folder / TRAINING).is_file()
+    text = read_object(card, "the card", error) if card.is_file() else {}
+    return text.get(WRITER) == CARD or (folder / CHECKPOINT).is_file()
 
 
 def describing(file: str) -> str:

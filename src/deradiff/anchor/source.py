@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from deradiff.anchor.location import Location
+from deradiff.compat import DENOISERS
 from deradiff.errors import AnchorError, abbreviate
 from deradiff.reading import exists, parse_object, read_object
 from deradiff.writing import write_whole
@@ -111,7 +112,7 @@ def card_of(anchor: str | Path, location: Location | None = None) -> Mapping[str
     Raises:
         AnchorError: it can't be a path, or holds nothing that could be an anchor.
     """
-    return resolve_anchor(anchor, ["unet", "transformer"], location).card if is_on_disk(anchor) else {}
+    return resolve_anchor(anchor, list(DENOISERS), location).card if is_on_disk(anchor) else {}
 
 
 def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Location | None = None) -> Path:
@@ -129,7 +130,7 @@ def write_card(anchor: str | Path, entries: Mapping[str, Any], location: Locatio
     """
     if not is_on_disk(anchor):
         raise AnchorError(f"the card of {anchor} can't be written: expected an anchor in a folder on this machine")
-    source = resolve_anchor(anchor, ["unet", "transformer"], location)
+    source = resolve_anchor(anchor, list(DENOISERS), location)
     path = _card_file(source.path)
     write_whole(path, json.dumps({**_json(path), **entries}, indent=1).encode() + b"\n", AnchorError)
     return path

@@ -10,8 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from deradiff.align.checkpoint import CHECKPOINT
-from deradiff.anchor.earlier_weights import WRITER, earlier_weights, kohya_name
+from deradiff.anchor.earlier_weights import CHECKPOINT, WRITER, earlier_weights, kohya_name
 from deradiff.anchor.lora_files import CARD, LoraFormat, write_lora_file
 from deradiff.bake.weights import LoraUpdate
 from deradiff.errors import BakeError, reason_of, shown_path

@@ -71,4 +71,4 @@ def in_words(value: Any) -> str:
     """An entry of a bake's card: of several anchors, their values in order."""
     if isinstance(value, Mapping):
         return ", ".join(map(in_words, value.values()))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

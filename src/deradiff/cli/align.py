@@ -171,13 +171,13 @@ def training_settings(params: Mapping[str, Any]) -> "Settings":
     """
     from deradiff.align import Settings
 
-    same = (
+    names = (
         "beta", "convention", "loss", "label_smoothing", "steps", "train_batch_size", "draws",
         "gradient_accumulation_steps", "learning_rate", "full", "rank", "ema", "seed", "component", "height", "width",
         "guidance", "mixed_precision", "gradient_checkpointing",
     )  # fmt: skip
-    given = {name: params[name] for name in same}
-    return Settings(**given, target_modules=tuple(listed(params["target_modules"])))
+    values = {name: params[name] for name in names}
+    return Settings(**values, target_modules=tuple(listed(params["target_modules"])))
 
 
 def _read(data: Path, split: str | None, delimiter: str | None, *, allow_outside: bool, quiet: bool) -> "Pairs":

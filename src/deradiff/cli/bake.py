@@ -251,7 +251,7 @@ def _card(recipe: "Recipe", anchor: list[str] | None, lam: list[float]) -> dict[
     shown = [f"{EMBEDDED}:{DEFAULT_ANCHOR}" if name == EMBEDDED else name for name in names]
     beta = None if anchor else recipe.anchor_beta
     if beta is None:
-        beta = card_of(resolve_anchor(names[0]), recipe.anchor_location).get("beta")
+        beta = card_of(resolve_anchor(names[0]), None if anchor else recipe.anchor_location).get("beta")
     entries: dict[str, Any] = {"reference": recipe.model, "anchor": ", ".join(shown)}
     if isinstance(beta, int | float) and len(lam) == 1 and lam[0] > 0:
         entries["beta"] = beta / lam[0]

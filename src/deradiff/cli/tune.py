@@ -162,11 +162,13 @@ def _align_words(params: Mapping[str, Any], out: Path) -> tuple[str, ...]:
 
 
 def _align_stage(ctx: typer.Context, out: Path) -> Stage:
+    from deradiff.anchor.earlier_weights import CHECKPOINT
+
     words = _align_words(ctx.params, out)
     return Stage(
         name="align",
         words=words,
-        output=out / "anchor" / "checkpoint.pt",
+        output=out / "anchor" / CHECKPOINT,
         shown=out / "anchor",
         cost=_cost_of_align(_align_params(ctx, words)),
     )

@@ -90,8 +90,8 @@ def _check_reward(name: str) -> None:
     from deradiff.rewards.scorer import Scorer
 
     base, _, source = name.partition("=")
-    found = None if ":" in base else find_registered(base)  # else a function, or a url
-    if not (isinstance(found, type) and issubclass(found, Scorer)):
+    registered = None if ":" in base else find_registered(base)  # else a function, or a url
+    if not (isinstance(registered, type) and issubclass(registered, Scorer)):
         load_reward(name)
     elif source and not Path(source).expanduser().exists():
         raise ConfigError(f"the files of the reward {base} are to be in {source}, which isn't there")

@@ -15,6 +15,7 @@ from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_sin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 
 from deradiff.anchor.location import Location
@@ -31,6 +32,10 @@ from deradiff.testbed import resolve_model
 
 logger = logging.getLogger("deradiff")
 
+# what diffusers and transformers raise for files and configs that don't fit
+_UNREADABLE = (
+    OSError, ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError, SafetensorError,
+)  # fmt: skip
 _SIDECARS = (".json", ".txt", ".model")  # configs and tokenizers
 
 
@@ -151,7 +156,7 @@ def _load_errors(model: str) -> Generator[None]:
         raise ConfigError(f"the model {model!r} can't be loaded: {error}") from error
     except ConfigError:
         raise
-    except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
             f"the model {abbreviate(model)!r} can't be loaded: {in_short(error)}: fetch it again, or give another"
         ) from error

@@ -35,14 +35,12 @@ def load_folder(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     """
     parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and (part / "config.json").is_file()]
     names = {part: [file.name for file in part.iterdir()] for part in parts}
-    if variant is None:
-        variants = {part: choose_variant(names[part], str(part)) for part in parts}
-    else:
+    if variant is not None:
         choose_variant([name for of_part in names.values() for name in of_part], str(folder), variant)
-        variants = {
-            part: variant if variant in variants_in(names[part]) else choose_variant(names[part], str(part))
-            for part in parts
-        }
+    variants = {
+        part: variant if variant in variants_in(names[part]) else choose_variant(names[part], str(part))
+        for part in parts
+    }
     index = read_object(folder / "model_index.json", "the model index", ConfigError)
     without = _check_parts(folder, index)
     kinds = _network_classes(index)
@@ -66,19 +64,22 @@ def _check_parts(folder: Path, index: Mapping[str, Any]) -> dict[str, None]:
     file, name = folder / "model_index.json", index.get("_class_name")
     kind: Any = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
-        raise ConfigError(f"{file} is of a {name!r}, which is no pipeline of diffusers {diffusers.__version__}")
+        raise ConfigError(
+            f"{file} names the class {name!r}, which is no pipeline of diffusers {diffusers.__version__}: fetch it "
+            "again, or install the version that has it"
+        )
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     expected = {one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD}
-    required = sorted(expected - set(getattr(kind, "_optional_components", ())))
+    required = expected - set(getattr(kind, "_optional_components", ()))
     missing = {part for part in expected if index.get(part) in (None, [None, None])}
     absent = missing & {*required, *map(_tokenizer_of, _encoders(expected - missing))}
     encoders = _encoders(absent)
     of_text = encoders | absent & {_tokenizer_of(name) for name in encoders}
-    if _encoders(set(required) - absent):  # a large one may be left out
+    if _encoders(required - absent):  # a large one may be left out
         absent -= of_text
     if absent:
         raise ConfigError(f"{file} names no {', '.join(sorted(absent))}, which a {name} needs: save it with all parts")
-    for part in sorted(set(required) - of_text):
+    for part in sorted(expected - missing):
         entry = index[part]
         if not isinstance(entry, list) or len(entry) != 2:
             raise ConfigError(f"{file} has {part}: {abbreviate(str(entry))}; expected [library, class]: fetch it again")
