@@ -106,8 +106,9 @@ def build_reference(folder: Path, plan: Plan) -> None:
         with _stage("text encoder", plan.text_steps) as report:
             encoder = train_text_encoder(tokenizer, steps=plan.text_steps, report=report)
         # in float32: transformers loads a model as it was stored, diffusers in float32, and the two must agree
-        # by the names that published text encoders have, which all versions of transformers read
-        weights = {f"text_model.{name}": weight for name, weight in encoder.state_dict().items()}
+        # by the names that published text encoders have, which all versions of transformers read and old ones write
+        named = encoder.state_dict().items()
+        weights = {f"text_model.{name.removeprefix('text_model.')}": weight for name, weight in named}
         encoder.save_pretrained(folder / "text_encoder", state_dict=weights)
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).requires_grad_(False)
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).requires_grad_(False)
